@@ -1,0 +1,305 @@
+"""The only place that opens files for writing, renames and fsyncs: an output is absent or complete, never torn.
+
+Every system call goes through `OPS`, which fault tests replace to make any one of them fail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from polygraft import __version__
+from polygraft.errors import InputError, RecipeError, ResourceError
+
+MANIFEST = "manifest.json"
+CHUNK = 4 << 20
+
+
+class Ops:
+    """The system calls that writing needs. Tests subclass this to inject a fault at any one of them."""
+
+    open = staticmethod(os.open)
+    close = staticmethod(os.close)
+    fsync = staticmethod(os.fsync)
+    rename = staticmethod(os.rename)
+    replace = staticmethod(os.replace)
+    mkdir = staticmethod(os.mkdir)
+    unlink = staticmethod(os.unlink)
+    ftruncate = staticmethod(os.ftruncate)
+
+    def write(self, fd: int, data: memoryview | bytes) -> int:
+        return os.write(fd, data)
+
+    def pwrite(self, fd: int, data: memoryview | bytes, offset: int) -> int:
+        return os.pwrite(fd, data, offset)
+
+
+OPS = Ops()
+
+
+def canonical(obj: Any) -> bytes:
+    """The one JSON text of a value: sorted keys, no spaces, UTF-8. Equal values give equal bytes."""
+    return json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest(obj: Any) -> str:
+    """SHA-256 (hex) of a JSON value."""
+    return hashlib.sha256(canonical(obj)).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes, read in chunks."""
+    h = hashlib.sha256()
+    with Path(path).open("rb", buffering=0) as f:
+        while block := f.read(CHUNK):
+            h.update(block)
+    return h.hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------------- names
+
+
+def plain_name(root: Path, name: str, suffix: str = ".safetensors") -> Path:
+    """`root / name`, only if `name` is one plain file name with this suffix.
+
+    Judged by Windows rules on every system, so that drives, shares, `..` and both slashes are all refused.
+    Raises InputError otherwise.
+    """
+    bad = not isinstance(name, str) or not name or "\0" in name or len(name.encode("utf-8", "surrogatepass")) > 255
+    if not bad:
+        w = PureWindowsPath(name)
+        bad = bool(w.drive or w.root) or ".." in w.parts or len(w.parts) != 1 or len(PurePosixPath(name).parts) != 1 or ":" in name
+        bad = bad or any(ord(c) < 32 for c in name) or not name.endswith(suffix) or name == suffix
+    if bad:
+        raise InputError("a file name that leaves its folder or is not plain", where=root, found=repr(name)[:120],
+                         expected=f"a plain name ending in {suffix}", fix="get this model again from a source you trust")
+    return root / name
+
+
+# --------------------------------------------------------------------------------------------------------------- writing
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write every byte; `os.write` may take fewer than it is given."""
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[OPS.write(fd, view):]
+
+
+def fsync_dir(path: Path) -> None:
+    """Make renames and new names in a folder survive a power cut."""
+    fd = OPS.open(str(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        OPS.fsync(fd)
+    finally:
+        OPS.close(fd)
+
+
+@contextmanager
+def resource_errors(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Turn what the operating system says about a write into one sentence with the place and the room left."""
+    try:
+        yield
+    except OSError as e:
+        target = path if path.is_dir() else path.parent
+        free = None
+        with suppress(OSError):
+            free = free_space(target)
+        found = e.strerror or type(e).__name__
+        if free is not None:
+            found += f"; {free:,} bytes free"
+        if needed is not None:
+            found += f", {needed:,} bytes needed"
+        raise ResourceError("could not write", where=path, found=found,
+                            fix="free some room, or write to another disk or folder") from e
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace a file by these bytes: a reader sees the old or the new content, also after a crash."""
+    path = Path(path)
+    tmp = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
+    with resource_errors(path, len(data)):
+        try:
+            fd = OPS.open(str(tmp), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            try:
+                write_all(fd, data)
+                OPS.fsync(fd)
+            finally:
+                OPS.close(fd)
+            OPS.replace(str(tmp), str(path))
+        except BaseException:
+            with suppress(OSError):
+                OPS.unlink(str(tmp))
+            raise
+        fsync_dir(path.parent)
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Readable JSON, atomically; NaN is refused because no other reader accepts it."""
+    write_atomic(path, (json.dumps(obj, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        seen: set[str] = set()
+        twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice!r} is given twice")
+    return out
+
+
+def parse_json(data: bytes, where: object) -> Any:
+    """Strict JSON: UTF-8, no key twice. Raises InputError naming the place."""
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as e:
+        raise InputError("not valid JSON", where=where, found=str(e)[:200] or type(e).__name__, expected="a JSON document in UTF-8",
+                         fix="get the file again; a download may have stopped short") from e
+
+
+def read_json(path: Path, limit: int = 64 << 20) -> Any:
+    """A JSON file of at most `limit` bytes."""
+    path = Path(path)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError("not a plain file", where=path, expected="a JSON file")
+        if (size := path.stat().st_size) > limit:
+            raise InputError("the file is too large to be what its name says", where=path, found=f"{size:,} bytes", expected=f"at most {limit:,}")
+        return parse_json(path.read_bytes(), path)
+    except OSError as e:
+        raise InputError("cannot be read", where=path, found=e.strerror, fix="check the path and its permissions") from e
+
+
+def free_space(path: Path) -> int:
+    """Bytes free for an ordinary user on the disk that holds `path` (or its nearest existing parent)."""
+    path = Path(path).absolute()
+    while not path.exists():
+        path = path.parent
+    s = os.statvfs(path)
+    return s.f_bavail * s.f_frsize
+
+
+# --------------------------------------------------------------------------------------------------------------- commits
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def refuse_taken(out: Path) -> None:
+    """`out` must not exist or must be an empty folder."""
+    out = Path(out)
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise RecipeError("the output exists and is not a folder", where=out, fix="name a folder that does not exist yet")
+    if out.is_dir() and any(out.iterdir()):
+        raise RecipeError("the output folder is not empty", where=out, fix="name a new folder, or add --force to move the old one aside")
+
+
+def partial_path(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
+
+
+@contextmanager
+def commit(out: Path, manifest: dict[str, Any] | None = None, *, keep: bool = False) -> Iterator[Path]:
+    """The only way an output folder comes to exist: fill the yielded `.partial`, and it becomes `out` whole.
+
+    Files are hashed into `manifest.json`, which is written last; what the caller adds to `manifest` while the block runs is
+    kept. Digests that the caller already knows may stand in `manifest["files"]`. An exception leaves no `out`; the `.partial`
+    is removed unless `keep` (a step that resumes from it). A `.partial` of a killed run is cleared on entry unless `keep`.
+    """
+    out = Path(out)
+    manifest = {} if manifest is None else manifest
+    refuse_taken(out)
+    part = partial_path(out)
+    manifest.setdefault("started", now())
+    with resource_errors(out):
+        if part.exists() and not keep:
+            shutil.rmtree(part)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if not part.exists():
+            OPS.mkdir(str(part))
+    try:
+        yield part
+        with resource_errors(out):
+            seal(part, manifest)
+            if out.exists():
+                out.rmdir()
+            OPS.rename(str(part), str(out))
+            fsync_dir(out.parent)
+    except BaseException:
+        if not keep:
+            shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def seal(folder: Path, manifest: dict[str, Any]) -> None:
+    """Hash and fsync every file in `folder`, then write the manifest that names them all."""
+    known = manifest.get("files", {})
+    files = {}
+    for path in list_files(folder):
+        name = path.relative_to(folder).as_posix()
+        if name == MANIFEST:
+            continue
+        if name not in known:  # files whose digest is known were fsynced by the writer that took it
+            fd = OPS.open(str(path), os.O_RDONLY)
+            try:
+                OPS.fsync(fd)
+            finally:
+                OPS.close(fd)
+        files[name] = known.get(name) or {"sha256": sha256_file(path), "size": path.stat().st_size}
+    for d in {p.parent for p in list_files(folder)} | {folder}:
+        fsync_dir(d)
+    write_json(folder / MANIFEST, {"polygraft": __version__, **manifest, "files": files, "finished": now()})
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Every file below a folder, sorted by name; symbolic links are listed, never followed."""
+    found = []
+    for root, _, names in os.walk(folder, followlinks=False):
+        found += [Path(root) / n for n in names]
+    return sorted(found)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a folder that a manifest describes."""
+
+    file: str
+    what: str
+
+
+def verify_folder(folder: Path, *, full: bool = True) -> list[Problem]:
+    """Compare a folder with its manifest: missing, extra, resized and (if `full`) altered files. Needs no torch.
+
+    Raises InputError when there is no manifest to compare with.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        raise InputError("no manifest.json here", where=folder, expected="a folder that polygraft wrote",
+                         fix="name the output folder of a run, a merge or a step")
+    manifest = read_json(folder / MANIFEST)
+    listed = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(listed, dict):
+        raise InputError("the manifest does not list files", where=folder / MANIFEST)
+    problems = []
+    present = {p.relative_to(folder).as_posix(): p for p in list_files(folder)}
+    for name, entry in sorted(listed.items()):
+        path = present.pop(name, None)
+        if path is None or path.is_symlink():
+            problems.append(Problem(name, "missing"))
+        elif path.stat().st_size != entry["size"]:
+            problems.append(Problem(name, f"size {path.stat().st_size:,}, expected {entry['size']:,}"))
+        elif full and sha256_file(path) != entry["sha256"]:
+            problems.append(Problem(name, "content differs from its digest"))
+    present.pop(MANIFEST, None)
+    return problems + [Problem(name, "not in the manifest") for name in sorted(present)]
