@@ -173,7 +173,8 @@ def read_json(path: Path, limit: int = 64 << 20) -> Any:
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError("not a plain file", where=path, expected="a JSON file")
         if (size := path.stat().st_size) > limit:
-            raise InputError("the file is too large to be what its name says", where=path, found=f"{size:,} bytes", expected=f"at most {limit:,}")
+            raise InputError("the file is too large to be what its name says", where=path, found=f"{size:,} bytes",
+                             expected=f"at most {limit:,}")
         return parse_json(path.read_bytes(), path)
     except OSError as e:
         raise InputError("cannot be read", where=path, found=e.strerror, fix="check the path and its permissions") from e
@@ -202,7 +203,8 @@ def refuse_taken(out: Path) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise RecipeError("the output exists and is not a folder", where=out, fix="name a folder that does not exist yet")
     if out.is_dir() and any(out.iterdir()):
-        raise RecipeError("the output folder is not empty", where=out, fix="name a new folder, or add --force to move the old one aside")
+        raise RecipeError("the output folder is not empty", where=out,
+                          fix="name a new folder, or add --force to move the old one aside")
 
 
 def partial_path(out: Path) -> Path:
