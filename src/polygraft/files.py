@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -200,11 +200,27 @@ def now() -> str:
 def refuse_taken(out: Path) -> None:
     """`out` must not exist or must be an empty folder."""
     out = Path(out)
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
+    try:
+        out.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        raise ResourceError("cannot be used as an output", where=str(out)[:300], found=e.strerror, fix="name another folder") from e
+    if out.is_symlink() or not out.is_dir():
         raise RecipeError("the output exists and is not a folder", where=out, fix="name a folder that does not exist yet")
-    if out.is_dir() and any(out.iterdir()):
+    if any(out.iterdir()):
         raise RecipeError("the output folder is not empty", where=out,
                           fix="name a new folder, or add --force to move the old one aside")
+
+
+def refuse_overlap(out: Path, inputs: Iterable[Path]) -> None:
+    """The output must not be an input, lie inside one or contain one: inputs are never modified."""
+    target = Path(out).resolve()
+    for source in inputs:
+        real = Path(source).resolve()
+        if target == real or real in target.parents or target in real.parents:
+            raise RecipeError("the output would touch an input", where=out, found=f"input {source}",
+                              fix="write to a folder beside the inputs, not in, over or around one")
 
 
 def partial_path(out: Path) -> Path:
@@ -219,7 +235,7 @@ def commit(out: Path, manifest: dict[str, Any] | None = None, *, keep: bool = Fa
     kept. Digests that the caller already knows may stand in `manifest["files"]`. An exception leaves no `out`; the `.partial`
     is removed unless `keep` (a step that resumes from it). A `.partial` of a killed run is cleared on entry unless `keep`.
     """
-    out = Path(out)
+    out = Path(out).absolute()  # the block may change the working directory
     manifest = {} if manifest is None else manifest
     refuse_taken(out)
     part = partial_path(out)

@@ -1,0 +1,67 @@
+"""Group M: what must never stand in a source line, and what a run must never do."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.group("M")
+
+SRC = Path(__file__).parent.parent.parent / "src" / "polygraft"
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "marshal", "shelve", "cloudpickle", "joblib"}
+FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save"), ("yaml", "load"), ("yaml", "unsafe_load"), ("yaml", "full_load"), ("os", "system"),
+                        ("os", "popen"), ("jinja2", "Environment"), ("jinja2", "Template")}
+TREES = [(p, ast.parse(p.read_text())) for p in sorted(SRC.rglob("*.py"))]
+
+
+def nodes(kind):
+    return [(p, n) for p, tree in TREES for n in ast.walk(tree) if isinstance(n, kind)]
+
+
+def test_no_pickle_module():
+    for p, n in nodes(ast.Import):
+        assert not {a.name.split(".")[0] for a in n.names} & FORBIDDEN_MODULES, f"{p}:{n.lineno}"
+    for p, n in nodes(ast.ImportFrom):
+        assert (n.module or "").split(".")[0] not in FORBIDDEN_MODULES, f"{p}:{n.lineno}"
+
+
+def test_no_call_that_runs_text():
+    for p, n in nodes(ast.Call):
+        assert not (isinstance(n.func, ast.Name) and n.func.id in FORBIDDEN_CALLS), f"{p}:{n.lineno}"
+
+
+def test_no_loader_that_runs_data():
+    for p, n in nodes(ast.Attribute):
+        pair = (n.value.id if isinstance(n.value, ast.Name) else "", n.attr)
+        assert pair not in FORBIDDEN_ATTRIBUTES, f"{p}:{n.lineno} {'.'.join(pair)}"
+
+
+@pytest.mark.parametrize("keyword", ["shell", "trust_remote_code", "allow_pickle"])
+def test_no_switch_that_opens_the_door(keyword):
+    for p, n in nodes(ast.keyword):
+        assert not (n.arg == keyword and isinstance(n.value, ast.Constant) and n.value.value is True), f"{p}: {keyword}=True"
+
+
+def test_templates_render_in_the_sandbox_only():
+    for p, tree in TREES:
+        text = ast.unparse(tree)
+        if "jinja2" in text:
+            assert "ImmutableSandboxedEnvironment" in text and "autoescape=True" in text, p
+
+
+def test_no_telemetry_or_url_fetch():
+    for p, n in nodes(ast.Import):
+        assert not {a.name.split(".")[0] for a in n.names} & {"requests", "httpx", "aiohttp", "socket", "urllib3"}, f"{p}:{n.lineno}"
+    for p, n in nodes(ast.ImportFrom):
+        assert not (n.module or "").startswith(("urllib.request", "http.client")), f"{p}:{n.lineno}"
+
+
+def test_public_text_names_no_private_place():
+    root = SRC.parent.parent
+    for p in [*root.rglob("src/**/*.py"), *root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("recipes/*.yaml")]:
+        for i, line in enumerate(p.read_text().splitlines(), 1):
+            assert not re.search(r"/work/|/root/|/tmp/brief|farm", line), f"{p}:{i}: {line.strip()[:80]}"
