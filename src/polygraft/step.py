@@ -1,0 +1,97 @@
+"""How a recipe calls a method: `Step`, what planning one says (`Plan`), and what it may ask of its surroundings (`Context`).
+
+A method's `steps.py` writes a pydantic config (`Strict`), a `plan` and a `run`; nothing here does any work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BaseModel
+
+from polygraft.result import LayerMap, Result
+
+if TYPE_CHECKING:
+    from polygraft.sources import Source
+
+
+class ModelName(str):
+    """The value of a `ModelRef` field. Its type is how a recipe finds the models that a config names, however deep."""
+
+
+class DataName(str):
+    """The value of a `DataRef` field."""
+
+
+class Detail:
+    """Marks a field that says how a step works, not what it computes: `batch: Annotated[int, Detail] = 8`.
+
+    Changing such a field (batch size, device, threads) does not make a finished step run again.
+    """
+
+
+ModelRef = Annotated[str, AfterValidator(ModelName)]  # a name under `models:`, an earlier step's id, or a path / hub id
+DataRef = Annotated[str, AfterValidator(DataName)]  # a path, relative to the recipe's folder, or what the step itself understands
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a step would do and cost, told from headers: bytes, seconds, and every reason why it would fail.
+
+    `peak_bytes` is resident memory, `disk_bytes` what the output takes, `like` the source whose shapes the made model will
+    have, so that later steps can be planned before it exists.
+    """
+
+    lines: tuple[str, ...] = ()
+    peak_bytes: int = 0
+    disk_bytes: int = 0
+    read_bytes: int = 0
+    seconds: float = 0.0
+    maps: tuple[LayerMap, ...] = ()
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    like: Source | None = None
+
+
+def _quiet(done: float, total: float, text: str = "") -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step may ask for. `model` and `data` turn a reference of its config into a Source and a path, or raise InputError.
+
+    `progress(done, total, text)` may be called as often as one likes. `planning` is true while only headers may be read.
+    """
+
+    model: Callable[[str], Source]
+    data: Callable[[str], Path]
+    progress: Callable[..., None] = _quiet
+    offline: bool = False
+    step_id: str = ""
+    planning: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of the table of steps. `merge.swap@1` means the same for ever; a change of meaning is a new version.
+
+    `plan(config, context)` reads headers only and imports neither torch nor transformers. `run(config, context, folder)` writes
+    below the folder that it is given, which becomes visible only when it has returned; a step that `makes_model` writes the
+    model (or adapter) to `folder / "model"`. A `resumable` step finds there what an interrupted run of the same step left.
+    """
+
+    name: str
+    version: int
+    config: type[BaseModel]
+    plan: Callable[[Any, Context], Plan]
+    run: Callable[[Any, Context, Path], Result]
+    makes_model: bool = False
+    resumable: bool = False
+
+    @property
+    def use(self) -> str:
+        return f"{self.name}@{self.version}"
