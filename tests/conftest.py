@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # so that `import tiny` works from every test folder
 
 GROUPS = {
     "A": "hostile tensor files refused", "A2": "fuzzed headers judged as the reference does", "B": "broken folders and indexes handled",
@@ -39,3 +44,12 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.section("fault catalogue")
         for group in sorted(total, key=lambda g: list(GROUPS).index(g) if g in GROUPS else 99):
             terminalreporter.write_line(f"{group:>3} {GROUPS.get(group, 'cases')} {passed[group]}/{total[group]}")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`tiny("llama", layers=4, seed=1, noise=0.02, dtype="bfloat16", shard="20KB") -> Path`: cached, so never write into it."""
+    import tiny as make
+
+    root = tmp_path_factory.mktemp("tiny")
+    return lambda family="llama", **options: make.folder(root, family, **options)
