@@ -1,0 +1,129 @@
+"""`polygraft`: verbs, no logic. A verb is imported when it is called, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from polygraft import __version__
+from polygraft.errors import UserError
+
+# verb -> (where it lives, one line for --help). A value of the form {sub: ...} is a group.
+VERBS: dict = {
+    "demo": ("polygraft.cli.demo:demo", "Everything on a small real model, offline, in minutes; ends in report.html."),
+    "init": ("polygraft.cli.init:init", "Print a commented recipe for a goal."),
+    "plan": ("polygraft.cli.recipes:plan", "Say what a recipe will do, need and fail at; headers only."),
+    "run": ("polygraft.cli.recipes:run", "Do a recipe; the same command resumes."),
+    "report": ("polygraft.cli.recipes:report", "Write a run's report.html again."),
+    "verify": ("polygraft.cli.recipes:verify", "Compare a folder with its manifest: any flipped bit, missing or extra file."),
+    "inspect": ("polygraft.cli.models:inspect", "Show a model's anatomy; --check proves it on the live model."),
+    "ask": ("polygraft.cli.models:ask", "Ask one or more models, answers side by side."),
+    "analyze": {
+        "delta": ("step:analyze.delta", "What changed between checkpoints, per layer and matrix."),
+    },
+    "merge": {
+        "swap": ("step:merge.swap", "Bottom and top layers of a language expert, the middle of a task expert."),
+        "soup": ("step:merge.soup", "Weighted average of models."),
+        "task": ("step:merge.task", "Task arithmetic: base plus scaled differences."),
+        "ties": ("step:merge.ties", "TIES: trim, elect signs, merge what agrees."),
+        "dare-ties": ("step:merge.dare_ties", "DARE: drop at random and rescale, then TIES."),
+        "revert": ("step:merge.revert", "Train-then-revert: an expert with some layers put back to its base."),
+        "slerp": ("step:merge.slerp", "Spherical interpolation, tensor by tensor."),
+    },
+    "tune": {
+        "sft": ("step:tune.sft", "Supervised fine-tuning, full or LoRA, loss on answers only."),
+    },
+    "eval": ("step:eval", "Score models with intervals and paired tests."),
+}
+GROUP_HELP = {"analyze": "Find where language and skill live in a model.", "merge": "Graft experts into one model.", "tune": "Train."}
+
+
+def load(target: str) -> click.Command:
+    """The command that a table entry names."""
+    module, _, name = target.partition(":")
+    if module == "step":
+        from polygraft.cli.verb import step_command
+
+        return step_command(name)
+    return getattr(import_module(module), name)
+
+
+class Verbs(click.Group):
+    """A group whose commands are looked up in a table and imported when needed."""
+
+    def __init__(self, table: dict, **kwargs):
+        super().__init__(**kwargs)
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        entry = self.table.get(name)
+        if entry is None:
+            return None
+        if isinstance(entry, dict):
+            return Verbs(entry, name=name, help=GROUP_HELP[name])
+        return load(entry[0])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        from polygraft.errors import suggestion
+
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as e:
+            raise click.UsageError(f"no verb `{args[0]}`: {suggestion(args[0], self.table)}", ctx) from e
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(n, GROUP_HELP[n] + " " + " | ".join(e) if isinstance(e, dict) else e[1]) for n, e in self.table.items()]
+        with formatter.section("Verbs"):
+            formatter.write_dl(rows)
+
+
+@click.pass_context
+def _root(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+root = Verbs(VERBS, name="polygraft", callback=_root, invoke_without_command=True, epilog="Exit codes: 0 ok, 1 our bug, 2 recipe or "
+             "usage, 3 input refused, 4 resources, 5 step failed, 130 interrupted. Every verb has --help.",
+             help="Make an open decoder LLM good at another language, cheaply, and prove what it cost.",
+             params=[click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, help="Print the version.",
+                                  callback=lambda c, p, v: (click.echo(f"polygraft {__version__}"), c.exit()) if v else None)])
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with a documented code; a traceback is shown only when asked for."""
+    sys.exit(run(sys.argv[1:] if args is None else args))
+
+
+def run(args: list[str]) -> int:
+    """The exit code of one command line."""
+    try:
+        code = root.main(args=args, prog_name="polygraft", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as e:
+        e.show()
+        return 2
+    except UserError as e:
+        click.echo(click.style("error: ", fg="red", bold=True) + e.render(), err=True)
+        return e.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; the same command goes on where it stopped", err=True)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        click.echo("error: out of memory\n  fix: `polygraft plan` says how much a step needs", err=True)
+        return 4
+    except Exception as e:
+        if os.environ.get("POLYGRAFT_TRACEBACK"):
+            raise
+        click.echo(f"error: this is a bug in polygraft: {type(e).__name__}: {e}\n  fix: please report it with the output of the same "
+                   "command under POLYGRAFT_TRACEBACK=1", err=True)
+        return 1
