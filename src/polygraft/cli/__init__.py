@@ -38,7 +38,8 @@ VERBS: dict = {
     },
     "eval": ("step:eval", "Score models with intervals and paired tests."),
 }
-GROUP_HELP = {"analyze": "Find where language and skill live in a model.", "merge": "Graft experts into one model.", "tune": "Train."}
+GROUP_HELP = {"analyze": "Find where language and skill live in a model.", "merge": "Graft experts into one model.",
+              "tune": "Train."}
 
 
 def load(target: str) -> click.Command:
@@ -89,11 +90,17 @@ def _root(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-root = Verbs(VERBS, name="polygraft", callback=_root, invoke_without_command=True, epilog="Exit codes: 0 ok, 1 our bug, 2 recipe or "
-             "usage, 3 input refused, 4 resources, 5 step failed, 130 interrupted. Every verb has --help.",
-             help="Make an open decoder LLM good at another language, cheaply, and prove what it cost.",
-             params=[click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, help="Print the version.",
-                                  callback=lambda c, p, v: (click.echo(f"polygraft {__version__}"), c.exit()) if v else None)])
+def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(f"polygraft {__version__}")
+        ctx.exit()
+
+
+CODES = ("Exit codes: 0 ok, 1 our bug, 2 recipe or usage, 3 input refused, 4 resources, 5 step failed, 130 interrupted. "
+         "Every verb has --help.")
+VERSION = click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version.")
+root = Verbs(VERBS, name="polygraft", callback=_root, invoke_without_command=True, epilog=CODES, params=[VERSION],
+             help="Make an open decoder LLM good at another language, cheaply, and prove what it cost.")
 
 
 def main(args: list[str] | None = None) -> None:
@@ -124,6 +131,6 @@ def run(args: list[str]) -> int:
     except Exception as e:
         if os.environ.get("POLYGRAFT_TRACEBACK"):
             raise
-        click.echo(f"error: this is a bug in polygraft: {type(e).__name__}: {e}\n  fix: please report it with the output of the same "
-                   "command under POLYGRAFT_TRACEBACK=1", err=True)
+        click.echo(f"error: this is a bug in polygraft: {type(e).__name__}: {e}\n"
+                   "  fix: please report it with the output of the same command under POLYGRAFT_TRACEBACK=1", err=True)
         return 1

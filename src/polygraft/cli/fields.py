@@ -1,0 +1,140 @@
+"""Flags from a step's config: one typed object says what a step takes, the command line only fills it.
+
+A field's `json_schema_extra` may say how it is typed: `{"argument": True}` for a positional one, `{"flag": "--corpus"}` for another
+name, `{"hidden": True}` for what only a recipe sets.
+"""
+
+from __future__ import annotations
+
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from polygraft.errors import RecipeError
+from polygraft.yamltext import Document, scalar
+
+
+def inner(annotation: Any) -> Any:
+    """The annotation without `| None` and `Annotated`."""
+    while get_origin(annotation) in (Union, UnionType):
+        rest = [a for a in get_args(annotation) if a is not NoneType]
+        if len(rest) != 1:
+            return annotation
+        annotation = rest[0]
+    return inner(get_args(annotation)[0]) if hasattr(annotation, "__metadata__") else annotation
+
+
+def extra(field: FieldInfo) -> dict[str, Any]:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def flag(name: str, field: FieldInfo) -> str:
+    return str(extra(field).get("flag", "--" + name.replace("_", "-")))
+
+
+def shape(annotation: Any) -> str:
+    """How a field is typed on a command line: "switch", "list", "map", "nested" or "value"."""
+    kind = inner(annotation)
+    origin = get_origin(kind)
+    if kind is bool:
+        return "switch"
+    if origin in (list, tuple, set, frozenset):
+        return "list"
+    if origin is dict:
+        return "map"
+    return "nested" if isinstance(kind, type) and issubclass(kind, BaseModel) else "value"
+
+
+def holds_text(annotation: Any) -> bool:
+    """True where what was typed stays text, so that a folder may be called `7`."""
+    kind = inner(annotation)
+    parts = [kind] if not get_args(kind) else [inner(a) for a in get_args(kind) if a is not Ellipsis]
+    if get_origin(kind) is Literal:
+        return True
+    return str in parts[-1:]
+
+
+def parameter(name: str, field: FieldInfo) -> click.Parameter | None:
+    """The click parameter of one config field, or None when only a recipe can set it."""
+    kind = shape(field.annotation)
+    if extra(field).get("hidden") or kind == "nested":
+        return None
+    if extra(field).get("argument"):
+        many = kind == "list"
+        return click.Argument([name], nargs=-1 if many else 1, required=field.is_required(), metavar=name.upper() + ("..." if many else ""))
+    if kind == "switch":
+        on = flag(name, field)
+        return click.Option([f"{on}/--no-{on[2:]}", name], default=None, help=describe(field))
+    many = kind in ("list", "map")
+    return click.Option([flag(name, field), name], multiple=many, required=False, help=describe(field), metavar=metavar(field))
+
+
+def metavar(field: FieldInfo) -> str:
+    kind = inner(field.annotation)
+    if get_origin(kind) is Literal:
+        return "|".join(str(a) for a in get_args(kind))
+    if shape(field.annotation) == "map":
+        return "NAME=VALUE"
+    if shape(field.annotation) == "list":
+        return "A,B,..."
+    names = {int: "N", float: "X", str: "TEXT"}
+    return next((v for k, v in names.items() if k is kind), "TEXT")
+
+
+def describe(field: FieldInfo) -> str:
+    """The field's description with its default or that it is needed."""
+    text = (field.description or "").strip()
+    if field.is_required():
+        return f"{text}  [required]"
+    default = field.get_default(call_default_factory=True)  # type: ignore[call-arg]
+    empty = default is None or default in ((), [], {}, "")
+    if isinstance(default, bool):
+        default = "yes" if default else "no"
+    return text if empty else f"{text}  [default: {', '.join(map(str, default)) if isinstance(default, list | tuple) else default}]"
+
+
+def typed(text: str, field: FieldInfo, where: str) -> Any:
+    """One typed word as a value, by the rules of recipe files."""
+    if holds_text(field.annotation):
+        return text
+    try:
+        return scalar(text)
+    except ValueError as e:
+        raise RecipeError("a number that is too large", where=where, found=text[:40]) from e
+
+
+def gather(fields: dict[str, FieldInfo], given: dict[str, Any]) -> Document:
+    """What was typed, as the document that a recipe would hold; each place is named by its flag."""
+    document = Document({}, "command line", {(): "command line"})
+    for name, field in fields.items():
+        value = given.get(name)
+        if value is None or value == ():
+            continue
+        where = name.upper() if extra(field).get("argument") else flag(name, field)
+        document.lines[(name,)] = where
+        document.tree[name] = _value(value, field, where)
+    return document
+
+
+def _value(value: Any, field: FieldInfo, where: str) -> Any:
+    kind = shape(field.annotation)
+    if kind == "switch":
+        return value
+    if kind == "list":
+        split = [value] if isinstance(value, str) else list(value)
+        if not extra(field).get("argument"):
+            split = [w for v in split for w in v.split(",") if w]
+        return [typed(w, field, where) for w in split]
+    if kind == "map":
+        return dict(_pair(v, field, where) for v in value)
+    return typed(value, field, where)
+
+
+def _pair(text: str, field: FieldInfo, where: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise RecipeError("not a pair", where=where, found=text[:80], expected="NAME=VALUE", fix=f"for example {where} sw=texts/sw.txt")
+    return name, typed(value, field, where)
