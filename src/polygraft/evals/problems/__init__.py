@@ -1,0 +1,6 @@
+"""Procedural word problems: contamination-free, unlimited, exact, parallel across languages."""
+
+from polygraft.evals.problems.generate import Problem, generate, prompt, question_text
+from polygraft.evals.problems.text import languages
+
+__all__ = ["Problem", "generate", "languages", "prompt", "question_text"]
