@@ -63,8 +63,8 @@ def parameter(name: str, field: FieldInfo) -> click.Parameter | None:
     if extra(field).get("hidden") or kind == "nested":
         return None
     if extra(field).get("argument"):
-        many = kind == "list"
-        return click.Argument([name], nargs=-1 if many else 1, required=field.is_required(), metavar=name.upper() + ("..." if many else ""))
+        many, shown = kind == "list", name.upper()
+        return click.Argument([name], nargs=-1 if many else 1, required=field.is_required(), metavar=shown + "..." if many else shown)
     if kind == "switch":
         on = flag(name, field)
         return click.Option([f"{on}/--no-{on[2:]}", name], default=None, help=describe(field))
@@ -136,5 +136,6 @@ def _value(value: Any, field: FieldInfo, where: str) -> Any:
 def _pair(text: str, field: FieldInfo, where: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name or not value:
-        raise RecipeError("not a pair", where=where, found=text[:80], expected="NAME=VALUE", fix=f"for example {where} sw=texts/sw.txt")
+        raise RecipeError("not a pair", where=where, found=text[:80], expected="NAME=VALUE",
+                          fix=f"for example {where} sw=texts/sw.txt")
     return name, typed(value, field, where)
