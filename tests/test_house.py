@@ -12,12 +12,12 @@ import pytest
 SRC = Path(__file__).parent.parent / "src" / "polygraft"
 MODULES = sorted(SRC.rglob("*.py"))
 LEVELS = [
-    {"errors", "files", "config", "result"},
-    {"checkpoint", "writer", "sources", "languages", "data", "safeheader", "numbers", "adapter", "gguf", "index"},
-    {"anatomy", "selection", "anatomy_rules"},
+    {"errors", "files", "config", "result", "yamltext"},
+    {"step", "checkpoint", "writer", "sources", "languages", "data", "safeheader", "numbers", "adapter", "gguf", "index"},
+    {"anatomy", "selection", "anatomy_rules", "addresses"},
     {"model", "taps", "inspection", "ask", "step"},
     {"analysis", "merge", "tune", "evals"},
-    {"store", "recipe", "steps", "plan"},
+    {"store", "resolve", "recipe", "engine", "steps", "plan"},
     {"report", "cli", "demo", "init"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
