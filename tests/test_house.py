@@ -12,12 +12,12 @@ import pytest
 SRC = Path(__file__).parent.parent / "src" / "polygraft"
 MODULES = sorted(SRC.rglob("*.py"))
 LEVELS = [
-    {"errors", "files", "config", "result", "yamltext"},
-    {"step", "checkpoint", "writer", "sources", "languages", "data", "safeheader", "numbers", "adapter", "gguf", "index"},
+    {"errors", "files", "config", "result", "yamltext", "redact", "samplelog", "meter"},
+    {"checkpoint", "writer", "sources", "languages", "data", "safeheader", "numbers", "adapter", "gguf", "index"},
     {"anatomy", "selection", "anatomy_rules", "addresses"},
     {"model", "taps", "inspection", "ask", "step"},
     {"analysis", "merge", "tune", "evals"},
-    {"store", "resolve", "recipe", "engine", "steps", "plan"},
+    {"lock", "store", "resolve", "recipe", "engine", "steps", "plan"},
     {"report", "cli", "demo", "init"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
