@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from polygraft.errors import RecipeError, suggestion
-from polygraft.evals.problems.text import DATA, Noun, fill, languages, name, words
+from polygraft.evals.problems.text import DATA, Noun, capital, fill, languages, name, words
 
 RESIDUES = {"train": (0, 1, 2, 5), "dev": (4,), "test": (3, 6)}  # a number belongs to the split of its remainder by 7
 SIZES = {"s": (2, 12), "t": (2, 20), "m": (5, 60), "l": (20, 99)}
@@ -151,6 +151,12 @@ def nouns(language: str, split: str, people: Sequence[int], thing: str) -> dict[
     return named | {"o": Noun(data["objects"][thing]), "m": Noun(data["money"])}
 
 
+def check_split(split: str) -> None:
+    """Raises RecipeError for a split other than train, dev, test."""
+    if split not in RESIDUES:
+        raise RecipeError("no such split", found=split, fix=suggestion(split, RESIDUES))
+
+
 def generate(
     language: str, n: int, seed: int = 0, split: str = "test", steps: Sequence[int] = (1,), operations: str = "+-*/"
 ) -> list[Problem]:
@@ -160,8 +166,7 @@ def generate(
     Raises RecipeError for an unknown language or split, or more problems than exist.
     """
     data = words(language)
-    if split not in RESIDUES:
-        raise RecipeError("no such split", found=split, fix=suggestion(split, RESIDUES))
+    check_split(split)
     kind = f"{split}-{seed}-{''.join(map(str, sorted(steps)))}{operations if operations != '+-*/' else ''}"
     drawn = facts(n, seed, split, steps, operations)
     return [_tell(fact, f"{kind}-{index:05d}", language, data) for index, fact in enumerate(drawn)]
@@ -177,7 +182,7 @@ def _tell(fact: Facts, id: str, language: str, data: dict) -> Problem:
     return Problem(
         id=id,
         language=language,
-        question=question[0].upper() + question[1:],
+        question=capital(question),
         answer=answer,
         solution="\n".join(f"{x} {sign} {y} = {result}" for x, sign, y, result in steps),
         sentence=data["answer"].format(r=answer),

@@ -88,3 +88,8 @@ def fill(template: str, language: str, nouns: Mapping[str, Noun], numbers: Mappi
         return nouns[key].form(form) if form else nouns[key].many
 
     return TOKEN.sub(one, template)
+
+
+def capital(sentence: str) -> str:
+    """The sentence with its first letter in upper case."""
+    return sentence[0].upper() + sentence[1:]
