@@ -1,4 +1,4 @@
-"""How soon the command line answers, as whole processes: `--help` and `init` against a bare `python -c pass` of the same environment.
+"""How soon the command line answers, as whole processes: `--help` and `init` against a bare `python -c pass`.
 
     .venv/bin/python bench/bench_cli.py
 """

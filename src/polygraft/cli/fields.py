@@ -63,8 +63,8 @@ def parameter(name: str, field: FieldInfo) -> click.Parameter | None:
     if extra(field).get("hidden") or kind == "nested":
         return None
     if extra(field).get("argument"):
-        many, shown = kind == "list", name.upper()
-        return click.Argument([name], nargs=-1 if many else 1, required=field.is_required(), metavar=shown + "..." if many else shown)
+        many, shown = kind == "list", name.upper().rstrip("S")
+        return click.Argument([name], nargs=-1 if many else 1, required=field.is_required(), metavar=shown + "..." * many)
     if kind == "switch":
         on = flag(name, field)
         return click.Option([f"{on}/--no-{on[2:]}", name], default=None, help=describe(field))
