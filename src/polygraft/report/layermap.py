@@ -35,7 +35,7 @@ class Scale:
 
     @classmethod
     def of(cls, m: LayerMap) -> Scale:
-        """Given bounds win; otherwise a sequential scale starts at 0 unless something is below, a diverging one is even around 0."""
+        """Given bounds win; else a sequential scale starts at 0 unless something is below, a diverging one is even around 0."""
         seen = sorted(v for v in all_values(m) if v is not None and math.isfinite(v))
         if m.scale == "categorical":
             return cls(m.scale, keys=tuple(dict.fromkeys([*map(str, m.labels), *(f"{v:g}" for v in seen)])))
@@ -284,7 +284,8 @@ def svg(m: LayerMap, frame: Frame | None = None, detail: bool = True) -> str:
     head = f"{HATCH}<style>{palette.css()}</style>{word(4, 18, m.title, 'big', width=100)}" if alone else ""
     size = f'width="{frame.width:g}" height="{total:g}"'
     space = f' xmlns="http://www.w3.org/2000/svg" font-family="{FONTS}" {size}' if alone else ""
-    return (f'<svg class="lm"{space} viewBox="0 0 {frame.width:g} {total:g}" role="img" direction="ltr" aria-label="{attr(m.title)}">'
+    space += f' viewBox="0 0 {frame.width:g} {total:g}" role="img" direction="ltr" aria-label="{attr(m.title)}"'
+    return (f'<svg class="lm"{space}>'
             f'{head}<g transform="translate(0 {top})">{labels}{axis(m, frame)}{body}{outside(m, scale, frame, height)}</g>'
             f'<g transform="translate(0 {top + height + 14:g})">{key}</g></svg>\n')
 

@@ -1,0 +1,79 @@
+"""The page: one HTML file that needs no network, no script and no other file, under 1 MB whatever it is given."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from polygraft import __version__
+from polygraft.report import layermap, palette, views
+from polygraft.report.escape import clean, one_line
+from polygraft.report.strings import strings
+from polygraft.report.views import Limits, Meta
+from polygraft.result import Result
+
+MAX_BYTES = 1_000_000
+# Tried in order until the page is small enough: what many cells and long texts cost goes first.
+LADDER = (Limits(), Limits(rows=200, samples=24, chars=1000, detail=False), Limits(rows=60, samples=10, chars=500, detail=False),
+          Limits(rows=20, samples=4, chars=240, maps=30, detail=False, tables=10, recipe=10_000),
+          Limits(rows=6, samples=2, chars=120, maps=10, detail=False, tables=2, recipe=4_000))
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import PackageLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    loader = PackageLoader("polygraft.report", "template")
+    return ImmutableSandboxedEnvironment(loader=loader, autoescape=True, undefined=StrictUndefined,
+                                         trim_blocks=True, lstrip_blocks=True)
+
+
+def render(results: list[Result], meta: Meta | None = None) -> str:
+    """Results, in the order of the recipe, as one self-contained HTML page of less than 1 MB (UTF-8)."""
+    return page(results, meta or Meta())[0]
+
+
+def page(results: list[Result], meta: Meta) -> tuple[str, dict[str, str]]:
+    """The page, and the tables that are too long for it: {name of a CSV file: its text}."""
+    for limits in LADDER:
+        text = _render(results, meta, limits)
+        if len(text.encode()) < MAX_BYTES:
+            break
+    long = {views.csv_name(r, i): views.csv_file(t) for r in results for i, t in enumerate(r.tables)
+            if len(t.rows) > limits.rows} if meta.csv_folder else {}
+    return text, long
+
+
+def _render(results: list[Result], meta: Meta, limits: Limits) -> str:
+    return _environment().get_template("report.html").render(**content(results, meta, limits))
+
+
+def content(results: list[Result], meta: Meta, limits: Limits) -> dict[str, Any]:
+    """Everything that the template prints."""
+    from markupsafe import Markup
+
+    t = strings(meta.language)
+    steps = [views.step_view(r, meta, limits, t) for r in results]
+    groups, more_maps = views.map_groups(results, limits)
+    samples = [(r, views.by_hash(r.samples, limits.samples)) for r in results if r.samples]
+    curves = [(r, c) for r in results for c in r.curves][:limits.maps]
+    inputs = views.input_views(results, limits.rows)
+    return {
+        "t": t, "language": meta.language, "name": one_line(meta.name, 120), "question": clean(meta.question),
+        "steps": steps, "answers": [s for s in steps if s["answer"]], "verdicts": views.verdicts(results),
+        "missing": ", ".join(one_line(m, 80) for m in meta.missing), "groups": groups, "more_maps": more_maps,
+        "curves": [{**views.curve_view(c, f"c{i}", t), "step": one_line(r.id, 60)} for i, (r, c) in enumerate(curves)],
+        "samples": [{"total": len(r.samples), "shown": [views.sample_view(s, limits.chars, t) for s in kept]}
+                    for r, kept in samples],
+        "cost": views.cost_view(results), "inputs": inputs, "caveats": views.caveat_views(results),
+        "recipe": views.shorten(meta.recipe, limits.recipe, t["text_more"]),
+        "versions": {one_line(k, 40): one_line(v, 60) for k, v in ({"polygraft": __version__} | meta.versions).items()},
+        "started": one_line(meta.started, 40), "finished": one_line(meta.finished, 40),
+        "safe": Markup, "hatch": layermap.HATCH, "css": _css(), "map_css": palette.css(),
+    }
+
+
+@cache
+def _css() -> str:
+    return _environment().loader.get_source(_environment(), "report.css")[0]

@@ -1,0 +1,75 @@
+"""Estimates as a reader compares them: the number, its interval in words, and a small forest plot on a shared scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from polygraft.report.numbers import fixed, spread
+from polygraft.result import Estimate, Table
+
+MARKS = {"better": "▲", "worse": "▼", "not distinguishable": "○"}
+WIDTH, HEIGHT, EDGE = 120, 16, 5
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The values at the left and right end of every small plot of one kind in a table."""
+
+    low: float
+    high: float
+
+    def x(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return round(EDGE + min(1.0, max(0.0, share)) * (WIDTH - 2 * EDGE), 1)
+
+
+def kind(e: Estimate) -> tuple[str, bool]:
+    """Estimates of one kind share an axis: the same unit, and scores apart from differences."""
+    return e.unit, bool(e.verdict)
+
+
+def axes(table: Table) -> dict[tuple[str, bool], Axis]:
+    """One axis for each kind of estimate in a table: 0..100 for percentages, around 0 for differences, else what is there."""
+    seen: dict[tuple[str, bool], list[float]] = {}
+    for row in table.rows:
+        for cell in row:
+            if isinstance(cell, Estimate):
+                ends = [v for v in (cell.value, cell.low, cell.high) if v is not None and math.isfinite(v)]
+                seen.setdefault(kind(cell), []).extend(ends)
+    return {k: _axis(values, k) for k, values in seen.items()}
+
+
+def _axis(values: list[float], k: tuple[str, bool]) -> Axis:
+    unit, difference = k
+    if not difference and unit == "%" and all(0 <= v <= 100 for v in values):
+        return Axis(0, 100)
+    values = values + ([0.0] if difference else [])
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    room = (high - low) * 0.06 or max(abs(high), 1.0) * 0.06
+    return Axis(low - room, high + room)
+
+
+def plot(e: Estimate, axis: Axis) -> str:
+    """A dot on its interval as SVG; the sign of the verdict is in the shape of the dot as well as in its colour."""
+    if not math.isfinite(e.value):
+        return ""
+    x, mid = axis.x(e.value), HEIGHT / 2
+    zero = f'<path class="zero" d="M{axis.x(0)} 1v{HEIGHT - 2}"/>' if e.verdict else ""
+    line = ""
+    if e.low is not None and e.high is not None and math.isfinite(e.low) and math.isfinite(e.high):
+        line = f'<path class="bar" d="M{axis.x(e.low)} {mid:g}H{axis.x(e.high)}"/>'
+    shape = {"better": f'<path class="dot" d="M{x - 5} 12h10l-5 -9z"/>', "worse": f'<path class="dot" d="M{x - 5} 4h10l-5 9z"/>',
+             "not distinguishable": f'<circle class="ring" cx="{x}" cy="{mid:g}" r="3.6"/>'}
+    dot = shape.get(e.verdict, f'<circle class="dot" cx="{x}" cy="{mid:g}" r="3.8"/>')
+    return (f'<svg class="forest" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" aria-hidden="true">'
+            f'<path class="base" d="M{EDGE} {mid:g}H{WIDTH - EDGE}"/>{zero}{line}{dot}</svg>')
+
+
+def words(e: Estimate) -> tuple[str, str]:
+    """The estimate and its interval as text: ("+12.0 %", "3.1 to 20.9"); the second is "" where there is no interval."""
+    decimals = spread(e.value, e.low, e.high)
+    value = f"{fixed(e.value, decimals, plus=bool(e.verdict))} {e.unit}".rstrip()
+    if e.low is None or e.high is None:
+        return value, ""
+    return value, f"{fixed(e.low, decimals)} to {fixed(e.high, decimals)}"
