@@ -148,7 +148,8 @@ def nouns(language: str, split: str, people: Sequence[int], thing: str) -> dict[
     """The nouns that a template may name: A and B the people, o the things, m the money."""
     data = words(language)
     named = {letter: name(language, split, person) for letter, person in zip("ABCD", people)}
-    return named | {"o": Noun(data["objects"][thing]), "m": Noun(data["money"])}
+    other = {key: Noun(forms) for key, forms in data.get("nouns", {}).items()}
+    return named | other | {"o": Noun(data["objects"][thing]), "m": Noun(data["money"])}
 
 
 def check_split(split: str) -> None:
