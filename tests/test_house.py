@@ -13,11 +13,11 @@ SRC = Path(__file__).parent.parent / "src" / "polygraft"
 MODULES = sorted(SRC.rglob("*.py"))
 LEVELS = [
     {"errors", "files", "config", "result", "yamltext", "redact", "samplelog", "meter"},
-    {"checkpoint", "writer", "sources", "languages", "data", "safeheader", "numbers", "adapter", "gguf", "index"},
+    {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub"},
     {"anatomy", "selection", "anatomy_rules", "addresses"},
     {"model", "taps", "inspection", "ask", "step"},
     {"analysis", "merge", "tune", "evals"},
-    {"lock", "store", "resolve", "recipe", "engine", "steps", "plan"},
+    {"lock", "store", "recipetext", "planning", "recipe", "steps"},
     {"report", "cli", "demo", "init"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}

@@ -63,7 +63,7 @@ def try_parse(model: type[M], document: Document, at: Place = (), *, drop: tuple
     """`parse` for a caller that goes on collecting faults. `drop` names keys that are not the model's."""
     tree = lookup(document.tree, at)
     if not isinstance(tree, dict):
-        return None, [Fault(document.where(at), _label(at) + "not a mapping", describe(tree), "keys with values (`key: value`)")]
+        return None, [Fault(document.where(at), label_of(at) + "not a mapping", describe(tree), "keys with values (`key: value`)")]
     tree = {k: v for k, v in tree.items() if k not in drop}
     try:
         return model.model_validate_json(json.dumps(tree), strict=True), []
@@ -108,14 +108,14 @@ def _place(tree: Any, error: Any) -> Place:
 
 def _fault(place: Place, errors: list[Any], model: type[BaseModel], tree: Any, document: Document, at: Place) -> Fault:
     path, first = (*at, *place), errors[0]
-    where, label = document.where(path), _label(path)
+    where, label = document.where(path), label_of(path)
     if first["type"] == "missing":
-        what = f"{_label(path[:-1])}`{place[-1]}` is missing"
+        what = f"{label_of(path[:-1])}`{place[-1]}` is missing"
         return Fault(where, what, expected=_field_words(model, place), fix=f"add `{place[-1]}:`")
     if first["type"] == "extra_forbidden":
         here = next((e["loc"][:-1] for e in errors), ())
         choices = _known_keys(model, here)
-        return Fault(where, f"{_label(path[:-1])}unknown key `{place[-1]}`", fix=suggestion(str(place[-1]), choices))
+        return Fault(where, f"{label_of(path[:-1])}unknown key `{place[-1]}`", fix=suggestion(str(place[-1]), choices))
     value = lookup(tree, place)
     custom = [e["msg"].removeprefix("Value error, ") for e in errors if e["type"] == "value_error"]
     expected = " or ".join(dict.fromkeys(_expected(e) for e in errors if e["type"] != "value_error")) or None
@@ -130,7 +130,7 @@ def _quoted(text: str) -> list[str]:
     return [w for w in text.replace(" or ", ", ").replace("'", "").split(", ") if w]
 
 
-def _label(path: Place) -> str:
+def label_of(path: Place) -> str:
     """`steps[0].bottom: `, or nothing at the top."""
     text = ""
     for name in path:

@@ -1,0 +1,278 @@
+"""What a recipe would do: step keys, what is done already, and every reason why it would fail, from headers alone.
+
+A step's key is the digest of its name and version, its config with every reference replaced by the identity of what it leads to,
+and this package's version. Fields marked `Detail` are left out of it: they say how, not what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from polygraft import __version__
+from polygraft.errors import InputError, ResourceError, UserError
+from polygraft.files import digest, free_space, list_files, sha256_file
+from polygraft.meter import memory_limit
+from polygraft.recipetext import AdapterSpec, Recipe, StepUse, rooted
+from polygraft.result import InputRef
+from polygraft.step import Context, DataName, Detail, ModelName, Plan
+from polygraft.store import RunFolder
+
+if TYPE_CHECKING:
+    from polygraft.sources import Source
+
+SMALL = 64 << 20  # data files up to this size are known by their content, larger ones by size and time
+
+
+class NotMade(InputError):
+    """The model of a step that has not run yet, and whose plan does not tell its shapes."""
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One step as it would run. `key` is "" while its inputs cannot be identified; `why` says why it is not skipped."""
+
+    id: str
+    use: str
+    key: str
+    folder: Path | None
+    cached: bool
+    why: str
+    plan: Plan
+    errors: tuple[UserError, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """All steps as they would run. Totals are over the steps that are not done already."""
+
+    recipe: Recipe
+    folder: Path
+    steps: tuple[StepPlan, ...]
+    errors: tuple[UserError, ...]
+
+    def _open(self) -> list[Plan]:
+        return [s.plan for s in self.steps if not s.cached]
+
+    @property
+    def peak_bytes(self) -> int:
+        return max((p.peak_bytes for p in self._open()), default=0)
+
+    @property
+    def disk_bytes(self) -> int:
+        return sum(p.disk_bytes for p in self._open())
+
+    @property
+    def read_bytes(self) -> int:
+        return sum(p.read_bytes for p in self._open())
+
+    @property
+    def seconds(self) -> float:
+        return sum(p.seconds for p in self._open())
+
+    def check(self) -> None:
+        """Raise one error that tells every reason why the run would fail; return when there is none."""
+        raise_all(self.errors)
+
+
+def raise_all(errors: tuple[UserError, ...]) -> None:
+    """Raise the only error, or one of the first's kind that tells them all."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        kind = next((k for k in (InputError, ResourceError) if isinstance(errors[0], k)), UserError)
+        raise kind(f"{len(errors)} problems\n" + "\n".join(e.render() for e in errors))
+
+
+def default_resolve(spec: str, **options: Any) -> Source:
+    from polygraft.sources import resolve
+
+    return resolve(spec, **options)
+
+
+class Workspace:
+    """What the references of a recipe lead to: each source opened once, identities, step keys and folders."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder, *, offline: bool = False, resolve: Callable[..., Source] = default_resolve):
+        self.recipe, self.run, self.offline, self._resolve = recipe, run, offline, resolve
+        self.ids = [u.id for u in recipe.steps]
+        self.keys: dict[str, str] = {}
+        self.likes: dict[str, Source] = {}
+        self._sources: dict[tuple[str, str | None], Source] = {}
+        self._data: dict[Path, str] = {}
+
+    def source(self, ref: str, *, planning: bool = False) -> Source:
+        """What a model reference leads to. Raises InputError; NotMade for a step that has yet to make it."""
+        if ref in self.ids:
+            return self._made(ref, planning)
+        spec = self.recipe.models.get(ref, ref)
+        if isinstance(spec, str):
+            return self._open(rooted(spec, self.recipe.folder), None)
+        base = self.recipe.models.get(spec.base, spec.base)
+        if isinstance(base, AdapterSpec):
+            raise InputError("an adapter cannot stand on another adapter", where=f"models.{ref}", found=spec.base,
+                             fix="merge the first adapter into its base, and name the merged folder")
+        return self._open(rooted(spec.adapter, self.recipe.folder), rooted(base, self.recipe.folder))
+
+    def _made(self, id: str, planning: bool) -> Source:
+        folder = self.folder(id)
+        if folder is not None and self.run.state(folder) is None:
+            return self._open(str(folder / "model"), None)
+        if planning and id in self.likes:
+            return self.likes[id]
+        raise NotMade(f"the model of the step `{id}` is not made yet")
+
+    def _open(self, spec: str, base: str | None) -> Source:
+        if (spec, base) not in self._sources:
+            options = {"base": base} if base is not None else {}
+            self._sources[spec, base] = self._resolve(spec, offline=self.offline, **options)
+        return self._sources[spec, base]
+
+    def data(self, ref: str) -> Path:
+        """The path of a data reference. Raises InputError when nothing is there."""
+        path = Path(rooted(ref, self.recipe.folder))
+        if not path.exists():
+            raise InputError("no such file or folder", where=ref, expected=f"a path, from {self.recipe.folder}")
+        return path
+
+    def folder(self, id: str) -> Path | None:
+        return self.run.step(id, self.keys[id]) if id in self.keys else None
+
+    # ------------------------------------------------------------------------------------------------------- identities
+
+    def input(self, ref: ModelName | DataName) -> InputRef:
+        """A reference as it goes into the records. Raises InputError when it leads nowhere."""
+        if isinstance(ref, DataName):
+            path = Path(rooted(ref, self.recipe.folder))
+            return InputRef(ref, str(ref), identity=self._data_identity(path) if path.exists() else f"spec:{ref}")
+        if ref in self.ids:
+            if ref not in self.keys:
+                raise NotMade(f"the step `{ref}` cannot be planned")
+            return InputRef(ref, f"step {ref}", identity=self.keys[ref])
+        source = self.source(ref)
+        spec = self.recipe.models.get(ref, str(ref))
+        words = spec if isinstance(spec, str) else f"{spec.adapter} on {spec.base}"
+        return InputRef(ref, words, source.revision or "", self.identity(source))
+
+    def identity(self, source: Source) -> str:
+        """What changes when a source does: headers, sizes and times, or the hub revision; an adapter's with its base's."""
+        parts = [source.revision or "", source.checkpoint.identity if source.checkpoint else ""]
+        if source.adapter is not None:
+            parts += [self._data_identity(Path(source.adapter.path)), self.identity(self._open(source.adapter.base, None))]
+        return digest(parts)
+
+    def _data_identity(self, path: Path) -> str:
+        if path not in self._data:
+            self._data[path] = data_identity(path)
+        return self._data[path]
+
+    def key(self, use: StepUse) -> str:
+        """The name of everything that decides what a step makes. Raises InputError when an input cannot be identified."""
+        payload = {"step": use.step.use, "config": self._essence(use.config), "polygraft": __version__}
+        return digest(payload)
+
+    def _essence(self, value: Any) -> Any:
+        if isinstance(value, ModelName | DataName):
+            named = value in self.ids or value in self.recipe.models
+            return [str(value) if named else "", self.input(value).identity]
+        if isinstance(value, BaseModel):
+            fields = type(value).model_fields
+            return {k: self._essence(getattr(value, k)) for k, f in fields.items() if not _is_detail(f.metadata)}
+        if isinstance(value, dict):
+            return {str(k): self._essence(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._essence(v) for v in value]
+        return to_jsonable_python(value)
+
+    # --------------------------------------------------------------------------------------------------------- planning
+
+    def context(self, id: str, *, planning: bool, progress: Callable[..., None] | None = None) -> Context:
+        def model(ref: str) -> Source:
+            return self.source(ref, planning=planning)
+
+        context = Context(model, self.data, offline=self.offline, step_id=id, planning=planning)
+        return replace(context, progress=progress) if progress else context
+
+    def plan(self, use: StepUse) -> StepPlan:
+        """Plan one step; steps that it names must have been planned before. Errors are collected, not raised."""
+        key, folder, why, errors = "", None, "it cannot be planned", []
+        try:
+            key = self.keys[use.id] = self.key(use)
+            folder = self.run.step(use.id, key)
+            why = self.run.state(folder) or ""
+        except UserError as e:
+            errors.append(_at(use, e))
+        cached = folder is not None and not why
+        plan, more = self._plan(use)
+        if plan.like is not None:
+            self.likes[use.id] = plan.like
+        errors += [] if cached else [e for e in more if str(e) not in {str(x) for x in errors}]
+        errors = [e for e in errors if not isinstance(e, NotMade)]
+        return StepPlan(use.id, use.step.use, key, folder, cached, why, plan, tuple(errors))
+
+    def _plan(self, use: StepUse) -> tuple[Plan, list[UserError]]:
+        try:
+            plan = use.step.plan(use.config, self.context(use.id, planning=True))
+        except NotMade as e:
+            return Plan(notes=(f"planned in full when it can be: {e.what}",)), []
+        except UserError as e:
+            return Plan(), [_at(use, e)]
+        return plan, [InputError(p, where=f"{use.where}: step `{use.id}`") for p in plan.problems]
+
+
+def _at(use: StepUse, e: UserError) -> UserError:
+    """The error with the step's place in front, keeping its kind."""
+    if isinstance(e, NotMade):
+        return e
+    where = f"{use.where}: step `{use.id}`" + (f": {e.where}" if e.where is not None else "")
+    return type(e)(e.what, where=where, found=e.found, expected=e.expected, fix=e.fix)
+
+
+def _is_detail(metadata: list[Any]) -> bool:
+    return any(m is Detail or isinstance(m, Detail) for m in metadata)
+
+
+def data_identity(path: Path) -> str:
+    """A file by its content (or size and time, if large); a folder by its names, and each file likewise."""
+    if path.is_dir():
+        return digest([[p.relative_to(path).as_posix(), data_identity(p)] for p in list_files(path)])
+    try:
+        stat = path.stat()
+        return sha256_file(path) if stat.st_size <= SMALL else digest([stat.st_size, stat.st_mtime_ns])
+    except OSError as e:
+        raise InputError("cannot be read", where=path, found=e.strerror, fix="check the path and its permissions") from e
+
+
+Resolve = Callable[..., "Source"]
+
+
+def plan(recipe: Recipe, root: Path = Path("runs"), *, offline: bool = False, resolve: Resolve = default_resolve) -> RunPlan:
+    """Say what `run` would do, reading headers only. Never raises for what is wrong with inputs: see `RunPlan.errors`."""
+    run = RunFolder(Path(root) / recipe.name)
+    return plan_in(Workspace(recipe, run, offline=offline, resolve=resolve))
+
+
+def plan_in(space: Workspace) -> RunPlan:
+    steps = tuple(space.plan(use) for use in space.recipe.steps)
+    run_plan = RunPlan(space.recipe, space.run.path, steps, ())
+    errors = tuple(e for s in steps for e in s.errors) + room_errors(run_plan.peak_bytes, run_plan.disk_bytes, space.run.path)
+    return replace(run_plan, errors=tuple({str(e): e for e in errors}.values()))
+
+
+def room_errors(peak: int, disk: int, where: Path) -> tuple[UserError, ...]:
+    """What the machine is short of."""
+    errors: list[UserError] = []
+    free, limit = free_space(where), memory_limit()
+    if disk > free:
+        fix = "free some room, or run in a folder on another disk"
+        errors.append(ResourceError("not enough room on the disk", where=where, found=f"{free:,} bytes free",
+                                    expected=f"{disk:,} bytes", fix=fix))
+    if limit is not None and peak > limit:
+        errors.append(ResourceError("not enough memory", where=where, found=f"{limit:,} bytes",
+                                    expected=f"{peak:,} bytes at the peak", fix="use a larger machine or a smaller batch"))
+    return tuple(errors)
