@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-import tiny as make
+from safetensors.numpy import load_file
 
+import tiny as make
 from polygraft.anatomy import Anatomy, Part, classify
 from polygraft.errors import InputError, RecipeError
 
@@ -19,10 +20,8 @@ CONFIG = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 8, "num_
 
 
 def parts_of(folder):
-    from safetensors import safe_open
-
-    with safe_open(folder / "model.safetensors", "np") as f:
-        return Anatomy.of(json.loads((folder / "config.json").read_text()), f.keys()), {k: f.get_slice(k).get_shape() for k in f.keys()}  # noqa: SIM118
+    shapes = {key: value.shape for key, value in load_file(folder / "model.safetensors").items()}
+    return Anatomy.of(json.loads((folder / "config.json").read_text()), shapes), shapes
 
 
 @pytest.mark.parametrize("family", make.FAMILIES)
@@ -33,7 +32,11 @@ def test_every_tensor_has_its_place(tiny, family):
     assert anatomy.tied == (family in make.TIED)
     assert not any(p.kind == "outside" for p in anatomy.parts.values())
     for layer in range(2):
-        assert anatomy.keys(layer=layer, kind="attn") and anatomy.keys(layer=layer, kind="ffn") and anatomy.keys(layer=layer, kind="norm")
+        assert (
+            anatomy.keys(layer=layer, kind="attn")
+            and anatomy.keys(layer=layer, kind="ffn")
+            and anatomy.keys(layer=layer, kind="norm")
+        )
 
 
 OLD = {  # keys as files on the hub have them, not as they are saved today
@@ -87,7 +90,10 @@ def test_the_suggested_row_does_add_it():
     assert made.rows[-1] == "ffn.extra" and made.live_name(key) == key
 
 
-@pytest.mark.parametrize("row", [{"match": "(", "kind": "ffn"}, {"kind": "ffn"}, {"match": "x", "kind": "fnn"}, {"match": "x", "kind": "ffn", "rol": "q"}])
+@pytest.mark.parametrize(
+    "row",
+    [{"match": "(", "kind": "ffn"}, {"kind": "ffn"}, {"match": "x", "kind": "fnn"}, {"match": "x", "kind": "ffn", "rol": "q"}],
+)
 def test_a_malformed_row_is_refused(row):
     with pytest.raises(RecipeError):
         Anatomy.of(CONFIG, KEYS, extra=[row])
@@ -119,5 +125,7 @@ def test_multimodal_configs_lead_to_their_decoder():
     keys = ["vision_tower.x.weight", *("language_model." + k for k in KEYS if "lm_head" not in k)]
     anatomy = Anatomy.of({"model_type": "gemma3", "text_config": text}, keys)
     assert anatomy.tied and anatomy.sizes.heads == 8 and anatomy.sizes.head_dim == 256
-    assert anatomy.live_name("language_model.model.layers.1.mlp.up_proj.weight") == "model.language_model.layers.1.mlp.up_proj.weight"
+    assert (
+        anatomy.live_name("language_model.model.layers.1.mlp.up_proj.weight") == "model.language_model.layers.1.mlp.up_proj.weight"
+    )
     assert anatomy.live_name("vision_tower.x.weight") is None

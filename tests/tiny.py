@@ -28,7 +28,12 @@ def config(family: str, layers: int = 2, **more: Any) -> Any:
     common = {"vocab_size": VOCAB, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     llama = common | {"hidden_size": HIDDEN, "intermediate_size": FFN, "num_hidden_layers": layers, "num_attention_heads": HEADS,
                       "num_key_value_heads": KV_HEADS, "max_position_embeddings": 128}  # fmt: skip
-    plain = common | {"hidden_size": HIDDEN, "num_hidden_layers": layers, "num_attention_heads": HEADS, "max_position_embeddings": 128}
+    plain = common | {
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": layers,
+        "num_attention_heads": HEADS,
+        "max_position_embeddings": 128,
+    }
     short = common | {"n_layer": layers, "n_head": HEADS}
     head_dim = {"head_dim": 8}
     moe = {"moe_intermediate_size": 24, "num_experts": EXPERTS, "num_experts_per_tok": 2}

@@ -99,5 +99,7 @@ def _starts(anatomy: Anatomy) -> dict[str, list[int]]:
         at = [(j // per) * (per + 2) + j % per for j in range(heads)]
         firsts = {"q": at, "k": range(per, kv * (per + 2), per + 2), "v": range(per + 1, kv * (per + 2), per + 2)}  # type: ignore[dict-item]
     else:
-        raise InputError("the layout of this fused q-k-v tensor is not known", where=anatomy.where, found=anatomy.config.get("model_type"))
+        raise InputError(
+            "the layout of this fused q-k-v tensor is not known", where=anatomy.where, found=anatomy.config.get("model_type")
+        )
     return {role: [first * dim for first in order] for role, order in firsts.items()}

@@ -14,7 +14,20 @@ from typing import Any
 
 from polygraft import addresses
 from polygraft.addresses import Address, Neurons
-from polygraft.anatomy_rules import DRAWN, FAMILIES, IN_LAYER, LAYER, OUTER, OUTSIDE, PREFIX, Rule, Traits, extra_rules, stem, suggested_row
+from polygraft.anatomy_rules import (
+    DRAWN,
+    FAMILIES,
+    IN_LAYER,
+    LAYER,
+    OUTER,
+    OUTSIDE,
+    PREFIX,
+    Rule,
+    Traits,
+    extra_rules,
+    stem,
+    suggested_row,
+)
 from polygraft.errors import InputError
 
 
@@ -59,7 +72,9 @@ class Anatomy:
     where: Any = None
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], keys: Iterable[str], *, extra: Iterable[Mapping[str, Any] | Rule] = (), where: Any = None) -> Anatomy:
+    def of(
+        cls, config: Mapping[str, Any], keys: Iterable[str], *, extra: Iterable[Mapping[str, Any] | Rule] = (), where: Any = None
+    ) -> Anatomy:
         """Classify `keys` (of files or of a live model) by `config` (config.json as a dict). `where` opens error messages.
 
         Raises InputError for a key that no rule knows (naming it and the row that would add it), for layers that disagree with
@@ -80,7 +95,9 @@ class Anatomy:
     def _check_ends(self) -> None:
         kinds = {part.kind for part in self.parts.values() if part.role == ""}
         if "embed" not in kinds:
-            raise InputError("no token embedding among the tensors", where=self.where, expected="a key such as model.embed_tokens.weight")
+            raise InputError(
+                "no token embedding among the tensors", where=self.where, expected="a key such as model.embed_tokens.weight"
+            )
         if "head" not in kinds and not self.tied:
             fix = "the folder is incomplete, or config.json should say tie_word_embeddings: true"
             raise InputError("no output head among the tensors", where=self.where, expected="lm_head.weight", fix=fix)
@@ -98,7 +115,9 @@ class Anatomy:
         found = {(p.kind, p.label) for p in self.parts.values() if p.layer is None}
         return [label for _, label in sorted(found, key=lambda x: (order.index(x[0]) if x[0] in order else 9, x[1]))]
 
-    def keys(self, *, layer: int | None = None, kind: str | None = None, role: str | None = None, expert: int | None = None) -> list[str]:
+    def keys(
+        self, *, layer: int | None = None, kind: str | None = None, role: str | None = None, expert: int | None = None
+    ) -> list[str]:
         """The keys whose part has all of the given values, in the order of the checkpoint."""
         wanted = {"layer": layer, "kind": kind, "role": role, "expert": expert}
         asked = {name: value for name, value in wanted.items() if value is not None}
@@ -106,7 +125,7 @@ class Anatomy:
 
     @cached_property
     def sizes(self) -> Sizes:
-        """Widths and counts from the config, with the families' own names and defaults. Raises InputError when heads are unknown."""
+        """Widths and counts from the config, with the families' own names and defaults. Raises InputError when one is unknown."""
         return _sizes(self.config, self.traits, self.where)
 
     def live_name(self, key: str) -> str | None:
@@ -133,7 +152,9 @@ class Anatomy:
         """The one key of the live parameter `name`. Raises InputError when it has several."""
         keys = self.file_keys(name)
         if len(keys) != 1:
-            raise InputError("several tensors make up this live parameter", where=self.where, found=f"{name}: {', '.join(keys[:3])} ...")
+            raise InputError(
+                "several tensors make up this live parameter", where=self.where, found=f"{name}: {', '.join(keys[:3])} ..."
+            )
         return keys[0]
 
     def neurons(self, layer: int) -> tuple[Neurons, ...]:
@@ -152,7 +173,10 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def classify(key: str, extra: tuple[Rule, ...] = (), where: Any = None) -> Part:
-    """The part that `key` belongs to; `extra` rules are asked first. Raises InputError naming the key and the row that would add it."""
+    """The part that `key` belongs to; `extra` rules are asked first.
+
+    Raises InputError naming the key and the row that would add it.
+    """
     for rule in extra:
         if found := rule.match.fullmatch(key):
             return _part(found, rule, re.search(r"\b(?:layers|h|blocks)\.(\d+)\.", key))
@@ -182,9 +206,13 @@ def _checked_layers(config: Mapping[str, Any], parts: Mapping[str, Part], where:
     said = next((config[n] for n in names if config.get(n) is not None), None)
     found = {p.layer for p in parts.values() if p.layer is not None}
     if not isinstance(said, int) or isinstance(said, bool) or not 0 < said <= 10_000:
-        raise InputError("config.json does not say how many layers there are", where=where, found=said, expected="num_hidden_layers, 1 to 10000")
+        raise InputError(
+            "config.json does not say how many layers there are", where=where, found=said, expected="num_hidden_layers, 1 to 10000"
+        )
     if missing := sorted(set(range(said)) - found):
-        raise InputError("layers are missing", where=where, found=_span(sorted(found)), expected=f"0 to {said - 1}; {missing[0]} is missing")
+        raise InputError(
+            "layers are missing", where=where, found=_span(sorted(found)), expected=f"0 to {said - 1}; {missing[0]} is missing"
+        )
     if beyond := sorted(found - set(range(said))):
         raise InputError("more layers than config.json says", where=where, found=f"layer {beyond[0]}", expected=f"0 to {said - 1}")
     return said

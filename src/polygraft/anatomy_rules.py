@@ -29,7 +29,7 @@ _SHARED = r"mlp\.shared_experts?\."
 
 @dataclass(frozen=True)
 class Rule:
-    """Keys that `match` (a regular expression, whole string) are of this kind and role; groups `layer` and `expert` carry numbers."""
+    """Keys that `match` (a whole-string regular expression) are of this kind and role; groups `layer`, `expert` carry numbers."""
 
     match: re.Pattern[str]
     kind: str
@@ -82,7 +82,7 @@ OUTER = _rules(
 )
 
 # Towers beside the decoder: carried along, never merged or measured.
-OUTSIDE = re.compile(r"(?:model\.)?(?:vision_tower|vision_model|visual|audio_tower|multi_modal_projector|mm_projector|embed_vision)\..+")
+OUTSIDE = re.compile(r"(?:model\.)?(?:vision_tower|vision_model|visual|audio_tower|multi_modal_projector|embed_vision)\..+")
 PREFIX = re.compile(
     r"(?:model\.language_model\.|language_model\.model\.|language_model\.|model\.decoder\.|decoder\.|gpt_neox\.|transformer\.|model\.)?"
 )

@@ -1,0 +1,178 @@
+"""Live models: load a source through transformers with every tensor accounted for, and reach its parameters by their file keys."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polygraft.addresses import Address
+from polygraft.anatomy import Anatomy
+from polygraft.errors import InputError, suggestion
+
+if TYPE_CHECKING:
+    import torch
+
+    from polygraft.checkpoint import Checkpoint
+    from polygraft.sources import Source
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Live:
+    """A model in memory: the transformers model in eval mode, its tokenizer (None if the folder has none) and its anatomy."""
+
+    model: Any
+    tokenizer: Any
+    anatomy: Anatomy
+    device: str
+
+    @property
+    def chat(self) -> bool:
+        """Whether the tokenizer brings a chat template."""
+        return bool(self.tokenizer is not None and getattr(self.tokenizer, "chat_template", None))
+
+
+def device_for(wanted: str = "auto") -> str:
+    """`auto` is the first CUDA device if there is one, else the CPU. Raises InputError for a device that is not there."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("no CUDA device here", found=wanted, fix="use cpu or auto")
+    return wanted
+
+
+def load(
+    source: str | Path | Source, *, dtype: str = "auto", device: str = "cpu", base: str | None = None, offline: bool = False
+) -> Live:
+    """Load a folder, hub id, GGUF file, `demo:` model or adapter (onto its base, or onto `base`) for reading and running.
+
+    `dtype` "auto" keeps the checkpoint's. Raises InputError when transformers would leave a parameter random or a tensor unused.
+    """
+    from polygraft.sources import Source, resolve
+
+    if dtype not in DTYPES:
+        raise InputError("unknown dtype", found=dtype, fix=suggestion(dtype, DTYPES))
+    found = source if isinstance(source, Source) else resolve(source, base=base, offline=offline)
+    if found.adapter is None:
+        return load_folder(found.path, dtype=dtype, device=device)
+    return _load_adapter(found, base, dtype, device, offline)
+
+
+def _load_adapter(found: Source, base: str | None, dtype: str, device: str, offline: bool) -> Live:
+    from polygraft.sources import merged_view, resolve
+
+    assert found.adapter is not None
+    root = resolve(base or found.adapter.base, offline=offline)
+    if root.checkpoint is None:
+        raise InputError("the base of an adapter must be a whole model", where=found.spec, found=root.spec)
+    live = load_folder(root.path, dtype=dtype, device=device)
+    view = merged_view(root.checkpoint, found.adapter)
+    copy_weights(live, view, [key for key in view.tensors if key in view.changed])
+    return live
+
+
+def load_folder(folder: Path, *, dtype: str = "auto", device: str = "cpu") -> Live:
+    """Load one model folder. Raises InputError if it cannot be built, or a tensor is missing, unexpected or misshapen."""
+    import transformers
+
+    anatomy = anatomy_of(folder)
+    with quiet():
+        try:
+            load_model: Any = transformers.AutoModelForCausalLM.from_pretrained
+            options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+            model, info = load_model(folder, **options)
+        except (ValueError, OSError, KeyError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError("transformers cannot load this model", where=folder, found=first) from None
+        tokenizer = _tokenizer(folder)
+    check_loading(info, folder)
+    return Live(model.to(device_for(device)).eval(), tokenizer, anatomy, device)
+
+
+def check_loading(info: dict[str, Any], where: Any) -> None:
+    """Refuse a load that left parameters at random, tensors unused or shapes unequal (transformers only warns)."""
+    words = {
+        "missing_keys": "parameters that no tensor of the folder fills",
+        "unexpected_keys": "tensors that the model has no place for",
+        "mismatched_keys": "tensors of another shape than config.json says",
+    }
+    for name, what in words.items():
+        if found := sorted(map(str, info.get(name) or ())):
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            raise InputError(what, where=where, found=", ".join(found[:3]) + more)
+
+
+def anatomy_of(folder: Path) -> Anatomy:
+    """The anatomy of a model folder, from its headers."""
+    from polygraft.checkpoint import Checkpoint
+
+    checkpoint = Checkpoint.open(folder)
+    return Anatomy.of(checkpoint.config, checkpoint.tensors, where=folder)
+
+
+def _tokenizer(folder: Path) -> Any:
+    import transformers
+
+    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")):
+        return None
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (ValueError, OSError, KeyError) as error:
+        raise InputError("the tokenizer cannot be loaded", where=folder, found=str(error).splitlines()[0]) from None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' loading bars and notices off the terminal: what matters in them is checked and raised as an error."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def view(model: Any, anatomy: Anatomy, key: str) -> torch.Tensor | None:
+    """The part of the live model's parameters that file tensor `key` fills, as a view to read and write; None for buffers."""
+    name, part = anatomy.live_name(key), anatomy.parts[key]
+    if name is None:
+        return None
+    if part.label == "head" and anatomy.tied:
+        return model.get_input_embeddings().weight.data
+    value = model.get_parameter(name).data
+    if part.expert is None:
+        return value
+    value, half = value[part.expert], anatomy.sizes.moe_ffn
+    return {"experts.gate": value[:half], "experts.up": value[half:]}.get(part.role, value)
+
+
+def rows(model: Any, anatomy: Anatomy, address: Address) -> torch.Tensor:
+    """The live rows of an address, as a view. Raises InputError for a tensor that is not in the model."""
+    value = view(model, anatomy, address.key)
+    if value is None:
+        raise InputError("the tensor is not part of the live model", found=address.key)
+    return value.narrow(address.axis, address.start, address.stop - address.start)
+
+
+def copy_weights(live: Live, checkpoint: Checkpoint, keys: list[str]) -> None:
+    """Overwrite the live parameters of `keys` with a checkpoint's values (converted to the live dtype)."""
+    import torch
+
+    for key in keys:
+        target = view(live.model, live.anatomy, key)
+        if target is not None:
+            value = torch.from_numpy(checkpoint.f32(key).copy()).reshape(checkpoint.tensors[key].shape)
+            target.copy_(value.to(target.dtype))
