@@ -44,19 +44,20 @@ class Score(Strict):
 class Toy:
     """A Source made of one file, `weights`."""
 
+    adapter, kind, revision = None, "folder", ""
+
     def __init__(self, path: Path, base: Toy | None = None):
-        self.path, self.base, self.revision, self.adapter, self.kind = path, base, "", None, "folder"
-        self.checkpoint = self
+        self.path, self.base, self.spec = path, base, str(path)
         self.identity = sha256_file(path / "weights") + (base.identity if base else "")
 
     def read(self) -> bytes:
         return (self.path / "weights").read_bytes()
 
 
-def resolve(spec: str, *, offline: bool = False, base: str | None = None) -> Toy:
+def resolve(spec: str, *, offline: bool = False, base: Toy | None = None) -> Toy:
     if not (Path(spec) / "weights").is_file():
         raise InputError("no such model", where=spec, expected="a folder with weights", fix="check the path")
-    return Toy(Path(spec), resolve(base) if base else None)
+    return Toy(Path(spec), base)
 
 
 def _plan_blend(config: Blend, context: Context) -> Plan:

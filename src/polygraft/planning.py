@@ -7,6 +7,7 @@ and this package's version. Fields marked `Detail` are left out of it: they say 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,26 +113,30 @@ class Workspace:
             return self._made(ref, planning)
         spec = self.recipe.models.get(ref, ref)
         if isinstance(spec, str):
-            return self._open(rooted(spec, self.recipe.folder), None)
-        base = self.recipe.models.get(spec.base, spec.base)
-        if isinstance(base, AdapterSpec):
+            return self._open(spec)
+        if isinstance(self.recipe.models.get(spec.base), AdapterSpec):
             raise InputError("an adapter cannot stand on another adapter", where=f"models.{ref}", found=spec.base,
                              fix="merge the first adapter into its base, and name the merged folder")
-        return self._open(rooted(spec.adapter, self.recipe.folder), rooted(base, self.recipe.folder))
+        return self._open(spec.adapter, self.source(spec.base))
 
     def _made(self, id: str, planning: bool) -> Source:
         folder = self.folder(id)
         if folder is not None and self.run.state(folder) is None:
-            return self._open(str(folder / "model"), None)
+            return self._open(str(folder / "model"))
         if planning and id in self.likes:
             return self.likes[id]
         raise NotMade(f"the model of the step `{id}` is not made yet")
 
-    def _open(self, spec: str, base: str | None) -> Source:
-        if (spec, base) not in self._sources:
-            options = {"base": base} if base is not None else {}
-            self._sources[spec, base] = self._resolve(spec, offline=self.offline, **options)
-        return self._sources[spec, base]
+    def _open(self, spec: str, base: Source | None = None) -> Source:
+        """Each source is opened once; an adapter that was given no base lies on the one that its own config names."""
+        at = rooted(spec, self.recipe.folder)
+        if (at, base and base.spec) not in self._sources:
+            source = self._resolve(at, offline=self.offline, base=base)
+            if source.adapter is not None and source.base is None and (named := source.adapter.base):
+                with suppress(InputError):  # the base may have moved: a step that needs it says so
+                    source = replace(source, base=self.source(named))
+            self._sources[at, base and base.spec] = source
+        return self._sources[at, base and base.spec]
 
     def data(self, ref: str) -> Path:
         """The path of a data reference. Raises InputError when nothing is there."""
@@ -157,14 +162,7 @@ class Workspace:
         source = self.source(ref)
         spec = self.recipe.models.get(ref, str(ref))
         words = spec if isinstance(spec, str) else f"{spec.adapter} on {spec.base}"
-        return InputRef(ref, words, source.revision or "", self.identity(source))
-
-    def identity(self, source: Source) -> str:
-        """What changes when a source does: headers, sizes and times, or the hub revision; an adapter's with its base's."""
-        parts = [source.revision or "", source.checkpoint.identity if source.checkpoint else ""]
-        if source.adapter is not None:
-            parts += [self._data_identity(Path(source.adapter.path)), self.identity(self._open(source.adapter.base, None))]
-        return digest(parts)
+        return InputRef(ref, words, source.revision, source.identity)
 
     def _data_identity(self, path: Path) -> str:
         if path not in self._data:
