@@ -104,7 +104,7 @@ class Workspace:
         self.ids = [u.id for u in recipe.steps]
         self.keys: dict[str, str] = {}
         self.likes: dict[str, Source] = {}
-        self._sources: dict[tuple[str, str | None], Source] = {}
+        self._sources: dict[tuple[str, str], Source] = {}
         self._data: dict[Path, str] = {}
 
     def source(self, ref: str, *, planning: bool = False) -> Source:
@@ -129,14 +129,15 @@ class Workspace:
 
     def _open(self, spec: str, base: Source | None = None) -> Source:
         """Each source is opened once; an adapter that was given no base lies on the one that its own config names."""
-        at = rooted(spec, self.recipe.folder)
-        if (at, base and base.spec) not in self._sources:
+        key = (at := rooted(spec, self.recipe.folder), base.spec if base else "")
+        if key not in self._sources:
             source = self._resolve(at, offline=self.offline, base=base)
-            if source.adapter is not None and source.base is None and (named := source.adapter.base):
+            named = source.adapter.base if source.adapter is not None and source.base is None else ""
+            if named and rooted(named, self.recipe.folder) != at:
                 with suppress(InputError):  # the base may have moved: a step that needs it says so
                     source = replace(source, base=self.source(named))
-            self._sources[at, base and base.spec] = source
-        return self._sources[at, base and base.spec]
+            self._sources[key] = source
+        return self._sources[key]
 
     def data(self, ref: str) -> Path:
         """The path of a data reference. Raises InputError when nothing is there."""
