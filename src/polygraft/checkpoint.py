@@ -30,7 +30,7 @@ from polygraft.folder import (
 )
 from polygraft.header import Header, TensorInfo, open_plain, read_header
 
-__all__ = ["CHUNK", "INDEX", "SINGLE", "Checkpoint", "TensorInfo", "Weights", "config_value", "from_f32", "tied_conflict", "to_f32"]
+__all__ = ["CHUNK", "Checkpoint", "TensorInfo", "Weights", "config_value", "from_f32", "tied_conflict", "to_f32"]
 
 CHUNK = 4 << 20
 MAX_OPEN = 16
@@ -126,42 +126,17 @@ class _OpenFiles:
         with self.lock:
             self._shrink(0)
 
+    def __del__(self) -> None:
+        self._shrink(0)
 
-class Checkpoint(Weights):
-    """A folder of safetensors with config.json. Only headers and small JSON files are read when it is opened."""
 
-    def __init__(
-        self,
-        path: Path,
-        config: dict[str, Any],
-        headers: dict[str, Header],
-        extras: dict[str, Path],
-        identity: str,
-        warnings: tuple[str, ...],
-    ):
-        self.path, self.config, self.extras, self.identity, self.warnings = path, config, extras, identity, warnings
-        self.headers = headers
+class FileWeights(Weights):
+    """Tensors in safetensors files of one folder, read by position: neither memory maps nor whole tensors are needed."""
+
+    def __init__(self, path: Path, headers: dict[str, Header]):
+        self.path, self.headers = path, headers
         self.tensors = {t.key: t for h in headers.values() for t in h.tensors}
         self._files = _OpenFiles(path, headers)
-
-    @classmethod
-    def open(cls, path: str | Path, *, identity: str | None = None) -> Checkpoint:
-        """Headers, index and config of a folder, checked against one another. `identity` (a hub revision) replaces the computed one.
-
-        Raises InputError naming file and reason for anything that is missing, damaged, ambiguous, hostile or pickle.
-        """
-        path = checked_folder(path)
-        config = read_config(path)
-        shards, warnings = find_shards(path)
-        headers = {name: read_header(path / name) for name in shards}
-        check_one_owner(path, headers)
-        if shards.table is not None:
-            warnings += check_index(path, shards.table, headers)
-        extras = {n: path / n for n in EXTRAS if (path / n).is_file()}
-        for extra in extras.values():
-            refuse_stray_link(extra)
-        warnings += check_config(path, config, headers)
-        return cls(path, config, headers, extras, identity or _identity(path, headers, extras), tuple(warnings))
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         """Bytes start..stop of one tensor. Raises InputError when the range or the file does not reach so far."""
@@ -215,6 +190,41 @@ class Checkpoint(Weights):
     def close(self) -> None:
         """Close the open files; reading opens them again."""
         self._files.close()
+
+
+class Checkpoint(FileWeights):
+    """A folder of safetensors with config.json. Only headers and small JSON files are read when it is opened."""
+
+    def __init__(
+        self,
+        headers: dict[str, Header],
+        path: Path,
+        config: dict[str, Any],
+        extras: dict[str, Path],
+        identity: str,
+        warnings: tuple[str, ...],
+    ):
+        super().__init__(path, headers)
+        self.config, self.extras, self.identity, self.warnings = config, extras, identity, warnings
+
+    @classmethod
+    def open(cls, path: str | Path, *, identity: str | None = None) -> Checkpoint:
+        """Headers, index and config of a folder, checked against one another. `identity` (hub revision) replaces the computed one.
+
+        Raises InputError naming file and reason for anything that is missing, damaged, ambiguous, hostile or pickle.
+        """
+        path = checked_folder(path)
+        config = read_config(path)
+        shards, warnings = find_shards(path)
+        headers = {name: read_header(path / name) for name in shards}
+        check_one_owner(path, headers)
+        if shards.table is not None:
+            warnings += check_index(path, shards.table, headers)
+        extras = {n: path / n for n in EXTRAS if (path / n).is_file()}
+        for extra in extras.values():
+            refuse_stray_link(extra)
+        warnings += check_config(path, config, headers)
+        return cls(headers, path, config, extras, identity or _identity(path, headers, extras), tuple(warnings))
 
 
 def _identity(path: Path, headers: dict[str, Header], extras: dict[str, Path]) -> str:

@@ -1,4 +1,4 @@
-"""The rules a model folder keeps: which files are its weights, what its index and config must say; nothing hostile, nothing pickle."""
+"""The rules a model folder keeps: which files are its weights, what index and config must say; nothing hostile, nothing pickle."""
 
 from __future__ import annotations
 

@@ -1,0 +1,127 @@
+"""From the words that name a model to its weights: a folder, a hub id, an adapter on a base, a GGUF file or the embedded model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from polygraft import embedded, gguf, hub
+from polygraft.adapter import Adapter, MergedView, is_adapter, merged_view
+from polygraft.checkpoint import Checkpoint, Weights
+from polygraft.errors import InputError
+from polygraft.folder import CONVERT, PICKLES, checked_folder
+from polygraft.result import InputRef
+
+__all__ = ["Adapter", "MergedView", "Source", "merged_view", "open_model", "resolve"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a name stands for. `kind` is folder, hub, adapter, gguf or demo; an adapter has `adapter` and maybe `base`."""
+
+    spec: str
+    kind: str
+    path: Path
+    revision: str = ""
+    checkpoint: Checkpoint | None = None
+    adapter: Adapter | None = None
+    base: Source | None = None
+
+    @property
+    def identity(self) -> str:
+        """Cheap and stable: changes with any header byte, size or modification time, or is the hub commit or GGUF digest."""
+        if self.checkpoint is not None:
+            return self.checkpoint.identity
+        return "+".join(p for p in (self.base.identity if self.base else "", self.adapter.identity if self.adapter else "") if p)
+
+    @property
+    def weights(self) -> Weights:
+        """Whole weights to read: the checkpoint, or base and adapter merged on the fly. Raises InputError for an adapter alone."""
+        if self.checkpoint is not None:
+            return self.checkpoint
+        if self.adapter is None or self.base is None:
+            raise InputError(
+                "a LoRA adapter, not a whole model",
+                where=self.spec,
+                expected="a model, or an adapter with its base",
+                fix="name it under `models:` as {adapter: DIR, base: MODEL}, or give --base",
+            )
+        return merged_view(self.base.weights, self.adapter)
+
+    def ref(self, name: str, digest: str = "") -> InputRef:
+        """This source as a result's input."""
+        return InputRef(name, self.spec, self.revision, self.identity, digest)
+
+
+def resolve(spec: str | Path, *, offline: bool = False, base: Source | str | Path | None = None) -> Source:
+    """Find what `spec` names and open its headers. `base` is what an adapter lies on.
+
+    A folder that exists wins over a hub id of the same form. With `offline`, nothing is fetched: what is not on this machine is
+    refused. Raises InputError naming what is missing or wrong, and how to mend it.
+    """
+    text = str(spec)
+    if text.startswith("demo:"):
+        path = embedded.folder(text.removeprefix("demo:"), offline=offline)
+        return Source(
+            text, "demo", path, embedded.SHA256, Checkpoint.open(path, identity=f"gguf:{embedded.SHA256}-{gguf.CONVERTER}")
+        )
+    path = Path(text).expanduser()
+    if _exists(path):
+        return _local(text, path, offline, base)
+    if isinstance(spec, Path) or hub.parse(text) is None:
+        raise InputError(
+            "no such model",
+            where=text[:300],
+            expected="a folder, a .gguf file, org/name[@revision] or demo:smollm2",
+            fix="check the path",
+        )
+    path, commit = hub.snapshot(text, offline=offline)
+    if is_adapter(path):
+        return _adapter(text, path, offline, base, commit)
+    return Source(text, "hub", path, commit, Checkpoint.open(path, identity=f"hub:{hub.parse(text)[0]}@{commit}"))  # type: ignore[index]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists() or path.is_symlink()
+    except (OSError, ValueError):  # a name too long, or with NUL
+        return False
+
+
+def _local(text: str, path: Path, offline: bool, base: Source | str | Path | None) -> Source:
+    if path.suffix == ".gguf" and not path.is_dir():
+        sha256 = gguf.file_digest(path.resolve())
+        folder = gguf.convert(path, sha256)
+        return Source(text, "gguf", folder, sha256, Checkpoint.open(folder, identity=f"gguf:{sha256}-{gguf.CONVERTER}"))
+    if path.is_file():
+        fix = CONVERT if path.suffix in PICKLES else "name the folder that holds it"
+        raise InputError("pickle is never read" if path.suffix in PICKLES else "a file, not a model folder", where=path, fix=fix)
+    if is_adapter(path):
+        return _adapter(text, checked_folder(path), offline, base)
+    return Source(text, "folder", checked_folder(path), "", Checkpoint.open(path))
+
+
+def _adapter(text: str, path: Path, offline: bool, base: Source | str | Path | None, commit: str = "") -> Source:
+    adapter = Adapter.open(path)
+    under = base if isinstance(base, Source) or base is None else resolve(base, offline=offline)
+    if under is not None and under.checkpoint is None:
+        raise InputError("the base of an adapter must be a whole model", where=text, found=under.spec)
+    source = Source(text, "adapter", path, commit, None, adapter, under)
+    if under is not None:
+        merged_view(under.weights, adapter)  # refuses an adapter made for another base now rather than later
+    return source
+
+
+def with_base(source: Source, base: Source) -> Source:
+    """An adapter source laid on a base; any other source unchanged."""
+    return source if source.adapter is None else replace(source, base=base)
+
+
+def open_model(spec: str | Path, *, offline: bool = False) -> Checkpoint:
+    """The checkpoint of a whole model. Raises InputError for an adapter, with the way to merge it."""
+    source = resolve(spec, offline=offline)
+    if source.checkpoint is None:
+        raise InputError(
+            "a LoRA adapter, not a whole model", where=str(spec), fix="merge it first, or name it with its base: --base MODEL"
+        )
+    return source.checkpoint
