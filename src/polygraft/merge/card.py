@@ -44,7 +44,7 @@ def picture(profile: Profile, anatomy: Anatomy) -> str:
         ]
         if any(c != " " for c in cells):
             lines.append(f"{kind:>12} {''.join(cells)}")
-    for label in dict.fromkeys(p.label for p in anatomy.parts.values() if p.layer is None):
+    for label in anatomy.outside:
         keys = [k for k, p in anatomy.parts.items() if p.layer is None and p.label == label]
         lines.append(f"{label:>12} {_cell(profile, keys)}")
     legend = [

@@ -91,7 +91,7 @@ class Profile:
         for key, part in anatomy.parts.items():
             if part.layer is None and key in self.weights:
                 outside.setdefault(part.label, self._words(key))
-        return lines + [f"  {label}: {said}" for label, said in outside.items()]
+        return lines + [f"  {label}: {outside[label]}" for label in anatomy.outside if label in outside]
 
     def _layer_words(self, anatomy: Anatomy) -> list[str]:
         per_layer: list[dict[str, list[str]]] = [{} for _ in range(anatomy.layers)]
