@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from polygraft.errors import InputError, suggestion
 if TYPE_CHECKING:
     import torch
 
-    from polygraft.checkpoint import Checkpoint
+    from polygraft.checkpoint import Weights
     from polygraft.sources import Source
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -49,33 +49,38 @@ def device_for(wanted: str = "auto") -> str:
 
 
 def load(
-    source: str | Path | Source, *, dtype: str = "auto", device: str = "cpu", base: str | None = None, offline: bool = False
+    source: str | Path | Source, *, dtype: str = "auto", device: str = "cpu", base: Source | str | Path | None = None, offline: bool = False
 ) -> Live:
-    """Load a folder, hub id, GGUF file, `demo:` model or adapter (onto its base, or onto `base`) for reading and running.
+    """Load a folder, hub id, GGUF file, `demo:` model, or an adapter on `base` (or on the base that it names itself).
 
     `dtype` "auto" keeps the checkpoint's. Raises InputError when transformers would leave a parameter random or a tensor unused.
     """
-    from polygraft.sources import Source, resolve
+    from polygraft.sources import Source, resolve, with_base
 
     if dtype not in DTYPES:
         raise InputError("unknown dtype", found=dtype, fix=suggestion(dtype, DTYPES))
     found = source if isinstance(source, Source) else resolve(source, base=base, offline=offline)
     if found.adapter is None:
         return load_folder(found.path, dtype=dtype, device=device)
-    return _load_adapter(found, base, dtype, device, offline)
+    if found.base is None:
+        under = base or found.adapter.base
+        if not under:
+            raise InputError("the adapter does not say what it lies on", where=found.spec, fix="name the base: --base MODEL")
+        found = with_base(found, under if isinstance(under, Source) else resolve(under, offline=offline))
+    return _load_adapter(found, dtype, device)
 
 
-def _load_adapter(found: Source, base: str | None, dtype: str, device: str, offline: bool) -> Live:
-    from polygraft.sources import merged_view, resolve
+def _load_adapter(found: Source, dtype: str, device: str) -> Live:
+    """The base through transformers, then the merged values of what the adapter changes: the bytes that a merge would write."""
+    from polygraft.adapter import MergedView
 
-    assert found.adapter is not None
-    root = resolve(base or found.adapter.base, offline=offline)
-    if root.checkpoint is None:
-        raise InputError("the base of an adapter must be a whole model", where=found.spec, found=root.spec)
-    live = load_folder(root.path, dtype=dtype, device=device)
-    view = merged_view(root.checkpoint, found.adapter)
-    copy_weights(live, view, [key for key in view.tensors if key in view.changed])
-    return live
+    merged = found.weights
+    assert found.base is not None and isinstance(merged, MergedView)
+    live = load_folder(found.base.path, dtype=dtype, device=device)
+    copy_weights(live, merged, sorted(merged.changed()))
+    with quiet():
+        own = _tokenizer(found.path)
+    return live if own is None else replace(live, tokenizer=own)
 
 
 def load_folder(folder: Path, *, dtype: str = "auto", device: str = "cpu") -> Live:
@@ -93,7 +98,8 @@ def load_folder(folder: Path, *, dtype: str = "auto", device: str = "cpu") -> Li
             raise InputError("transformers cannot load this model", where=folder, found=first) from None
         tokenizer = _tokenizer(folder)
     check_loading(info, folder)
-    return Live(model.to(device_for(device)).eval(), tokenizer, anatomy, device)
+    place = device_for(device)
+    return Live(model.to(place).eval(), tokenizer, anatomy, place)
 
 
 def check_loading(info: dict[str, Any], where: Any) -> None:
@@ -167,12 +173,12 @@ def rows(model: Any, anatomy: Anatomy, address: Address) -> torch.Tensor:
     return value.narrow(address.axis, address.start, address.stop - address.start)
 
 
-def copy_weights(live: Live, checkpoint: Checkpoint, keys: list[str]) -> None:
-    """Overwrite the live parameters of `keys` with a checkpoint's values (converted to the live dtype)."""
+def copy_weights(live: Live, weights: Weights, keys: list[str]) -> None:
+    """Overwrite the live parameters of `keys` with these values (converted to the live dtype)."""
     import torch
 
     for key in keys:
         target = view(live.model, live.anatomy, key)
         if target is not None:
-            value = torch.from_numpy(checkpoint.f32(key).copy()).reshape(checkpoint.tensors[key].shape)
+            value = torch.from_numpy(weights.f32(key)).reshape(weights.info(key).shape)
             target.copy_(value.to(target.dtype))

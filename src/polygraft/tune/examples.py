@@ -1,0 +1,160 @@
+"""Training examples: read as JSON lines, or made by a named generator, and turned into token ids with the loss on answers only.
+
+An example is `{"messages": [...]}` (chat), `{"prompt": ..., "completion": ...}` or `{"text": ...}`. Each stretch of text is
+tokenised by itself, exactly as it stands at generation time: the prompt alone, then what the model is to add.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import lzma
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from polygraft.errors import InputError
+
+IGNORE = -100  # the label that torch's cross entropy leaves out
+ROLES = ("system", "user", "assistant", "tool")
+KINDS = {"messages": frozenset({"messages"}), "prompt/completion": frozenset({"prompt", "completion"}), "text": frozenset({"text"})}
+OPENERS: dict[str, Callable] = {".gz": gzip.open, ".xz": lzma.open}
+
+Generator = Callable[[str], Iterable[Mapping[str, Any]]]
+
+
+class Tokens(TypedDict):
+    """One example as the trainer takes it: token ids, and the ids again where they carry loss (-100 elsewhere)."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Examples of a `.jsonl[.gz|.xz]` file. Raises InputError with file:line for what is not an example."""
+    opener = OPENERS.get(path.suffix, open)
+    try:
+        with opener(path, "rt", encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _parse(line, f"{path}:{number}")
+    except (OSError, EOFError, lzma.LZMAError) as e:
+        raise InputError("cannot be read", where=path, found=getattr(e, "strerror", None) or str(e), fix="check the path") from e
+    except UnicodeDecodeError as e:
+        raise InputError("not UTF-8", where=path, found=f"byte {e.start}", fix="convert the file to UTF-8") from e
+
+
+def _parse(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as e:
+        raise InputError("not a JSON line", where=where, found=str(e), expected="one JSON object a line") from e
+    return check_example(row, where)
+
+
+def check_example(row: Any, where: str) -> dict[str, Any]:
+    """The example itself, if it is one of the three kinds. Keys beyond those of its kind are dropped. Raises InputError."""
+    if not isinstance(row, dict):
+        raise InputError("not an example", where=where, found=type(row).__name__, expected="a JSON object")
+    kind = next((k for k, keys in KINDS.items() if keys <= row.keys()), None)
+    if kind is None:
+        raise InputError("not an example", where=where, found=f"keys {sorted(row)}"[:200],
+                         expected="`messages`, or `prompt` and `completion`, or `text`")  # fmt: skip
+    if kind == "messages":
+        return {"messages": _check_messages(row["messages"], where)}
+    for key in KINDS[kind]:
+        if not isinstance(row[key], str) or (key != "prompt" and not row[key]):
+            raise InputError(f"`{key}` is not text", where=where, found=repr(row[key])[:80], expected="text that is not empty")
+    return {key: row[key] for key in sorted(KINDS[kind])}
+
+
+def _check_messages(messages: Any, where: str) -> list[dict[str, str]]:
+    if not isinstance(messages, list) or not messages:
+        raise InputError("`messages` is not a list of messages", where=where, found=repr(messages)[:80])
+    for m in messages:
+        if not isinstance(m, dict) or m.get("role") not in ROLES or not isinstance(m.get("content"), str):
+            raise InputError("not a message", where=where, found=repr(m)[:80],
+                             expected=f"role ({', '.join(ROLES)}) and content (text)")  # fmt: skip
+    if not any(m["role"] == "assistant" for m in messages):
+        raise InputError("no assistant message to learn from", where=where, fix="add an answer with the role assistant")
+    return [{"role": m["role"], "content": m["content"]} for m in messages]
+
+
+def load(spec: str, generators: Mapping[str, Generator], path: Callable[[str], Path]) -> list[dict[str, Any]]:
+    """All examples that `spec` names: `problems:en?n=2000&seed=1` asks the generator `problems`, anything else is a file."""
+    name, colon, rest = spec.partition(":")
+    rows: Iterable = generators[name](rest) if colon and name in generators else read_jsonl(path(spec))
+    examples = [check_example(dict(row), f"{spec} #{i}") for i, row in enumerate(rows, 1)]
+    if not examples:
+        raise InputError("no examples", where=spec, expected="at least one")
+    return examples
+
+
+def digest(examples: Iterable[Mapping[str, Any]]) -> str:
+    """SHA-256 (hex) of the examples in their order, whatever file or generator they came from."""
+    h = hashlib.sha256()
+    for row in examples:
+        h.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+    return h.hexdigest()
+
+
+# ----------------------------------------------------------------------------------------------------------------- tokens
+
+
+def tokenize(row: Mapping[str, Any], tokenizer: Any, length: int, answer_only: bool = True) -> Tokens:
+    """Token ids and labels, cut to `length` from the start. `text` always carries loss everywhere."""
+    ids: list[int] = []
+    labels: list[int] = []
+    for text, answer, special in _segments(row, tokenizer):
+        new = tokenizer(text, add_special_tokens=special)["input_ids"]
+        ids += new
+        labels += new if answer or not answer_only else [IGNORE] * len(new)
+    if "messages" not in row and tokenizer.eos_token_id is not None:
+        ids.append(tokenizer.eos_token_id)
+        labels.append(tokenizer.eos_token_id)
+    return {"input_ids": ids[:length], "labels": labels[:length]}
+
+
+def _segments(row: Mapping[str, Any], tokenizer: Any) -> Iterator[tuple[str, bool, bool]]:
+    """(text, is it an answer, may the tokenizer add its opening tokens) in order."""
+    if "messages" in row:
+        for text, answer in chat_segments(row["messages"], tokenizer):
+            yield text, answer, False  # a chat template writes its special tokens itself
+    elif "text" in row:
+        yield row["text"], True, True
+    else:
+        yield row["prompt"], False, True
+        yield row["completion"], True, False
+
+
+def chat_segments(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Iterator[tuple[str, bool]]:
+    """The rendered chat, split where an assistant message begins and ends. Raises InputError if the template is no help.
+
+    A template must render a prefix of a chat as a prefix of its text; the few that rewrite earlier turns are refused.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError("this model has no chat template", fix="use `prompt` and `completion`, or a model with a template")
+    done = ""
+    for i, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before = tokenizer.apply_chat_template(messages[:i], tokenize=False, add_generation_prompt=True) if i else ""
+        after = tokenizer.apply_chat_template(messages[: i + 1], tokenize=False)
+        if not before.startswith(done) or not after.startswith(before):
+            raise InputError("the chat template rewrites earlier turns, so that answers cannot be told from prompts",
+                             fix="split chats so that each has one assistant message, or set answer_only to false")  # fmt: skip
+        yield before[len(done) :], False
+        yield after[len(before) :], True
+        done = after
+
+
+def order(n: int, count: int, seed: int) -> list[int]:
+    """Which of n examples is used at each of `count` places: every example once before any twice, shuffled anew each time round."""
+    out: list[int] = []
+    while len(out) < count:
+        turn = list(range(n))
+        random.Random(f"order/{seed}/{len(out)}").shuffle(turn)
+        out += turn
+    return out[:count]

@@ -1,0 +1,101 @@
+"""TRL's SFTTrainer with two changes: its training state is JSON and safetensors (see `state`), and examples come in our order."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polygraft.errors import StepFailed
+from polygraft.tune import state
+
+if TYPE_CHECKING:
+    from polygraft.tune.sft import Settings
+
+
+def arguments(s: Settings, steps: int, folder: Path) -> Any:
+    """TRL's arguments for these settings. Weights stay in float32; `bf16` computes in bfloat16 by autocast."""
+    import torch
+    from trl import SFTConfig
+
+    on_cpu = s.device == "cpu" or not torch.cuda.is_available()
+    return SFTConfig(
+        output_dir=str(folder), max_steps=steps, num_train_epochs=1, per_device_train_batch_size=s.batch,
+        gradient_accumulation_steps=s.accumulate, learning_rate=s.rate, lr_scheduler_type=s.schedule,
+        warmup_steps=round(s.warmup * steps), weight_decay=s.weight_decay, max_grad_norm=s.clip, optim="adamw_torch",
+        bf16=s.dtype == "bf16", fp16=False, tf32=None if on_cpu else False, use_cpu=on_cpu, seed=s.seed, data_seed=s.seed,
+        max_length=s.length, packing=s.packing, dataset_kwargs={"skip_prepare_dataset": True}, completion_only_loss=False,
+        train_sampling_strategy="sequential", gradient_checkpointing=s.recompute, dataloader_num_workers=0,
+        logging_steps=1, logging_nan_inf_filter=False, report_to="none", disable_tqdm=True, push_to_hub=False,
+        save_strategy="steps" if s.save_every else "no", save_steps=s.save_every or 500,
+    )  # fmt: skip
+
+
+def trainer_class() -> type:
+    """The subclass, made when it is needed because its parent takes seconds to import."""
+    import torch
+    from transformers import TrainerCallback
+    from trl import SFTTrainer
+
+    class Watch(TrainerCallback):
+        """Tells progress, and stops at a loss that is not a number."""
+
+        def __init__(self, progress: Callable[..., None]):
+            self.progress = progress
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                if not math.isfinite(logs["loss"]):
+                    raise StepFailed("the loss is not a number any more", where=f"step {state.global_step}", found=logs["loss"],
+                                     fix="lower the learning rate, or train in fp32")  # fmt: skip
+                self.progress(state.global_step, state.max_steps, f"loss {logs['loss']:.3f}")
+
+    class Trainer(SFTTrainer):
+        """Saves and resumes without pickles. `job` ties a state to the training that it came from."""
+
+        model: Any
+        optimizer: Any
+        lr_scheduler: Any
+        args: Any
+
+        def __init__(self, *, job: str, progress: Callable[..., None], **kwargs: Any):
+            super().__init__(callbacks=[Watch(progress)], **kwargs)
+            self.job = job
+
+        def _trained(self) -> dict[str, torch.Tensor]:
+            return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            optimizer, opt_facts = state.split_optimizer(self.optimizer.state_dict())
+            numbers, random_facts = state.random_state()
+            tensors = {f"weight.{k}": v for k, v in self._trained().items()}
+            tensors |= {f"optimizer.{k}": v for k, v in optimizer.items()} | {f"random.{k}": v for k, v in numbers.items()}
+            facts = {"optimizer": opt_facts, "random": random_facts, "schedule": self.lr_scheduler.state_dict()}
+            history = dataclasses.asdict(self.state)
+            state.save(Path(self.args.output_dir), self.state.global_step, self.job, tensors, facts, history)
+
+        def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+            tensors, _ = state.load(Path(resume_from_checkpoint))
+            with torch.no_grad():
+                for name, parameter in self._trained().items():
+                    parameter.copy_(tensors[f"weight.{name}"])
+
+        def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+            if checkpoint is None:
+                return
+            tensors, facts = state.load(Path(checkpoint))
+            self.optimizer.load_state_dict(state.join_optimizer(state.under("optimizer.", tensors), facts["optimizer"]))
+            self.lr_scheduler.load_state_dict(facts["schedule"])
+
+        def _load_rng_state(self, checkpoint: str | None) -> None:
+            if checkpoint is None:
+                return
+            tensors, facts = state.load(Path(checkpoint))
+            state.set_random_state(state.under("random.", tensors), facts["random"])
+
+        def _load_scaler(self, checkpoint: str | None) -> None:
+            """bfloat16 and float32 need no loss scaling, so there is no scaler."""
+
+    return Trainer
