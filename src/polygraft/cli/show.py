@@ -62,6 +62,16 @@ def result(r: Result, as_json: bool) -> None:
                    + (f", read {size(r.cost.read_bytes)}, wrote {size(r.cost.written_bytes)}" if r.cost.written_bytes else ""))
 
 
+def headline(r: Result) -> None:
+    """A result as one part of a run: its title, sentences and tables; the report has the rest."""
+    click.echo("\n" + click.style(clean(r.title or r.id), bold=True))
+    for line in r.summary:
+        click.echo("  " + clean(line))
+    for t in r.tables:
+        if len(t.rows) <= 16:
+            table(t)
+
+
 def plan(p: Any, title: str = "") -> None:
     """Print what one step would do, need and fail at."""
     from polygraft.report import layermap

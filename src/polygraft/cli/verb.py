@@ -1,0 +1,91 @@
+"""A verb that runs one step: its flags come from the step's config, and it prints the recipe that it ran."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from polygraft.cli.fields import gather, parameter
+from polygraft.config import parse
+from polygraft.errors import RecipeError
+
+COMMON = [
+    click.Option(["--out"], type=click.Path(path_type=Path), metavar="DIR", help="Output folder: it must not exist, or be empty."),
+    click.Option(["--plan", "plan_only"], is_flag=True, help="Only say what would be done, needed and refused."),
+    click.Option(["--recipe", "recipe_only"], is_flag=True, help="Only print this command as a recipe."),
+    click.Option(["--force"], is_flag=True, help="Move an old output aside instead of refusing."),
+    click.Option(["--offline"], is_flag=True, help="Never touch the network."),
+    click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for programs."),
+]
+
+
+def step_command(name: str) -> click.Command:
+    """The command of a step of the table."""
+    from polygraft.steps import TABLE
+
+    step = next(s for s in TABLE if s.name == name)
+    fields = {n: p for n, f in step.config.model_fields.items() if (p := parameter(n, f)) is not None}
+
+    def callback(**given: Any) -> int:
+        return run_verb(step, given)
+
+    params = [*fields.values(), *COMMON]
+    return click.Command(name.rpartition(".")[2].replace("_", "-"), params=params, callback=callback, help=step.config.__doc__)
+
+
+def run_verb(step: Any, given: dict[str, Any]) -> int:
+    """Plan or run a step from the words of a command line."""
+    from polygraft import recipe as engine
+    from polygraft.cli import show
+    from polygraft.cli.progress import telling
+
+    config = parse(step.config, gather(step.config.model_fields, given))
+    text = engine.one_step_recipe(step, config)
+    if given["recipe_only"]:
+        click.echo(text, nl=False)
+        return 0
+    if given["plan_only"]:
+        return plan_verb(step, config, given)
+    out, scratch = given["out"], None
+    if out is None:
+        if step.makes_model:
+            raise RecipeError("`--out` is missing", where="command line", expected="a folder for the model", fix="add --out DIR")
+        scratch = Path(tempfile.mkdtemp(prefix="polygraft-"))
+        out = scratch / "result"
+    try:
+        with telling(quiet=given["as_json"]) as tell:
+            result = engine.run_step(step, config, out, offline=given["offline"], force=given["force"], tell=tell)
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+    show.result(result, given["as_json"])
+    if not given["as_json"]:
+        click.echo("\nthe same as a recipe:\n" + "".join(f"  {line}\n" for line in text.splitlines()), nl=False)
+    return 0
+
+
+def plan_verb(step: Any, config: Any, given: dict[str, Any]) -> int:
+    """Print what the step would do; fail with every reason why it would."""
+    from polygraft import recipe as engine
+    from polygraft.cli import show
+    from polygraft.files import refuse_taken
+    from polygraft.planning import raise_all
+    from polygraft.result import encode
+
+    planned = engine.plan_step(step, config, offline=given["offline"])
+    if given["as_json"]:
+        said = ("lines", "notes", "peak_bytes", "disk_bytes", "read_bytes", "seconds", "maps")
+        body = {"use": planned.use, **{k: encode(getattr(planned.plan, k)) for k in said}}
+        body["problems"] = [str(e) for e in planned.errors]
+        click.echo(json.dumps(body, indent=1, ensure_ascii=False))
+    else:
+        show.plan(planned.plan, planned.use)
+    raise_all(planned.errors)
+    if given["out"] is not None and not given["force"]:
+        refuse_taken(given["out"])
+    return 0

@@ -1,0 +1,8 @@
+"""The explicit table of steps: what a recipe may `use`. A step that is not here does not exist."""
+
+from __future__ import annotations
+
+from polygraft.merge.steps import STEPS as MERGE
+from polygraft.step import Step
+
+TABLE: tuple[Step, ...] = (*MERGE,)
