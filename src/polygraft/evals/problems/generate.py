@@ -10,7 +10,7 @@ import json
 import operator
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from polygraft.errors import RecipeError, suggestion
@@ -42,7 +42,7 @@ class Facts:
     """A problem before it is put into words."""
 
     structure: Structure
-    people: tuple[int, int]
+    people: tuple[int, ...]
     thing: str
     numbers: tuple[int, ...]
 
@@ -127,12 +127,19 @@ def facts(n: int, seed: int, split: str, steps: Sequence[int], operations: str) 
     misses = 0
     while len(seen) < n:
         found = draw(rng, choices, split)
-        misses = misses + 1 if found in seen else 0
+        named = replace(found, people=tuple(p for p, letter in zip(found.people, "AB") if letter in mentions(found.structure.id)))
+        misses = misses + 1 if named in seen else 0
         if misses > 1000:
             raise RecipeError("fewer different problems of this kind exist", found=f"n={n}", expected=f"n up to about {len(seen)}")
         if not misses:
-            seen.add(found)
+            seen.add(named)
             yield found
+
+
+@cache
+def mentions(template: str) -> str:
+    """Which of the people A and B a template speaks of, the same in every language: two problems that differ in others are one."""
+    return "".join(letter for letter in "AB" if f"{{{letter}" in words("en")["problems"][template])
 
 
 def distractors(steps: Sequence[tuple[int, str, int, int]], rng: random.Random) -> tuple[int, ...]:
