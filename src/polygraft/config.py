@@ -232,12 +232,21 @@ def override(document: Document, settings: Iterable[str]) -> Document:
         path, equals, text = setting.partition("=")
         if not equals or not path.strip():
             raise RecipeError("not a setting", where=where, expected="--set path.to.key=value")
-        value = parse_document(text, where).tree if text.strip() else None
-        place = _assign(tree, path.strip().split("."), value, where)
+        place = _assign(tree, path.strip().split("."), _value(text, where), where)
         for old in [p for p in lines if p[: len(place)] == place]:
             del lines[old]
         lines[place] = where
     return Document(tree, document.file, lines)
+
+
+def _value(text: str, where: str) -> Any:
+    """The value of a setting, read by the rules of the file; nothing after `=` is nothing."""
+    if not text.strip():
+        return None
+    try:
+        return parse_document(text, where).tree
+    except RecipeError as e:
+        raise RecipeError("the value is not YAML", where=where, found=e.found or e.what, fix="put it in quotes") from e
 
 
 def _assign(tree: Any, names: list[str], value: Any, where: str) -> Place:

@@ -26,7 +26,7 @@ import yaml
 from pydantic import BaseModel, Field
 
 from polygraft.config import Fault, Strict, describe, label_of, override, raise_faults, try_parse
-from polygraft.errors import RecipeError, suggestion
+from polygraft.errors import RecipeError, did_you_mean, suggestion
 from polygraft.step import DataName, ModelName, Step
 from polygraft.yamltext import Document, Place, parse_document, read_document, scalar
 
@@ -91,8 +91,10 @@ def check(document: Document, table: Sequence[Step], folder: Path, text: str, de
     """Understand every word of a recipe. Raises one RecipeError that tells all that is wrong."""
     _check_version(document)
     top, faults = try_parse(RecipeText, document)
-    if top is None:
-        raise_faults(faults)
+    if top is None:  # unknown keys are told together with what is wrong in the steps
+        top, _ = try_parse(RecipeText, document, drop=tuple(k for k in document.tree if k not in RecipeText.model_fields))
+        if top is None:
+            raise_faults(faults)
     assert top is not None
     name = top.name if top.name is not None else re.sub(r"[^A-Za-z0-9_-]+", "-", default_name).strip("-_") or "recipe"
     faults += _name_faults(document, top, name)
@@ -145,13 +147,7 @@ def _name_faults(document: Document, top: RecipeText, name: str) -> list[Fault]:
 def _entry(document: Document, i: int, entry: dict[str, Any], table: Sequence[Step]) -> tuple[StepUse | None, list[Fault]]:
     """One entry of `steps:`: its id, its step and that step's config."""
     place = ("steps", i)
-    faults = []
-    for key in RESERVED:
-        if not isinstance(entry.get(key), str) or not entry[key]:
-            example = "a name that later steps use" if key == "id" else "the name of a step"
-            what = f"steps[{i}]: `{key}` is missing" if key not in entry else f"steps[{i}].{key}: not what is expected here"
-            found = describe(entry[key]) if key in entry else None
-            faults.append(Fault(document.where((*place, key)), what, found, example, f"add `{key}:`" if key not in entry else None))
+    faults = [_reserved_fault(document, i, key, entry) for key in RESERVED if not isinstance(entry.get(key), str) or not entry[key]]
     if faults:
         return None, faults
     try:
@@ -160,6 +156,15 @@ def _entry(document: Document, i: int, entry: dict[str, Any], table: Sequence[St
         return None, [Fault(document.where((*place, "use")), f"steps[{i}].use: {e.what}", e.found, e.expected, e.fix)]
     config, faults = try_parse(step.config, document, place, drop=RESERVED)
     return (StepUse(entry["id"], step, config, document.where(place)) if config is not None else None), faults
+
+
+def _reserved_fault(document: Document, i: int, key: str, entry: dict[str, Any]) -> Fault:
+    where, expected = document.where(("steps", i, key)), "a name that later steps use" if key == "id" else "the name of a step"
+    if key in entry:
+        return Fault(where, f"steps[{i}].{key}: not what is expected here", describe(entry[key]), expected)
+    near = did_you_mean(key, entry)
+    fix = f"write `{key}` for `{near}`" if near else f"add `{key}:`"
+    return Fault(where, f"steps[{i}]: `{key}` is missing", f"`{near}`" if near else None, expected, fix)
 
 
 def find_step(table: Sequence[Step], use: str) -> Step:
