@@ -34,7 +34,20 @@ def _holder() -> dict[str, Any]:
 
 
 def _who(holder: dict[str, Any]) -> str:
-    return f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
+    return f"process {holder['pid']} on {holder['host']}, since {holder.get('since')}" if holder else "a process that left no name"
+
+
+def _read_note(fd: int) -> dict[str, Any] | None:
+    """Who left a note: None if nobody did, {} if it cannot be understood."""
+    text = os.pread(fd, 4096, 0)
+    if not text:
+        return None
+    try:
+        note = json.loads(text)
+    except ValueError:
+        return {}
+    known = isinstance(note, dict) and isinstance(note.get("pid"), int) and isinstance(note.get("host"), str)
+    return note if known else {}
 
 
 @contextmanager
@@ -66,35 +79,27 @@ class _Held(ResourceError):
 
 
 def _acquire(fd: int, path: Path) -> str | None:
-    note = os.pread(fd, 4096, 0)
-    try:
-        holder = json.loads(note) if note.strip() else None
-    except ValueError:
-        holder = {}
-    holder = holder if isinstance(holder, dict) or holder is None else {}
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
-        raise _Held("another run is at work in this folder", where=path.parent, found=_who(holder or {}),
-                    fix="wait for it, stop it, or give this run another name") from e
-    sentence = None
-    if holder is not None:
-        sentence = _stale(holder, path)
+        raise _held(path, _read_note(fd) or {}) from e
+    left = _read_note(fd)
+    if left:
+        _check_gone(left, path)
     os.ftruncate(fd, 0)
     os.pwrite(fd, canonical(_holder()), 0)
-    return sentence
+    return None if left is None else f"An earlier run ({_who(left)}) was cut off; what it finished is kept."
 
 
-def _stale(holder: dict[str, Any], path: Path) -> str:
-    """What became of the holder that left its note: a sentence if it is surely gone, else an error."""
-    gone = f"An earlier run ({_who(holder)}) was cut off; what it finished is kept."
-    if not holder or holder.get("host") != socket.gethostname():
-        if holder and holder.get("host"):
-            raise _Held("a run on another machine may still be at work in this folder", where=path.parent, found=_who(holder),
-                        fix=f"if it is not, delete {path} and run again")
-        return "An earlier run was cut off; what it finished is kept."
-    alive = holder.get("boot") == _boot_id() and holder.get("born") and _born(int(holder.get("pid", 0))) == holder["born"]
-    if alive:  # the kernel gave us the lock all the same: this file system's locks do nothing
-        raise _Held("another run is at work in this folder", where=path.parent, found=_who(holder),
-                    fix="wait for it, stop it, or give this run another name")
-    return gone
+def _held(path: Path, holder: dict[str, Any]) -> _Held:
+    return _Held("another run is at work in this folder", where=path.parent, found=_who(holder),
+                 fix="wait for it, stop it, or give this run another name")
+
+
+def _check_gone(holder: dict[str, Any], path: Path) -> None:
+    """The kernel gave us the lock, but whoever left a note may be at work all the same: some file systems' locks do nothing."""
+    if holder["host"] != socket.gethostname():
+        raise _Held("a run on another machine may still be at work in this folder", where=path.parent, found=_who(holder),
+                    fix=f"if it is not, delete {path} and run again")
+    if holder.get("boot") == _boot_id() and holder.get("born") and _born(holder["pid"]) == holder["born"]:
+        raise _held(path, holder)
