@@ -1,0 +1,122 @@
+"""Language tags: BCP-47 primary tag, with a script or region only where it says more than the language itself.
+
+The table beside this module has one language a line: tag, ISO 639-3, usual script, English name, own name, other names.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from polygraft.errors import RecipeError, did_you_mean
+
+RTL_SCRIPTS = {"Arab", "Hebr", "Thaa", "Syrc", "Nkoo", "Adlm", "Rohg", "Mand", "Samr", "Yezi"}
+SCRIPT = re.compile(
+    "Arab|Armn|Beng|Bopo|Cans|Cher|Copt|Cyrl|Deva|Ethi|Geor|Goth|Grek|Gujr|Guru|Hang|Hani|Hans|Hant|Hebr|Hira|Java|Jpan|Kana|Khmr|Knda|"
+    "Kore|Laoo|Latn|Mlym|Mong|Mtei|Mymr|Olck|Orya|Sinh|Sund|Taml|Telu|Tfng|Tglg|Thai|Tibt|Xsux|Yiii|Thaa|Syrc|Nkoo|Adlm|Rohg|Mand|Samr|Yezi"
+)
+SCRIPT_NAMES = {"Hant": "Traditional", "Hans": "Simplified", "Latn": "Latin", "Cyrl": "Cyrillic", "Arab": "Arabic script"}
+SHAPE = re.compile(r"^(?P<lang>[A-Za-z]{2,3})(?:[-_](?P<script>[A-Za-z]{4}))?(?:[-_](?P<region>[A-Za-z]{2}|[0-9]{3}))?$")
+PRIVATE = re.compile(r"^x-[A-Za-z0-9]{1,8}(-[A-Za-z0-9]{1,8})*$")
+HANT_REGIONS = {"TW", "HK", "MO"}
+
+
+@dataclass(frozen=True)
+class Language:
+    """One line of the table."""
+
+    tag: str
+    iso3: str
+    script: str
+    name: str
+    native: str
+    others: tuple[str, ...]
+
+
+@lru_cache(1)
+def table() -> dict[str, Language]:
+    """Every known language by its tag."""
+    rows = (line.split("\t") for line in Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines())
+    padded = ([*row, "", ""][:6] for row in rows)
+    return {r[0]: Language(r[0], r[1], r[2], r[3], r[4], tuple(o.replace("_", " ") for o in r[5].split())) for r in padded}
+
+
+@lru_cache(1)
+def _words() -> dict[str, str]:
+    """Every code and name, case-folded, to its tag."""
+    words: dict[str, str] = {}
+    for lang in table().values():
+        for word in (lang.tag, lang.iso3, lang.name, lang.native, *lang.others):
+            if word:
+                words.setdefault(word.casefold(), lang.tag)
+    return words
+
+
+def check(tag: str) -> str:
+    """The canonical tag: `sw`, `zh-Hant`, `pt-BR`, `sr-Latn`, from BCP-47, ISO 639-3, FLORES (`swh_Latn`), NTREX or a name.
+
+    A script that the language usually has is left out. `x-NAME` stands for a language that the table lacks. Raises RecipeError
+    with the nearest known tag.
+    """
+    tag = tag.strip() if isinstance(tag, str) else ""
+    if tag in table():
+        return tag
+    if PRIVATE.match(tag):
+        return tag.lower()
+    if whole := _words().get(tag.casefold()):
+        return whole
+    m = SHAPE.match(tag)
+    lang = _words().get(m["lang"].casefold()) if m else None
+    if m is None or lang is None or (m["script"] and not SCRIPT.fullmatch(m["script"].title())):
+        raise _unknown(tag)
+    return _compose(lang, (m["script"] or "").title(), (m["region"] or "").upper())
+
+
+def _compose(lang: str, script: str, region: str) -> str:
+    if lang == "zh":
+        return "zh-Hant" if script == "Hant" or (not script and region in HANT_REGIONS) else "zh"
+    usual = {table()[lang].script} | ({"Hang"} if lang == "ko" else set())
+    return "-".join(p for p in (lang, "" if script in usual else script, region) if p)
+
+
+def _unknown(tag: str) -> RecipeError:
+    near = did_you_mean(tag, _words())
+    hint = f"did you mean `{_words()[near.casefold()]}` ({name(_words()[near.casefold()])})?" if near else "Check the spelling."
+    return RecipeError(
+        "no such language tag",
+        where="language",
+        found=repr(tag)[:80],
+        expected="a BCP-47 tag such as sw, zh-Hant or pt-BR",
+        fix=f"{hint} A language that is not in the table can be named x-NAME",
+    )
+
+
+def split(tag: str) -> tuple[str, str, str]:
+    """(language, script, region) of a checked tag; the script is the usual one where the tag names none."""
+    parts = tag.split("-")
+    if parts[0] == "x":
+        return tag, "Latn", ""
+    script = next((p for p in parts[1:] if len(p) == 4), table()[parts[0]].script)
+    return parts[0], script, next((p for p in parts[1:] if len(p) in (2, 3)), "")
+
+
+def name(tag: str, *, native: bool = False) -> str:
+    """`Swahili`, `Chinese (Traditional)`, `Portuguese (BR)`; its own name with `native`, where the table has it."""
+    if tag.startswith("x-"):
+        return tag.removeprefix("x-")
+    lang, script, region = split(check(tag))
+    entry = table()[lang]
+    more = [p for p in (SCRIPT_NAMES.get(script, script) if script != entry.script else "", region) if p]
+    return ((native and entry.native) or entry.name) + (f" ({', '.join(more)})" if more else "")
+
+
+def rtl(tag: str) -> bool:
+    """Whether text in this language runs from right to left, by its script."""
+    return split(check(tag))[1] in RTL_SCRIPTS
+
+
+def iso3(tag: str) -> str:
+    """ISO 639-3 of a tag's language: the key of most multilingual data sets."""
+    return table()[split(check(tag))[0]].iso3 if not tag.startswith("x-") else tag
