@@ -43,7 +43,7 @@ class Settings:
     batch: int = 8
     accumulate: int = 1
     lr: float | None = None
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = 0.05
     weight_decay: float = 0.0
     clip: float = 1.0
@@ -95,11 +95,16 @@ class Trained:
         }
         return Curve("Training", x, series, "step", "")
 
+    def ends(self) -> tuple[float, float]:
+        """Mean loss over the first and the last tenth of the steps."""
+        tenth = max(1, len(self.losses) // 10)
+        return _mean(self.losses[:tenth]), _mean(self.losses[-tenth:])
+
     def table(self) -> Table:
+        first, last = self.ends()
         rows = (("steps", self.steps), ("tokens seen", self.tokens), ("of them with loss", self.answer_tokens),
                 ("trained parameters", self.trainable), ("share of the model", f"{self.trainable / self.total:.2%}"),
-                ("loss, first tenth", round(_mean(self.losses[: max(1, len(self.losses) // 10)]), 4)),
-                ("loss, last tenth", round(_mean(self.losses[-max(1, len(self.losses) // 10) :]), 4)))  # fmt: skip
+                ("loss, first tenth", round(first, 4)), ("loss, last tenth", round(last, 4)))  # fmt: skip
         return Table("Training", ("what", "value"), rows)
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from polygraft.errors import StepFailed
 from polygraft.tune import state
 
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}  # transformers' names; all warm up
+
 if TYPE_CHECKING:
     from polygraft.tune.sft import Settings
 
@@ -23,7 +25,7 @@ def arguments(s: Settings, steps: int, folder: Path) -> Any:
     on_cpu = s.device == "cpu" or not torch.cuda.is_available()
     return SFTConfig(
         output_dir=str(folder), max_steps=steps, num_train_epochs=1, per_device_train_batch_size=s.batch,
-        gradient_accumulation_steps=s.accumulate, learning_rate=s.rate, lr_scheduler_type=s.schedule,
+        gradient_accumulation_steps=s.accumulate, learning_rate=s.rate, lr_scheduler_type=SCHEDULES[s.schedule],
         warmup_steps=round(s.warmup * steps), weight_decay=s.weight_decay, max_grad_norm=s.clip, optim="adamw_torch",
         bf16=s.dtype == "bf16", fp16=False, tf32=None if on_cpu else False, use_cpu=on_cpu, seed=s.seed, data_seed=s.seed,
         max_length=s.length, packing=s.packing, dataset_kwargs={"skip_prepare_dataset": True}, completion_only_loss=False,

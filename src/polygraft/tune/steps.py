@@ -1,0 +1,159 @@
+"""`tune.sft` as a step of a recipe: config, plan from headers, run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from polygraft.anatomy import Anatomy
+from polygraft.checkpoint import Checkpoint
+from polygraft.config import Strict
+from polygraft.errors import InputError
+from polygraft.result import InputRef, LayerMap, Result
+from polygraft.step import Context, DataRef, Detail, ModelRef, Plan, Step
+from polygraft.tune import examples
+from polygraft.tune.examples import Generator
+from polygraft.tune.sft import Settings, train
+
+LINEAR = {"attn", "ffn"}  # what peft's "all-linear" reaches in a decoder: every projection, not the embedding nor the head
+FLOPS = 5e10  # per second, a modest two-core machine; a GPU is hundreds of times faster
+ACTIVATION = 34 * 2  # bytes that a float32 backward pass keeps per token, layer and hidden unit (Korthikanti et al. 2022, 4.1)
+
+
+class Sft(Strict):
+    """Supervised fine-tuning, full or LoRA, with the loss on answers only.
+
+    `data`: JSON lines of `messages`, `prompt` and `completion`, or `text`; several are read one after another.
+    """
+
+    model: ModelRef
+    data: tuple[DataRef, ...] = Field(min_length=1)
+    method: Literal["lora", "full"] = "lora"
+    r: int = Field(16, ge=1)
+    alpha: float | None = Field(None, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    rslora: bool = False
+    targets: tuple[str, ...] = ()
+    steps: int | None = Field(None, ge=1)
+    epochs: float = Field(1.0, gt=0)
+    batch: int = Field(8, ge=1)
+    accumulate: int = Field(1, ge=1)
+    lr: float | None = Field(None, gt=0)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = Field(0.05, ge=0, le=1)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0)
+    length: int = Field(1024, ge=8)
+    packing: bool = False
+    answer_only: bool = True
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    seed: int = Field(0, ge=0)
+    save_every: Annotated[int, Detail, Field(ge=0)] = 100
+    recompute: Annotated[bool, Detail] = False
+    device: Annotated[Literal["auto", "cpu", "cuda"], Detail] = "auto"
+
+    def settings(self) -> Settings:
+        return Settings(**{k: v for k, v in self.model_dump().items() if k not in {"model", "data"}})
+
+
+def gather(config: Sft, context: Context, generators: Mapping[str, Generator]) -> tuple[list[dict], tuple[InputRef, ...]]:
+    """All examples in order, and what they came from."""
+    rows, inputs = [], []
+    for spec in config.data:
+        new = examples.load(spec, generators, context.data)
+        rows += new
+        inputs.append(InputRef("data", spec, digest=examples.digest(new)))
+    return rows, tuple(inputs)
+
+
+def sizes(config: Sft, checkpoint: Checkpoint) -> tuple[dict[str, int], LayerMap]:
+    """Trained parameters by tensor, and their share of each matrix as a map."""
+    anatomy = Anatomy.of(checkpoint.config, checkpoint.tensors)
+    full = config.method == "full"
+    trained: dict[str, int] = {}
+    for key, part in anatomy.parts.items():
+        shape, name = checkpoint.tensors[key].shape, key.removesuffix(".weight").rsplit(".", 1)[-1]
+        wanted = name in config.targets if config.targets else part.kind in LINEAR
+        if full:
+            trained[key] = prod(shape)
+        elif wanted and len(shape) == 2 and key.endswith(".weight"):
+            trained[key] = config.r * sum(shape)
+    return trained, share_map(anatomy, checkpoint, trained)
+
+
+def share_map(anatomy: Anatomy, checkpoint: Checkpoint, trained: Mapping[str, int]) -> LayerMap:
+    """Trained parameters over stored ones, for every part of every layer."""
+    rows, top = anatomy.rows, [p for p in anatomy.parts.values() if p.layer is None]
+    count: dict[tuple[int | None, str], list[int]] = {}
+    for key, part in anatomy.parts.items():
+        cell = count.setdefault((part.layer, part.label), [0, 0])
+        cell[0] += trained.get(key, 0)
+        cell[1] += prod(checkpoint.tensors[key].shape)
+    share = {k: a / b for k, (a, b) in count.items()}
+    values = tuple(tuple(share.get((layer, row)) for layer in range(anatomy.layers)) for row in rows)
+    outside: dict[str, float | None] = {p.label: share[None, p.label] for p in top}
+    return LayerMap("Trained share", rows=tuple(rows), layers=anatomy.layers, values=values, outside=outside, unit="of the weights",
+                    low=0.0, high=max(share.values()))  # fmt: skip
+
+
+def plan(config: Sft, context: Context, generators: Mapping[str, Generator]) -> Plan:
+    """Steps, memory and a rough time, from headers and the examples' text."""
+    source = context.model(config.model)
+    if source.checkpoint is None:
+        raise InputError("an adapter cannot be tuned further", where=source.spec, fix="merge it into its base and tune that")
+    rows, _ = gather(config, context, generators)
+    s, checkpoint = config.settings(), source.checkpoint
+    trained, shares = sizes(config, checkpoint)
+    total, some = sum(prod(t.shape) for t in checkpoint.tensors.values()), sum(trained.values())
+    if not some:
+        raise InputError("no layer has one of these names", where=source.spec, found=", ".join(config.targets),
+                         fix="see `polygraft inspect`")  # fmt: skip
+    tokens = sum(min(s.length, text_bytes(row) // 3) for row in rows) / len(rows)  # about three bytes a token
+    steps = s.count(len(rows))
+    seconds = steps * s.batch * s.accumulate * tokens * total * (6 if s.method == "full" else 4) / FLOPS
+    hidden = int(checkpoint.config.get("hidden_size") or 1024)
+    peak = 4 * total + 12 * some + int(s.batch * tokens * shares.layers * hidden * ACTIVATION) + (700 << 20)
+    disk = sum(t.nbytes for t in checkpoint.tensors.values()) if s.method == "full" else 2 * some
+    share = f"{some:,} trained parameters ({some / total:.2%})"
+    lines = (f"{len(rows):,} examples, {steps:,} steps of {s.batch * s.accumulate}, {share}",)
+    notes = ("the time is a guess for two CPU cores; a GPU is hundreds of times faster",)
+    return Plan(lines, peak, disk + (12 * some if s.save_every else 0), sum(t.nbytes for t in checkpoint.tensors.values()), seconds,
+                (shares,), (), notes, like=source if s.method == "full" else None)  # fmt: skip
+
+
+def text_bytes(row: Mapping) -> int:
+    """UTF-8 bytes of an example's texts."""
+    texts = [m["content"] for m in row["messages"]] if "messages" in row else row.values()
+    return sum(len(t.encode("utf-8", "surrogatepass")) for t in texts)
+
+
+def run(config: Sft, context: Context, folder: Path, generators: Mapping[str, Generator]) -> Result:
+    """Train; the adapter or model lies in `folder/model`."""
+    source = context.model(config.model)
+    rows, inputs = gather(config, context, generators)
+    done = train(source, rows, config.settings(), folder, context.progress)
+    assert source.checkpoint is not None
+    first, last = done.ends()
+    summary = (
+        f"{'LoRA' if config.method == 'lora' else 'Full'} tuning of {source.spec}: {done.steps:,} steps on {len(rows):,} examples.",
+        f"{done.trainable:,} trained parameters, {done.trainable / done.total:.2%} of the model.",
+        f"Loss {first:.3f} in the first tenth of the steps, {last:.3f} in the last.",
+    )
+    speed = round(done.tokens / max(done.seconds, 1e-9), 1)
+    data = {"seconds": round(done.seconds, 1), "tokens_per_second": speed, "resumed_at": done.resumed, "steps": done.steps}
+    return Result(
+        step="tune.sft", id=context.step_id, title=f"Tuning {source.spec}", summary=summary, tables=(done.table(),),
+        maps=(sizes(config, source.checkpoint)[1],), curves=(done.curve(),), inputs=(source.ref(config.model), *inputs), data=data,
+        caveats=("a falling training loss says that the examples were learnt, not that the model is better", *done.notes),
+    )  # fmt: skip
+
+
+def sft_step(generators: Mapping[str, Generator]) -> Step:
+    """The step, with the named generators that `data` may call (`problems:en?n=2000`)."""
+    return Step("tune.sft", 1, Sft, partial(plan, generators=generators), partial(run, generators=generators),
+                makes_model=True, resumable=True)  # fmt: skip
