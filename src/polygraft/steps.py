@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from polygraft.evals.steps import STEPS as EVALS
 from polygraft.merge.steps import STEPS as MERGE
 from polygraft.step import Step
 
-TABLE: tuple[Step, ...] = (*MERGE,)
+TABLE: tuple[Step, ...] = (*MERGE, *EVALS)
