@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,7 @@ def _records(space: Workspace, use: StepUse) -> dict[str, Any]:
     return redact({**about, "started": now()})
 
 
+@cache
 def versions() -> dict[str, str]:
     """The versions that a result may depend on, without importing any of them."""
     import platform
