@@ -174,7 +174,11 @@ class Scorer:
 
     def generate(self, prompts: Sequence[str], stops: Sequence[str], limit: int,
                  done: Callable[[list[tuple[int, str]]], None]) -> None:
-        """Greedy continuations, cut before the first stop string; `done` receives (index, text) batch by batch."""
+        """Greedy continuations, cut before the first stop string; `done` receives (index, text) batch by batch.
+
+        A prompt that does not fit beside `limit` new tokens loses its beginning; at least half of the context is the prompt's.
+        """
+        limit = min(limit, max(1, self.max_length // 2))
         ids = [self.encode_prompt(p)[-(self.max_length - limit):] for p in prompts]
         for batch in batches.by_length([len(x) + limit for x in ids], max(self.batch_tokens, 4 * limit)):
             texts = self._generate([ids[i] for i in batch], stops, limit)

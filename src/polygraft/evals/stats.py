@@ -5,11 +5,12 @@ Plain functions of arrays, float64, seeded where they draw. Every interval is 95
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 BETTER, WORSE, UNCLEAR = "better", "worse", "not distinguishable"
 
@@ -35,7 +36,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return (0.0 if successes == 0 else float(centre - half)), (1.0 if successes == n else float(centre + half))
 
 
-def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
+def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
     """Exact two-sided p that two models are equally often right on the same items (binomial test on the discordant pairs).
 
     No discordant pair, or no item at all: 1.0.
@@ -48,7 +49,7 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
     return 1.0 if n == 0 else float(min(1.0, 2 * binom.cdf(min(only_a, only_b), n, 0.5)))
 
 
-def newcombe(a: Sequence[bool], b: Sequence[bool], level: float = 0.95) -> tuple[float, float]:
+def newcombe(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     """Interval of the difference of two paired proportions, mean(b) - mean(a) (Newcombe 1998, method 10).
 
     Keeps its coverage for small n and proportions near 0 and 1, where resampling gives an interval of no width.
@@ -84,32 +85,28 @@ class Bootstrap:
     n: int
 
 
-def bootstrap(values: Sequence[float], weights: Sequence[float] | None = None, *, seed: int = 0, draws: int = 10_000,
+def bootstrap(values: ArrayLike, weights: ArrayLike | None = None, *, seed: int = 0, draws: int = 10_000,
               level: float = 0.95) -> Bootstrap:
     """Percentile bootstrap of sum(values) / sum(weights), items drawn with replacement (weights default to 1: the mean).
 
     `values` and `weights` have one entry per item (a question, or a document with its bytes). The p value counts the draws on
     the far side of zero, with one added so that it is never zero (Davison & Hinkley 1997, eq. 4.11). Raises ValueError when
-    there is no item, or when a value is not finite.
+    there is no item, when a value is not finite, or when the weights do not sum to something positive.
     """
-    v = np.asarray(values, np.float64)
-    w = np.ones_like(v) if weights is None else np.asarray(weights, np.float64)
-    if v.ndim != 1 or v.shape != w.shape or len(v) == 0:
-        raise ValueError(f"one value and one weight per item, at least one item: got {v.shape} and {w.shape}")
-    if not (np.isfinite(v).all() and np.isfinite(w).all() and w.sum() > 0):
-        raise ValueError("values and weights must be finite, with a positive total weight")
-    samples = _resampled(v, w, np.random.default_rng(seed), draws)
-    tail = (1 - level) / 2
-    low, high = np.quantile(samples, [tail, 1 - tail])
-    far = min(int(np.sum(samples <= 0)), int(np.sum(samples >= 0)))
-    return Bootstrap(float(v.sum() / w.sum()), float(low), float(high), min(1.0, 2 * (far + 1) / (draws + 1)), len(v))
+    v, w = _weighted(values, weights)
+    return _resampled(len(v), lambda counts: _ratio(counts, v, w), seed, draws, level)
 
 
-def paired_bootstrap(a: Sequence[float], b: Sequence[float], weights: Sequence[float] | None = None, *, seed: int = 0,
-                     draws: int = 10_000, level: float = 0.95) -> Bootstrap:
-    """Bootstrap of (sum b - sum a) / sum weights over the same items: what changed from model a to model b."""
-    x, y = _pair(a, b)
-    return bootstrap(y - x, weights, seed=seed, draws=draws, level=level)
+def paired_bootstrap(a: ArrayLike, b: ArrayLike, weights_a: ArrayLike | None = None,
+                     weights_b: ArrayLike | None = None, *, seed: int = 0, draws: int = 10_000,
+                     level: float = 0.95) -> Bootstrap:
+    """Bootstrap of sum(b) / sum(weights_b) - sum(a) / sum(weights_a) over the same items: what changed from model a to model b.
+
+    Every draw takes the same items for both models. Raises ValueError as `bootstrap` does, and for unequal numbers of items.
+    """
+    (x, wx), (y, wy) = _weighted(a, weights_a), _weighted(b, weights_b)
+    _pair(a, b)
+    return _resampled(len(x), lambda counts: _ratio(counts, y, wy) - _ratio(counts, x, wx), seed, draws, level)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -140,17 +137,38 @@ def detectable(spread: float, n: int, *, alpha: float = 0.05, power: float = 0.8
     return (z_value(1 - alpha) + NormalDist().inv_cdf(power)) * spread / float(np.sqrt(n))
 
 
-def _pair(a: Sequence, b: Sequence) -> tuple[np.ndarray, np.ndarray]:
+def _pair(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"both models must answer the same items: got {x.shape} and {y.shape}")
     return x, y
 
 
-def _resampled(v: np.ndarray, w: np.ndarray, rng: np.random.Generator, draws: int, block: int = 500) -> np.ndarray:
-    """`draws` resampled ratios, a block at a time so that memory stays at block x items."""
-    n, out = len(v), np.empty(draws)
+def _weighted(values: ArrayLike, weights: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+    v = np.asarray(values, np.float64)
+    w = np.ones_like(v) if weights is None else np.asarray(weights, np.float64)
+    if v.ndim != 1 or v.shape != w.shape or len(v) == 0:
+        raise ValueError(f"one value and one weight per item, at least one item: got {v.shape} and {w.shape}")
+    if not (np.isfinite(v).all() and np.isfinite(w).all() and (w >= 0).all() and w.sum() > 0):
+        raise ValueError("values and weights must be finite, and the weights at least 0 with a positive sum")
+    return v, w
+
+
+def _ratio(counts: np.ndarray, v: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """sum(values) / sum(weights) of each resample; a resample of empty documents only (weight 0) counts as 0."""
+    total = counts @ w
+    return np.divide(counts @ v, total, out=np.zeros(len(counts)), where=total > 0)
+
+
+def _resampled(n: int, statistic: Callable[[np.ndarray], np.ndarray], seed: int, draws: int, level: float,
+               block: int = 500) -> Bootstrap:
+    """The statistic of `draws` resamples, a block at a time so that memory stays at block x items."""
+    rng, samples = np.random.default_rng(seed), np.empty(draws)
     for start in range(0, draws, block):
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(block, draws - start))
-        out[start:start + len(counts)] = (counts @ v) / np.maximum(counts @ w, np.finfo(float).tiny)
-    return out
+        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(block, draws - start)).astype(np.float64)
+        samples[start:start + len(counts)] = statistic(counts)
+    tail = (1 - level) / 2
+    low, high = np.quantile(samples, [tail, 1 - tail])
+    far = min(int(np.sum(samples <= 0)), int(np.sum(samples >= 0)))
+    value = float(statistic(np.ones((1, n)))[0])
+    return Bootstrap(value, float(low), float(high), min(1.0, 2 * (far + 1) / (draws + 1)), n)

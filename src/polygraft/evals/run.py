@@ -1,0 +1,169 @@
+"""Evaluate one model at a time: load it, ask every task and corpus in every language, keep a record of each item."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polygraft.errors import InputError
+from polygraft.evals import bpb, tasks
+from polygraft.evals.items import Item
+from polygraft.evals.lm import ResponseLog, Scorer, lm_class, request_key
+from polygraft.evals.records import ResponseFile, prompt_hash, write_samples
+from polygraft.evals.tasks import Task
+
+BPB = "bpb"
+CHUNK_BYTES = 16_384  # documents scored between two entries of the response log
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task in one language, with its items; or one corpus (`task` None), with its documents."""
+
+    language: str
+    task: Task | None = None
+    items: tuple[Item, ...] = ()
+    documents: tuple[str, ...] = ()
+    reading: bool = False  # generated only to be read: its scores enter no table
+
+    @property
+    def name(self) -> str:
+        return BPB if self.task is None else self.task.name
+
+    @property
+    def size(self) -> int:
+        """Requests that the job makes: what progress counts."""
+        return sum(max(1, len(i.choices)) for i in self.items) + len(self.documents)
+
+
+Progress = Callable[[int], None]
+
+
+def dtype_for(device: str, wanted: str) -> tuple[str, str]:
+    """(dtype, reason). A CPU without bfloat16 instructions computes it more slowly than float32, and less exactly."""
+    if wanted != "auto":
+        return wanted, "as asked"
+    if device != "cpu":
+        return "auto", "the checkpoint's own, on an accelerator"
+    import torch
+
+    has = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    if any(f is not None and f() for f in has):
+        return "auto", "the checkpoint's own: this CPU computes bfloat16"
+    return "float32", "this CPU has no bfloat16 instructions"
+
+
+def run_jobs(scorer: Scorer, jobs: Sequence[Job], *, folder: Path, model: str, identity: str, settings: dict[str, Any],
+             chat: bool = False, progress: Progress | None = None) -> list[list[dict[str, Any]]]:
+    """The records of every job (one list a job, one record an item), also written to `folder/samples/`.
+
+    Responses go to `folder/responses/` batch by batch and are found there again after an interruption.
+    Raises InputError when the model's likelihoods are not numbers.
+    """
+    out = []
+    for job in jobs:
+        key = {"model": identity, "task": job.name, "language": job.language, "chat": chat, **settings}
+        with ResponseFile(Path(folder) / "responses", key) as log:
+            if job.task is None:
+                records = corpus_records(scorer, job, log, progress)
+            else:
+                records = task_records(scorer, job, log, chat, progress)
+        check_finite(records, model)
+        write_samples(folder, sample_name(job, model), records)
+        out.append(records)
+    return out
+
+
+def sample_name(job: Job, model: str) -> str:
+    """`problems.es.base`, with what a file name cannot hold replaced."""
+    plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in model)
+    return f"{job.name.partition('@')[0]}.{job.language}.{plain}{'.reading' if job.reading else ''}"
+
+
+def check_finite(records: Sequence[dict[str, Any]], model: str) -> None:
+    for r in records:
+        if "nats" in r and not np.isfinite(r["nats"]):
+            raise InputError("the model's likelihoods are not numbers", where=model, found=f"{r['nats']} nats on item {r['id']}",
+                             fix="look for NaN or Inf in its tensors: `polygraft verify`, `polygraft inspect --check`")
+
+
+# ---------------------------------------------------------------------------------------------------------------- tasks
+
+
+def task_records(scorer: Scorer, job: Job, log: ResponseLog, chat: bool, progress: Progress | None) -> list[dict[str, Any]]:
+    """Ask one task through lm-eval and turn what it logged into records."""
+    from lm_eval.evaluator import evaluate
+    from lm_eval.tasks import TaskManager
+
+    assert job.task is not None
+    config = tasks.lm_eval_config(job.task, job.language, job.items)
+    lm = lm_class()(scorer, log, progress)
+    with quiet():
+        loaded = TaskManager(include_defaults=False).load([config])
+        found = evaluate(lm=lm, task_dict=loaded, log_samples=True, bootstrap_iters=0, apply_chat_template=chat)
+    assert found is not None
+    samples = sorted(found["samples"][config["task"]], key=lambda s: s["doc_id"])
+    return [_record(item, s, job.task.output_type) for item, s in zip(job.items, samples, strict=True)]
+
+
+def _record(item: Item, sample: dict[str, Any], output_type: str) -> dict[str, Any]:
+    """One item's line: enough to see what was asked and answered, and to compute every score again."""
+    prompt = sample["arguments"][0][0] if isinstance(sample["arguments"], list) else sample["arguments"]["gen_args_0"]["arg_0"]
+    row = {"id": item.id, "language": item.language, "prompt_sha256_16": prompt_hash(prompt), "gold": item.gold,
+           "correct": bool(sample["accuracy"])}
+    if output_type != tasks.CHOICE:
+        return row | {"output": sample["filtered_resps"][0]}
+    return row | {"choices": list(item.choices), "choice_nats": [-float(r[0]) for r in sample["filtered_resps"]],
+                  "nats": sample["nats"], "margin": sample["margin"]}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep lm-eval's notices and its own progress bar off the terminal."""
+    import lm_eval.api.task as module
+
+    logger = logging.getLogger("lm_eval")
+    level, bar = logger.level, module.tqdm
+    logger.setLevel(logging.ERROR)
+    module.tqdm = lambda found, **_: found
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        module.tqdm = bar
+
+
+# --------------------------------------------------------------------------------------------------------------- corpora
+
+
+def corpus_records(scorer: Scorer, job: Job, log: ResponseLog, progress: Progress | None) -> list[dict[str, Any]]:
+    """Nats, bytes and tokens of each document, scored in chunks so that an interruption costs one of them."""
+    keys = [request_key(BPB, (text,)) for text in job.documents]
+    todo = dict.fromkeys(i for i, k in enumerate(keys) if log.get(k) is None)
+    for chunk in chunks(list(todo), [len(t.encode("utf-8", "replace")) for t in job.documents]):
+        scored = bpb.score_documents(scorer, [job.documents[i] for i in chunk])
+        log.put([(keys[i], [s.nats, s.bytes, s.tokens]) for i, s in zip(chunk, scored)])
+        if progress is not None:
+            progress(len(chunk))
+    rows = [log.get(k) for k in keys]
+    return [{"id": f"{job.language}-{i:04d}", "language": job.language, "prompt_sha256_16": prompt_hash(job.documents[i]),
+             "nats": r[0], "bytes": r[1], "tokens": r[2]} for i, r in enumerate(rows) if r is not None]
+
+
+def chunks(indices: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
+    """Indices in runs of about CHUNK_BYTES bytes."""
+    out: list[list[int]] = []
+    room = 0
+    for i in indices:
+        if room <= 0:
+            out.append([])
+            room = CHUNK_BYTES
+        out[-1].append(i)
+        room -= sizes[i]
+    return out

@@ -1,0 +1,299 @@
+"""`eval` as a step of a recipe: several models on the same items, scores with intervals, differences with verdicts."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from polygraft.config import Strict
+from polygraft.errors import InputError, RecipeError, UserError, suggestion
+from polygraft.evals import compare, records, run, tasks
+from polygraft.evals.compare import ACCURACY, BITS, NATS, Measure
+from polygraft.evals.items import ProblemKind
+from polygraft.evals.run import BPB, Job
+from polygraft.result import Result, Sample
+from polygraft.step import Context, DataRef, Detail, ModelRef, Plan, Step
+
+if TYPE_CHECKING:
+    from polygraft.sources import Source
+
+SAMPLER = "sampler"  # a corpus that comes with the package: short parallel paragraphs
+READING = "problems-generate"
+TOKENS_PER_ITEM, BYTES_PER_TOKEN, CPU_FLOPS = 80, 2.5, 5e10  # for the plan's estimate of time only
+
+
+class EvalConfig(Strict):
+    """What to ask of which models.
+
+    `corpora` are texts for bits per byte: a file, or `sampler` for the paragraphs that come with the package. `generate` is how
+    many word problems a language are also answered in writing, to be read; they enter no score. `limit` takes the first items.
+    """
+
+    models: tuple[ModelRef, ...] = Field(min_length=1)
+    tasks: tuple[str, ...] = ("problems",)
+    langs: tuple[str, ...] = ("en",)
+    corpora: dict[str, DataRef] = Field(default_factory=dict)
+    reference: ModelRef | None = None
+    data: DataRef | None = None
+    limit: int | None = Field(default=None, ge=1)
+    max_bytes: int = Field(default=200_000, ge=1)
+    problems: ProblemKind = ProblemKind()
+    shots: int = Field(default=0, ge=0)
+    generate: int = Field(default=0, ge=0)
+    chat: bool = False
+    seed: int = Field(default=0, ge=0)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Annotated[str, Detail] = "auto"
+    batch_tokens: Annotated[int, Detail] = Field(default=1024, ge=1)
+
+    @property
+    def compared_with(self) -> str:
+        return self.reference or self.models[0]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What one model gave: the records of each job, in the jobs' order."""
+
+    label: str
+    records: list[list[dict[str, Any]]]
+
+
+# ----------------------------------------------------------------------------------------------------------------- jobs
+
+
+def make_jobs(config: EvalConfig, context: Context) -> list[Job]:
+    """Every task in every language, every corpus, and the problems to be read. Raises UserError for what cannot be asked."""
+    data = context.data(config.data) if config.data is not None else None
+    options: dict[str, Any] = {"limit": config.limit, "seed": config.seed, "kind": config.problems, "offline": context.offline}
+    jobs = []
+    for name in config.tasks:
+        task = tasks.load(name)
+        for language in config.langs:
+            found = tasks.items(task, language, data=data, shots=config.shots, **options)
+            jobs.append(Job(language, task, tuple(found)))
+    for language, ref in config.corpora.items():
+        jobs.append(Job(language, documents=tuple(documents(language, ref, config.max_bytes, context))))
+    if config.generate and "problems" in {j.task.task for j in jobs if j.task}:
+        task = tasks.load(READING)
+        for language in config.langs:
+            found = tasks.items(task, language, **options)
+            picked = records.chosen([i.id for i in found], config.generate, config.seed)
+            jobs.append(Job(language, task, tuple(found[i] for i in picked), reading=True))
+    return jobs
+
+
+def documents(language: str, ref: str, max_bytes: int, context: Context) -> list[str]:
+    """The first documents of a corpus, whole, until `max_bytes` of UTF-8 are reached. Raises InputError when it has none."""
+    taken, size = [], 0
+    for text in _corpus(language, ref, context):
+        taken.append(text)
+        size += len(text.encode("utf-8", "replace"))
+        if size >= max_bytes:
+            break
+    if size == 0:
+        raise InputError("the corpus has no text", where=ref, expected="at least one document that is not empty")
+    return taken
+
+
+def _corpus(language: str, ref: str, context: Context) -> Iterator[str]:
+    if ref == SAMPLER:
+        from polygraft.evals import sampler
+
+        yield from sampler.paragraphs(language)
+        return
+    from polygraft.data import parse_corpus
+
+    yield from parse_corpus(f"{language}={context.data(ref)}").documents()
+
+
+# ----------------------------------------------------------------------------------------------------------------- plan
+
+
+def faults(config: EvalConfig, context: Context) -> tuple[list[Job], list[str]]:
+    """The jobs that can be made, and everything that is wrong with the others, each as one text."""
+    wrong = []
+    if config.reference is not None and config.reference not in config.models:
+        wrong.append(RecipeError("the reference is not one of the models", found=config.reference,
+                                 fix=suggestion(config.reference, config.models)).render())
+    if not config.tasks and not config.corpora:
+        wrong.append(RecipeError("nothing to evaluate", expected="at least one task or corpus").render())
+    fetched = [t for t in config.tasks if config.data is None and t.partition("@")[0] in {"mgsm", "msvamp"}]
+    parts = [config.model_copy(update={"tasks": (t,), "corpora": {}, "generate": 0}) for t in config.tasks if t not in fetched]
+    parts += [config.model_copy(update={"tasks": (), "corpora": {k: v}}) for k, v in config.corpora.items()]
+    jobs: list[Job] = []
+    for part in parts:
+        try:
+            jobs += make_jobs(part, context)
+        except UserError as e:
+            wrong.append(e.render())
+    for name in fetched:  # what comes from the hub is fetched when the step runs, not when it is planned
+        for language in config.langs:
+            try:
+                tasks.check_language(tasks.load(name), language)
+            except UserError as e:
+                wrong.append(e.render())
+        if context.offline:
+            wrong.append(InputError(f"{name} would come from the hub, and this run is offline", fix="name a data folder").render())
+    return jobs, wrong
+
+
+def plan(config: EvalConfig, context: Context) -> Plan:
+    """From headers and data files: what is asked, roughly how long it takes, and every reason why it would fail."""
+    jobs, wrong = faults(config, context)
+    if wrong:
+        return Plan(problems=tuple(wrong))
+    lines = [f"{len(config.models)} models, compared with {config.compared_with}"]
+    for j in jobs:
+        what = f"{len(j.items)} items" if j.task else f"{len(j.documents)} documents, {_bytes(j):,} bytes"
+        lines.append(f"{j.name} {j.language}: {what}")
+    tokens = sum(TOKENS_PER_ITEM * len(j.items) + _bytes(j) / BYTES_PER_TOKEN for j in jobs)
+    seconds, peak = 0.0, 0
+    for ref in config.models:
+        parameters, stored = size(context.model(ref))
+        seconds += 2 * parameters * tokens / CPU_FLOPS
+        peak = max(peak, parameters * 4 + stored)
+    return Plan(tuple(lines), peak_bytes=peak + (1 << 29), disk_bytes=1 << 20, seconds=seconds,
+                notes=("time is a rough guess for one CPU; an accelerator is much faster",))
+
+
+def _bytes(job: Job) -> int:
+    return sum(len(t.encode("utf-8", "replace")) for t in job.documents)
+
+
+def size(source: Source) -> tuple[int, int]:
+    """(parameters, bytes on disk) of a model, from its headers."""
+    tensors = source.weights.tensors.values()
+    return sum(t.nbytes // t.itemsize for t in tensors), sum(t.nbytes for t in tensors)
+
+
+# ------------------------------------------------------------------------------------------------------------------ run
+
+
+def labels(refs: Sequence[str]) -> list[str]:
+    """Short names for tables: the last part of a path where that stays unique."""
+    short = [Path(r).name or r for r in refs]
+    return [s if short.count(s) == 1 else str(r) for s, r in zip(short, refs)]
+
+
+def run_step(config: EvalConfig, context: Context, folder: Path) -> Result:
+    """Evaluate each model in turn (one in memory at a time). Raises UserError when a model cannot be loaded or scored."""
+    jobs = make_jobs(config, context)
+    names = labels(config.models)
+    total, done = sum(j.size for j in jobs) * len(names), 0
+    evaluated, how = [], ""
+    for i, (ref, name) in enumerate(zip(config.models, names)):
+        def tick(n: int, text: str = f"{name} ({i + 1} of {len(names)})") -> None:
+            nonlocal done
+            done += n
+            context.progress(done, total, text)
+
+        found, how = evaluate_model(config, context.model(ref), name, jobs, folder, tick)
+        evaluated.append(Evaluated(name, found))
+        done = (i + 1) * (total // len(names))
+    shutil.rmtree(folder / "responses", ignore_errors=True)  # the samples hold all of it
+    reference = names[list(config.models).index(config.compared_with)]
+    return build_result(config, jobs, evaluated, reference, how)
+
+
+def evaluate_model(config: EvalConfig, source: Source, name: str, jobs: Sequence[Job], folder: Path,
+                   tick: run.Progress) -> tuple[list[list[dict[str, Any]]], str]:
+    """Load one model, run the jobs, and let it go again. Also returns how it was computed, in words."""
+    from polygraft import model as live_models
+    from polygraft.evals.lm import Scorer
+
+    device = live_models.device_for(config.device)
+    dtype, why = run.dtype_for(device, config.dtype)
+    base = source.base.spec if source.base is not None else None
+    live = live_models.load(source, dtype=dtype, device=device, base=base)
+    if live.tokenizer is None:
+        raise InputError("the model has no tokenizer", where=name, fix="put tokenizer.json and tokenizer_config.json beside it")
+    if config.chat and not live.chat:
+        raise InputError("the model has no chat template", where=name, fix="set chat: false, or name a chat model")
+    scorer = Scorer(live.model, live.tokenizer, batch_tokens=config.batch_tokens)
+    settings = {"seed": config.seed, "shots": config.shots, "dtype": dtype}
+    found = run.run_jobs(scorer, jobs, folder=folder, model=name, identity=source.identity, settings=settings, chat=config.chat,
+                         progress=tick)
+    del live, scorer
+    gc.collect()
+    return found, f"computed in {dtype if dtype != 'auto' else 'the stored type'} on {device} ({why})"
+
+
+# --------------------------------------------------------------------------------------------------------------- result
+
+
+def measures(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[Measure]:
+    """Per-item values of every metric that the jobs give."""
+    out = []
+    for i, job in enumerate(jobs):
+        if job.reading:
+            continue
+        rows = {e.label: e.records[i] for e in evaluated}
+
+        def values(key: str, rows: dict[str, list[dict[str, Any]]] = rows) -> dict[str, np.ndarray]:
+            return {label: np.array([float(r[key]) for r in found]) for label, found in rows.items()}
+
+        if job.task is None:
+            out.append(Measure(BPB, job.language, BITS, values("nats"), values("bytes")))
+            continue
+        out.append(Measure(job.task.task, job.language, ACCURACY, values("correct")))
+        if job.task.output_type == tasks.CHOICE:
+            out.append(Measure(job.task.task, job.language, NATS, values("nats")))
+    return out
+
+
+def samples(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> tuple[Sample, ...]:
+    """Written answers side by side: those generated to be read, and a few of each generated task, chosen by hash."""
+    out = []
+    for i, job in enumerate(jobs):
+        if job.task is None or job.task.output_type == tasks.CHOICE:
+            continue
+        ids, task = [x.id for x in job.items], job.task.task
+        for k in range(len(ids)) if job.reading else records.chosen(ids, config.generate or 3, config.seed):
+            item, outputs = job.items[k], {e.label: str(e.records[i][k]["output"]).strip() for e in evaluated}
+            out.append(Sample(f"{task}/{item.id}", job.language, item.prompt, outputs, item.gold, "chosen by the hash of its id"))
+    return tuple(out)
+
+
+def build_result(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluated], reference: str, how: str) -> Result:
+    """Tables, verdicts, samples and caveats; `data` holds every score and difference as plain values."""
+    found = measures(jobs, evaluated)
+    differences = compare.differences(found, reference, config.seed)
+    scores = [{"model": label, "task": m.task, "language": m.language, "metric": m.metric, **asdict(m.estimate(label, config.seed))}
+              for m in found for label in m.values]
+    settings = config.model_dump(mode="json", exclude={"models", "corpora", "data"})
+    asked = sorted({f"{j.name} {j.language} (n = {len(j.items) or len(j.documents)})" for j in jobs if not j.reading})
+    return Result(
+        "eval@1", "", f"Evaluation of {', '.join(e.label for e in evaluated)}",
+        summary=compare.summary(differences, reference),
+        tables=compare.tables(found, differences, reference, config.seed),
+        samples=samples(config, jobs, evaluated),
+        caveats=(*compare.caveats(differences), *notes(config, jobs),
+                 f"Scores were {how}; other machines and versions differ slightly."),
+        data={"reference": reference, "scores": scores, "differences": [asdict(d) for d in differences], "settings": settings,
+              "asked": asked, "computed": how},
+    )
+
+
+def notes(config: EvalConfig, jobs: Sequence[Job]) -> tuple[str, ...]:
+    """What was left out or cannot be compared."""
+    out = []
+    if config.limit is not None and any(j.task and j.task.source.kind != "problems" for j in jobs):
+        out.append(f"Only the first {config.limit} items of each task were asked.")
+    if any(j.task is None and _bytes(j) >= config.max_bytes for j in jobs):
+        out.append(f"Corpora were read until {config.max_bytes:,} bytes.")
+    if any(j.reading for j in jobs):
+        out.append("The written answers are for reading; too few to score.")
+    return tuple(out)
+
+
+STEPS = (Step("eval", 1, EvalConfig, plan, run_step, resumable=True),)
+
+__all__ = ["STEPS", "EvalConfig", "build_result", "evaluate_model", "plan", "run_step"]
