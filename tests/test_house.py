@@ -13,7 +13,7 @@ SRC = Path(__file__).parent.parent / "src" / "polygraft"
 MODULES = sorted(SRC.rglob("*.py"))
 LEVELS = [
     {"errors", "files", "config", "result", "yamltext", "redact", "samplelog", "meter"},
-    {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub"},
+    {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub", "topk"},
     {"anatomy", "selection", "anatomy_rules", "addresses"},
     {"model", "taps", "inspection", "ask", "step"},
     {"analysis", "merge", "tune", "evals"},

@@ -40,7 +40,7 @@ class Request:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the sources are called in maps and cards: the last word of what was typed, or the roles when that is ambiguous or long."""
+        """What maps and cards call the sources: the last word of what was typed, or the roles when those are ambiguous or long."""
         short = tuple(PurePath(r.split("@")[0]).name or r for r in self.refs)
         return short if len(set(short)) == len(short) and max(map(len, short)) <= LONGEST else self.roles
 

@@ -15,6 +15,7 @@ from polygraft.errors import InputError
 from polygraft.floats import FLOATS, from_f32, to_f32
 from polygraft.merge import blend
 from polygraft.merge.profile import VECTORS, Profile
+from polygraft.topk import TopK, magnitude_bits
 
 Combine = Callable[[list[np.ndarray]], np.ndarray]
 WORKERS = 2  # reading and hashing fill two cores; more only adds buffers
@@ -53,7 +54,8 @@ class Merge:
             with np.errstate(over="ignore", invalid="ignore"):
                 out = combine(raws, arrays)
             data = from_f32(out, info.dtype)
-            if not math.isfinite(out.sum(dtype=np.float64)) or info.dtype == "F16":
+            heard = [out, *arrays] if self.profile.method in VECTORS else [out]  # an election drops a NaN unheard
+            if info.dtype == "F16" or not all(math.isfinite(x.sum(dtype=np.float64)) for x in heard):
                 self._refuse_not_finite(key, start, arrays, to_f32(data, info.dtype))
             yield data
         for i, h in zip(used, hashes):
@@ -129,15 +131,15 @@ class Merge:
         k = blend.kept(self.profile.params["density"], n)
         if k >= n:
             return lambda delta: delta
-        top = blend.TopK(k)
+        top = TopK(k)
         if k:
             for base, x in self._pairs(key, 0, i):
-                top.upper(blend.magnitude_bits(x - base))
+                top.upper(magnitude_bits(x - base))
             top.turn()
             for base, x in self._pairs(key, 0, i):
-                top.lower(blend.magnitude_bits(x - base))
+                top.lower(magnitude_bits(x - base))
             top.finish()
-        return lambda delta: np.where(top.keep(blend.magnitude_bits(delta)), delta, np.float32(0))
+        return lambda delta: np.where(top.keep(magnitude_bits(delta)), delta, np.float32(0))
 
 
 def settle(profile: Profile, models: Sequence[Weights]) -> Profile:
