@@ -262,7 +262,8 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
         plain = scalar(value) == value and isinstance(scalar(value), str)
     except ValueError:
         plain = False
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else "'")
+    style = None if plain and value.isprintable() else "'" if value.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 _Dumper.add_representer(str, _text)
