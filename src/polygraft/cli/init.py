@@ -1,0 +1,50 @@
+"""`polygraft init`: a commented recipe for a goal, on standard output or into a file. Imports nothing slow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Template
+
+import click
+
+FOLDER = Path(__file__).parent / "goals"
+GOALS = {
+    "swap": "two experts exist: graft them, compare with soup and task arithmetic, evaluate",
+    "experts": "train both experts from one base, then graft and evaluate",
+    "eval": "score models you have, with intervals and paired tests",
+    "delta": "see what fine-tuning changed, layer by layer",
+}
+
+
+@click.command(epilog="Goals: " + "; ".join(f"{k}: {v}" for k, v in GOALS.items()))
+@click.argument("goal")
+@click.option("--model", default="org/base-model", show_default=True, help="The base: a folder, org/name[@revision] or demo:smollm2.")
+@click.option("--lang", default="sw", show_default=True, help="The target language, as a BCP-47 tag.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write it here instead of printing it.")
+def init(goal: str, model: str, lang: str, out: Path | None) -> int:
+    """Print a commented recipe for GOAL: swap, experts, eval or delta."""
+    from polygraft.errors import RecipeError, suggestion
+    from polygraft.languages import check, name
+
+    if goal not in GOALS:
+        raise RecipeError("no such goal", where="GOAL", found=goal, fix=suggestion(goal, GOALS))
+    tag = check(lang)
+    text = Template((FOLDER / f"{goal}.yaml").read_text(encoding="utf-8"))
+    file = out.name if out else f"{goal}-{tag}.yaml"
+    filled = text.substitute(model=quoted(model), lang=tag, language=name(tag), slug=tag.lower(), file=file)
+    if out is None:
+        click.echo(filled, nl=False)
+        return 0
+    if out.exists():
+        raise RecipeError("the file exists", where=out, fix="name another file")
+    from polygraft.files import write_atomic
+
+    write_atomic(out, filled.encode())
+    click.echo(f"wrote {out}; next: polygraft plan {out}", err=True)
+    return 0
+
+
+def quoted(text: str) -> str:
+    """A YAML scalar that reads back as this text whatever it holds."""
+    plain = text.replace("/", "").replace("-", "").replace(".", "").replace("_", "").replace("@", "").replace(":", "").isalnum()
+    return text if plain and not text[0].isdigit() else "'" + text.replace("'", "''") + "'"
