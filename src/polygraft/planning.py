@@ -19,7 +19,7 @@ from polygraft import __version__
 from polygraft.errors import InputError, ResourceError, UserError
 from polygraft.files import digest, free_space, list_files, sha256_file
 from polygraft.meter import memory_limit
-from polygraft.recipetext import AdapterSpec, Recipe, StepUse, rooted
+from polygraft.recipetext import AdapterSpec, Recipe, StepUse, references, rooted
 from polygraft.result import InputRef
 from polygraft.step import Context, DataName, Detail, ModelName, Plan
 from polygraft.store import RunFolder
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from polygraft.sources import Source
 
 SMALL = 64 << 20  # data files up to this size are known by their content, larger ones by size and time
+DATA_SUFFIXES = {".txt", ".jsonl", ".json", ".tsv", ".csv", ".parquet", ".gz", ".xz"}
 
 
 class NotMade(InputError):
@@ -154,7 +155,7 @@ class Workspace:
     def input(self, ref: ModelName | DataName) -> InputRef:
         """A reference as it goes into the records. Raises InputError when it leads nowhere."""
         if isinstance(ref, DataName):
-            path = Path(rooted(ref, self.recipe.folder))
+            path = self.data(ref) if is_file_name(ref) else Path(rooted(ref, self.recipe.folder))
             return InputRef(ref, str(ref), identity=self._data_identity(path) if path.exists() else f"spec:{ref}")
         if ref in self.ids:
             if ref not in self.keys:
@@ -199,20 +200,29 @@ class Workspace:
 
     def plan(self, use: StepUse) -> StepPlan:
         """Plan one step; steps that it names must have been planned before. Errors are collected, not raised."""
-        key, folder, why, errors = "", None, "it cannot be planned", []
-        try:
+        key, folder, why = "", None, "it cannot be planned"
+        errors = self._input_errors(use)
+        if not errors:
             key = self.keys[use.id] = self.key(use)
             folder = self.run.step(use.id, key)
             why = self.run.state(folder) or ""
-        except UserError as e:
-            errors.append(_at(use, e))
         cached = folder is not None and not why
         plan, more = self._plan(use)
         if plan.like is not None:
             self.likes[use.id] = plan.like
-        errors += [] if cached else [e for e in more if str(e) not in {str(x) for x in errors}]
-        errors = [e for e in errors if not isinstance(e, NotMade)]
-        return StepPlan(use.id, use.step.use, key, folder, cached, why, plan, tuple(errors))
+        errors += [] if cached else more
+        told = {str(e): e for e in errors if not isinstance(e, NotMade)}
+        return StepPlan(use.id, use.step.use, key, folder, cached, why, plan, tuple(told.values()))
+
+    def _input_errors(self, use: StepUse) -> list[UserError]:
+        """What is wrong with each thing that a step names."""
+        errors = []
+        for _, ref in references(use.config):
+            try:
+                self.input(ref)
+            except UserError as e:
+                errors.append(_at(use, e))
+        return errors
 
     def _plan(self, use: StepUse) -> tuple[Plan, list[UserError]]:
         try:
@@ -222,6 +232,11 @@ class Workspace:
         except UserError as e:
             return Plan(), [_at(use, e)]
         return plan, [InputError(p, where=f"{use.where}: step `{use.id}`") for p in plan.problems]
+
+
+def is_file_name(ref: str) -> bool:
+    """Whether a data reference is written as a file on this machine, rather than as something that only the step understands."""
+    return ref.startswith(("/", "./", "../", "~")) or (":" not in ref and Path(ref).suffix in DATA_SUFFIXES)
 
 
 def _at(use: StepUse, e: UserError) -> UserError:
