@@ -51,9 +51,10 @@ def neurons(anatomy: Anatomy, layer: int) -> tuple[Neurons, ...]:
     """The neuron blocks of a layer, in order of expert. Raises InputError if the layer has no MLP or experts are stacked."""
     if anatomy.keys(layer=layer, role="experts.gate_up"):
         raise InputError("experts stacked in one tensor have no rows of their own; use the names in the files", where=anatomy.where)
-    experts = sorted({p.expert for p in anatomy.parts.values() if p.layer == layer and p.expert is not None})
+    parts = [anatomy.parts[key] for key in anatomy.keys(layer=layer, kind="ffn")]
+    experts = sorted({part.expert for part in parts if part.expert is not None})
     blocks = [_block(anatomy, layer, expert) for expert in experts]
-    if not blocks and anatomy.keys(layer=layer, kind="ffn"):
+    if parts and not blocks:
         blocks = [_block(anatomy, layer, None)]
     if not blocks:
         raise InputError("the layer has no feed-forward neurons", where=anatomy.where, found=f"layer {layer}")

@@ -119,9 +119,17 @@ class Anatomy:
         self, *, layer: int | None = None, kind: str | None = None, role: str | None = None, expert: int | None = None
     ) -> list[str]:
         """The keys whose part has all of the given values, in the order of the checkpoint."""
-        wanted = {"layer": layer, "kind": kind, "role": role, "expert": expert}
+        wanted = {"kind": kind, "role": role, "expert": expert}
         asked = {name: value for name, value in wanted.items() if value is not None}
-        return [key for key, part in self.parts.items() if all(getattr(part, name) == value for name, value in asked.items())]
+        within = self.parts if layer is None else self._by_layer.get(layer, ())
+        return [key for key in within if all(getattr(self.parts[key], name) == value for name, value in asked.items())]
+
+    @cached_property
+    def _by_layer(self) -> dict[int | None, list[str]]:
+        found: dict[int | None, list[str]] = {}
+        for key, part in self.parts.items():
+            found.setdefault(part.layer, []).append(key)
+        return found
 
     @cached_property
     def sizes(self) -> Sizes:

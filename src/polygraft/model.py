@@ -49,7 +49,12 @@ def device_for(wanted: str = "auto") -> str:
 
 
 def load(
-    source: str | Path | Source, *, dtype: str = "auto", device: str = "cpu", base: Source | str | Path | None = None, offline: bool = False
+    source: str | Path | Source,
+    *,
+    dtype: str = "auto",
+    device: str = "cpu",
+    base: Source | str | Path | None = None,
+    offline: bool = False,
 ) -> Live:
     """Load a folder, hub id, GGUF file, `demo:` model, or an adapter on `base` (or on the base that it names itself).
 
