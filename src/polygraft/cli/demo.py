@@ -33,7 +33,7 @@ def demo(out: Path, offline: bool, open_report: bool, as_json: bool) -> int:
         click.launch(str(report))
     if say:
         model = next(iter(made(report.parent)), "MODEL")
-        click.echo(f'try what came out: polygraft ask demo:smollm2 {model} "Ana has 12 pens. She buys 7 more. How many are there now?"')
+        click.echo(f'try what came out: polygraft ask demo:smollm2 {model} "Ana has 12 pens. She buys 7 more. How many now?"')
     return 0
 
 

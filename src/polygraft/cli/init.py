@@ -18,7 +18,7 @@ GOALS = {
 
 @click.command(epilog="Goals: " + "; ".join(f"{k}: {v}" for k, v in GOALS.items()))
 @click.argument("goal")
-@click.option("--model", default="org/base-model", show_default=True, help="The base: a folder, org/name[@revision] or demo:smollm2.")
+@click.option("--model", default="org/base-model", show_default=True, help="A folder, org/name[@revision] or demo:smollm2.")
 @click.option("--lang", default="sw", show_default=True, help="The target language, as a BCP-47 tag.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write it here instead of printing it.")
 def init(goal: str, model: str, lang: str, out: Path | None) -> int:
