@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ def arguments(s: Settings, steps: int, folder: Path) -> Any:
     import torch
     from trl import SFTConfig
 
+    warnings.filterwarnings("ignore", message="`gradient_checkpointing` is deprecated", category=FutureWarning)
     on_cpu = s.device == "cpu" or not torch.cuda.is_available()
     return SFTConfig(
         output_dir=str(folder), max_steps=steps, num_train_epochs=1, per_device_train_batch_size=s.batch,
@@ -38,7 +40,7 @@ def arguments(s: Settings, steps: int, folder: Path) -> Any:
 def trainer_class() -> type:
     """The subclass, made when it is needed because its parent takes seconds to import."""
     import torch
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
     from trl import SFTTrainer
 
     class Watch(TrainerCallback):
@@ -64,6 +66,7 @@ def trainer_class() -> type:
 
         def __init__(self, *, job: str, progress: Callable[..., None], **kwargs: Any):
             super().__init__(callbacks=[Watch(progress)], **kwargs)
+            self.remove_callback(PrinterCallback)
             self.job = job
 
         def _trained(self) -> dict[str, torch.Tensor]:
