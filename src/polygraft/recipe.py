@@ -178,7 +178,7 @@ def _ticker(id: str, index: int, count: int, tell: Tell) -> Callable[..., None]:
         if now - last < TICK and done < total:
             return
         last, seconds = now, now - start
-        eta = seconds * (total - done) / done if done > 0 else None
+        eta = seconds * max(0.0, total - done) / done if done > 0 and total > 0 else None
         tell(Event("progress", text, id, index, count, done, total, seconds, eta))
 
     return progress
