@@ -1,0 +1,3 @@
+"""Where language and skill live in a model."""
+
+__all__ = ["change", "delta", "steps"]

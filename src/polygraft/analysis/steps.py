@@ -1,0 +1,103 @@
+"""Analyses as steps of a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+from pydantic import Field
+
+from polygraft import files
+from polygraft.analysis import delta
+from polygraft.anatomy import Anatomy
+from polygraft.checkpoint import Weights
+from polygraft.config import Strict
+from polygraft.errors import RecipeError
+from polygraft.result import Result, encode
+from polygraft.sources import Source, with_base
+from polygraft.step import Context, ModelRef, Plan, Step
+
+BUFFERS = 40 << 20
+
+
+class Delta(Strict):
+    """What training changed, per layer and matrix, and how two experts' changes relate."""
+
+    models: tuple[ModelRef, ...] = Field(
+        min_length=1, max_length=2, description="one or two trained models", json_schema_extra={"argument": True}
+    )
+    base: ModelRef = Field(description="what they were trained from")
+    threshold: float | None = Field(
+        None, ge=0, description="a row changed much when its mean |change| exceeds this (default: the quantile)"
+    )
+    quantile: float = Field(0.9, ge=0, le=1, description="of the mean |change| of all rows in layers, when no threshold is given")
+    top: float = Field(0.1, gt=0, le=1, description="share of entries that count as most changed, for the overlap")
+    epsilon: float = Field(0.0, ge=0, description="changes up to this have no sign")
+    anatomy: tuple[dict[str, str], ...] = Field(
+        (), description="rows for tensors that no rule knows", json_schema_extra={"hidden": True}
+    )
+
+
+def _opened(config: Delta, context: Context) -> tuple[Source, list[tuple[str, Source]], Anatomy]:
+    base = context.model(config.base)
+    sources = [context.model(m) for m in config.models]
+    sources = [with_base(s, base) if s.adapter is not None and s.base is None else s for s in sources]
+    short = [PurePath(m.split("@")[0]).name for m in config.models]
+    names = short if len(set(short)) == len(short) else list(config.models)
+    if len(set(names)) != len(names):
+        raise RecipeError("the same model is named twice", where="models", found=", ".join(config.models))
+    anatomy = Anatomy.of(base.weights.config, base.weights.tensors, extra=config.anatomy, where=config.base)
+    delta.check(anatomy, base.weights, [(n, s.weights) for n, s in zip(names, sources)])
+    return base, list(zip(names, sources)), anatomy
+
+
+def plan(config: Delta, context: Context) -> Plan:
+    """Bytes and time from headers. Raises UserError when the models do not fit together."""
+    base, experts, anatomy = _opened(config, context)
+    size = sum(t.nbytes for t in base.weights.tensors.values())
+    passes = 1 + len(experts) + (8 if len(experts) > 1 else 0)
+    rows = sum(sum(t.shape) * 8 for t in base.weights.tensors.values() if len(t.shape) == 2) * len(experts)
+    lines = (
+        f"compare {', '.join(n for n, _ in experts)} with {config.base}: {anatomy.layers} layers, {len(anatomy.parts):,} tensors",
+    )
+    return Plan(
+        lines, (80 << 20) + BUFFERS + rows, 200 * len(anatomy.parts) * len(experts) + 50_000, size * passes, size * passes / 4e8
+    )
+
+
+def run(config: Delta, context: Context, folder: Path) -> Result:
+    """Write delta.csv, heads.csv and maps.json; the maps are in the Result too."""
+    base, experts, anatomy = _opened(config, context)
+    weights: list[tuple[str, Weights]] = [(n, s.weights) for n, s in experts]
+    found = delta.compute(
+        anatomy,
+        base.weights,
+        weights,
+        threshold=config.threshold,
+        quantile=config.quantile,
+        top=config.top,
+        epsilon=config.epsilon,
+        progress=context.progress,
+    )
+    maps = delta.maps(found)
+    files.write_atomic(folder / "delta.csv", delta.tensors_csv(found).encode())
+    files.write_atomic(folder / "heads.csv", delta.heads_csv(found).encode())
+    files.write_json(folder / "maps.json", encode(maps))
+    result = Result(
+        "analyze.delta",
+        "",
+        f"What training changed in {', '.join(n for n, _ in experts)}",
+        delta.summary(found),
+        tuple(m for m in maps if " by head" not in m.title and "relative mean" not in m.title),
+        (delta.table(found),),
+        (delta.per_layer(found),),
+        inputs=(base.ref("base"), *(s.ref(n) for n, s in experts)),
+    )
+    return replace(
+        result,
+        caveats=("A large change need not matter, nor a small one be idle: only an evaluation with and without it can tell.",),
+        data={"thresholds": dict(zip(found.names, found.thresholds))},
+    )
+
+
+STEPS = (Step("analyze.delta", 1, Delta, plan, run),)
