@@ -73,7 +73,7 @@ def answer(live: Live, name: str, prompt: str, *, system: str | None = None, pla
     _check_length(live, name, inputs["input_ids"].shape[1], max_tokens)
     started = perf_counter()
     with torch.inference_mode():
-        out = live.model.generate(**inputs.to(live.model.device), max_new_tokens=max_tokens, generation_config=_greedy(live))
+        out = live.model.generate(**inputs.to(live.model.device), generation_config=_greedy(live, max_tokens))
     new = out[0, inputs["input_ids"].shape[1] :].tolist()
     ends = _end_tokens(live)
     text = live.tokenizer.decode(new, skip_special_tokens=True).strip()
@@ -100,7 +100,8 @@ def _check_length(live: Live, name: str, tokens: int, max_tokens: int) -> None:
     if limit and tokens + max_tokens > limit:
         fix = f"shorten the prompt or ask for at most {max(0, limit - tokens)} tokens"
         found = f"{tokens} + {max_tokens} tokens"
-        raise InputError("the prompt and its answer do not fit in the context", where=name, found=found, expected=f"at most {limit}", fix=fix)
+        expected = f"at most {limit}"
+        raise InputError("the prompt and its answer do not fit in the context", where=name, found=found, expected=expected, fix=fix)
 
 
 def _end_tokens(live: Live) -> set[int]:
@@ -109,7 +110,7 @@ def _end_tokens(live: Live) -> set[int]:
     return {int(i) for i in [*ids, live.tokenizer.eos_token_id] if i is not None}
 
 
-def _greedy(live: Live) -> Any:
+def _greedy(live: Live, max_tokens: int) -> Any:
     """A fresh configuration: what a folder's generation_config.json samples with must not colour a comparison."""
     from transformers import GenerationConfig
 
@@ -117,4 +118,6 @@ def _greedy(live: Live) -> Any:
     start, pad = live.tokenizer.bos_token_id, live.tokenizer.pad_token_id
     if pad is None:
         pad = ends[0] if ends else 0
-    return GenerationConfig(do_sample=False, num_beams=1, eos_token_id=ends or None, pad_token_id=pad, bos_token_id=start)
+    return GenerationConfig(
+        max_new_tokens=max_tokens, do_sample=False, eos_token_id=ends or None, pad_token_id=pad, bos_token_id=start
+    )

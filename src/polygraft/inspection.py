@@ -142,11 +142,10 @@ def _silence(live: Live, anatomy: Anatomy, key: str, prompts: list[torch.Tensor]
 
     from polygraft.model import view
 
-    if anatomy.parts[key].kind == "outside":
-        return "not part of the decoder"
     target = view(live.model, anatomy, key)
     if target is None:
-        return "a buffer that the model computes itself"
+        part = anatomy.parts[key]
+        return "a buffer that the model computes itself" if part.role else "not part of the decoder"
     kept = target.clone()
     scale = max(float(kept.float().std(correction=0)), 0.02)
     noise = torch.randn(kept.shape, generator=torch.Generator().manual_seed(7)).to(kept)
