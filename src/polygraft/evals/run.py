@@ -37,6 +37,11 @@ class Job:
         return BPB if self.task is None else self.task.name
 
     @property
+    def key(self) -> str:
+        """What lm-eval and the sample files call it: `problems.es`."""
+        return f"{self.name.partition('@')[0]}.{self.language}" + (".reading" if self.reading else "")
+
+    @property
     def size(self) -> int:
         """Requests that the job makes: what progress counts."""
         return sum(max(1, len(i.choices)) for i in self.items) + len(self.documents)
@@ -66,24 +71,19 @@ def run_jobs(scorer: Scorer, jobs: Sequence[Job], *, folder: Path, model: str, i
     Responses go to `folder/responses/` batch by batch and are found there again after an interruption.
     Raises InputError when the model's likelihoods are not numbers.
     """
-    out = []
-    for job in jobs:
-        key = {"model": identity, "task": job.name, "language": job.language, "chat": chat, **settings}
-        with ResponseFile(Path(folder) / "responses", key) as log:
-            if job.task is None:
-                records = corpus_records(scorer, job, log, progress)
-            else:
-                records = task_records(scorer, job, log, chat, progress)
+    key = {"model": identity, "jobs": [[j.name, j.language] for j in jobs], "chat": chat, **settings}
+    with ResponseFile(Path(folder) / "responses", key) as log:
+        asked = iter(task_records(scorer, [j for j in jobs if j.task is not None], log, chat, progress))
+        out = [corpus_records(scorer, j, log, progress) if j.task is None else next(asked) for j in jobs]
+    for job, records in zip(jobs, out):
         check_finite(records, model)
         write_samples(folder, sample_name(job, model), records)
-        out.append(records)
     return out
 
 
 def sample_name(job: Job, model: str) -> str:
     """`problems.es.base`, with what a file name cannot hold replaced."""
-    plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in model)
-    return f"{job.name.partition('@')[0]}.{job.language}.{plain}{'.reading' if job.reading else ''}"
+    return f"{job.key}." + "".join(c if c.isalnum() or c in "._-" else "_" for c in model)
 
 
 def check_finite(records: Sequence[dict[str, Any]], model: str) -> None:
@@ -96,28 +96,33 @@ def check_finite(records: Sequence[dict[str, Any]], model: str) -> None:
 # ---------------------------------------------------------------------------------------------------------------- tasks
 
 
-def task_records(scorer: Scorer, job: Job, log: ResponseLog, chat: bool, progress: Progress | None) -> list[dict[str, Any]]:
-    """Ask one task through lm-eval and turn what it logged into records."""
+def task_records(scorer: Scorer, jobs: Sequence[Job], log: ResponseLog, chat: bool,
+                 progress: Progress | None) -> list[list[dict[str, Any]]]:
+    """Ask all tasks through lm-eval at once, so that their requests share batches, and turn what it logged into records."""
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
 
-    assert job.task is not None
-    config = tasks.lm_eval_config(job.task, job.language, job.items)
+    if not jobs:
+        return []
+    configs = [tasks.lm_eval_config(j.task, j.language, j.items) | {"task": j.key} for j in jobs if j.task is not None]
     lm = lm_class()(scorer, log, progress)
     with quiet():
-        loaded = TaskManager(include_defaults=False).load([config])
+        loaded = TaskManager(include_defaults=False).load(configs)
         found = evaluate(lm=lm, task_dict=loaded, log_samples=True, bootstrap_iters=0, apply_chat_template=chat)
     assert found is not None
-    samples = sorted(found["samples"][config["task"]], key=lambda s: s["doc_id"])
-    return [_record(item, s, job.task.output_type) for item, s in zip(job.items, samples, strict=True)]
+    out = []
+    for job in jobs:
+        samples = sorted(found["samples"][job.key], key=lambda s: s["doc_id"])
+        out.append([_record(item, s, job) for item, s in zip(job.items, samples, strict=True)])
+    return out
 
 
-def _record(item: Item, sample: dict[str, Any], output_type: str) -> dict[str, Any]:
+def _record(item: Item, sample: dict[str, Any], job: Job) -> dict[str, Any]:
     """One item's line: enough to see what was asked and answered, and to compute every score again."""
     prompt = sample["arguments"][0][0] if isinstance(sample["arguments"], list) else sample["arguments"]["gen_args_0"]["arg_0"]
     row = {"id": item.id, "language": item.language, "prompt_sha256_16": prompt_hash(prompt), "gold": item.gold,
            "correct": bool(sample["accuracy"])}
-    if output_type != tasks.CHOICE:
+    if job.task is not None and job.task.output_type != tasks.CHOICE:
         return row | {"output": sample["filtered_resps"][0]}
     return row | {"choices": list(item.choices), "choice_nats": [-float(r[0]) for r in sample["filtered_resps"]],
                   "nats": sample["nats"], "margin": sample["margin"]}

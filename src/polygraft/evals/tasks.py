@@ -97,7 +97,7 @@ def lm_eval_config(task: Task, language: str, found: Sequence[Item]) -> dict[str
 
     docs = Dataset.from_list([{"id": i.id, "prompt": i.prompt, "gold": i.gold, "choices": list(i.choices)} for i in found])
     config: dict[str, Any] = {
-        "task": f"{task.task}_{language}", "custom_dataset": lambda **_: {"test": docs}, "test_split": "test",
+        "task": f"{task.task}.{language}", "custom_dataset": lambda **_: {"test": docs}, "test_split": "test",
         "output_type": task.output_type, "doc_to_text": "prompt", "num_fewshot": 0, "metadata": {"version": task.version},
     }
     if task.output_type == CHOICE:
