@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 import tiny as make
 from polygraft.anatomy import Anatomy, Part, classify
+from polygraft.anatomy_rules import KINDS, Rule
 from polygraft.errors import InputError, RecipeError
 
 KEYS = [
@@ -78,6 +83,23 @@ def test_unknown_key_is_named_with_the_row_that_would_add_it(key):
     with pytest.raises(InputError) as error:
         classify(key)
     assert error.value.found == key and "anatomy: [{match: '" in error.value.fix
+
+
+@given(st.text(alphabet="abmlp.weightslayer0123_hnodk", max_size=60))
+def test_any_text_is_a_part_or_a_named_refusal(key):
+    try:
+        assert classify(key).kind in KINDS
+    except InputError as error:
+        assert error.found == key
+        row = error.fix.partition("{match: '")[2].partition("', kind")[0]
+        assert classify(key, (Rule(re.compile(row), "ffn", "x"),)).kind == "ffn"  # and the row that it suggests does match
+
+
+@given(st.sampled_from([*OLD]), st.integers(0, 9999))
+def test_layer_numbers_are_read_whole(key, number):
+    part = classify(key)
+    moved = classify(re.sub(r"(layers|h)\.\d+", rf"\1.{number}", key, count=1))
+    assert moved == (part if part.layer is None else replace(part, layer=number))
 
 
 def test_the_suggested_row_does_add_it():

@@ -82,3 +82,5 @@ def test_an_unknown_tensor_is_refused_and_a_row_admits_it(tiny, tmp_path):
         inspection.inspect(resolve(folder))
     row = {"match": r"model\.layers\.(?P<layer>\d+)\.mlp\.extra\.weight", "kind": "ffn", "role": "extra"}
     assert "ffn.extra" in inspection.inspect(resolve(folder), extra=[row]).maps[0].rows
+    with pytest.raises(InputError, match="no place for"):  # the row names it, but the live model still has no use for it
+        inspection.inspect(resolve(folder), extra=[row], check=True)

@@ -121,14 +121,16 @@ class Anatomy:
         """The keys whose part has all of the given values, in the order of the checkpoint."""
         wanted = {"kind": kind, "role": role, "expert": expert}
         asked = {name: value for name, value in wanted.items() if value is not None}
-        within = self.parts if layer is None else self._by_layer.get(layer, ())
+        within = self.parts if layer is None else self._buckets.get((layer, expert), ())
         return [key for key in within if all(getattr(self.parts[key], name) == value for name, value in asked.items())]
 
     @cached_property
-    def _by_layer(self) -> dict[int | None, list[str]]:
-        found: dict[int | None, list[str]] = {}
+    def _buckets(self) -> dict[tuple[int | None, int | None], list[str]]:
+        """Keys by layer, and by layer and expert: a mixture has hundreds of tensors a layer."""
+        found: dict[tuple[int | None, int | None], list[str]] = {}
         for key, part in self.parts.items():
-            found.setdefault(part.layer, []).append(key)
+            for expert in {None, part.expert}:
+                found.setdefault((part.layer, expert), []).append(key)
         return found
 
     @cached_property

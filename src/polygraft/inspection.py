@@ -27,14 +27,14 @@ def inspect(source: Source, *, check: bool = False, progress: Progress | None = 
 
     `extra` are a recipe's `anatomy` rows. Raises InputError for an unknown tensor, naming it and the row that would add it.
     """
-    weights = source.weights
+    weights, extra = source.weights, tuple(extra)
     anatomy = Anatomy.of(weights.config, weights.tensors, extra=extra, where=source.spec)
     facts, kinds = _facts(anatomy, weights), _kinds(anatomy, weights)
     summary, caveats, data = [_sentence(anatomy, weights)], list(weights.warnings), {}
     if check:
         from polygraft.model import load
 
-        live = load(source, dtype="float32")
+        live = load(source, dtype="float32", extra=extra)
         silent = silent_tensors(live, anatomy, progress)
         summary.append(_verdict(anatomy, silent))
         data = {"silent": silent}

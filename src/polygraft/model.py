@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,10 +55,12 @@ def load(
     device: str = "cpu",
     base: Source | str | Path | None = None,
     offline: bool = False,
+    extra: Iterable[Mapping[str, Any]] = (),
 ) -> Live:
     """Load a folder, hub id, GGUF file, `demo:` model, or an adapter on `base` (or on the base that it names itself).
 
-    `dtype` "auto" keeps the checkpoint's. Raises InputError when transformers would leave a parameter random or a tensor unused.
+    `dtype` "auto" keeps the checkpoint's; `extra` are a recipe's `anatomy` rows.
+    Raises InputError when transformers would leave a parameter random or a tensor unused.
     """
     from polygraft.sources import Source, resolve, with_base
 
@@ -66,33 +68,33 @@ def load(
         raise InputError("unknown dtype", found=dtype, fix=suggestion(dtype, DTYPES))
     found = source if isinstance(source, Source) else resolve(source, base=base, offline=offline)
     if found.adapter is None:
-        return load_folder(found.path, dtype=dtype, device=device)
+        return load_folder(found.path, dtype=dtype, device=device, extra=extra)
     if found.base is None:
         under = base or found.adapter.base
         if not under:
             raise InputError("the adapter does not say what it lies on", where=found.spec, fix="name the base: --base MODEL")
         found = with_base(found, under if isinstance(under, Source) else resolve(under, offline=offline))
-    return _load_adapter(found, dtype, device)
+    return _load_adapter(found, dtype, device, extra)
 
 
-def _load_adapter(found: Source, dtype: str, device: str) -> Live:
+def _load_adapter(found: Source, dtype: str, device: str, extra: Iterable[Mapping[str, Any]]) -> Live:
     """The base through transformers, then the merged values of what the adapter changes: the bytes that a merge would write."""
     from polygraft.adapter import MergedView
 
     merged = found.weights
     assert found.base is not None and isinstance(merged, MergedView)
-    live = load_folder(found.base.path, dtype=dtype, device=device)
+    live = load_folder(found.base.path, dtype=dtype, device=device, extra=extra)
     copy_weights(live, merged, sorted(merged.changed()))
     with quiet():
         own = _tokenizer(found.path)
     return live if own is None else replace(live, tokenizer=own)
 
 
-def load_folder(folder: Path, *, dtype: str = "auto", device: str = "cpu") -> Live:
+def load_folder(folder: Path, *, dtype: str = "auto", device: str = "cpu", extra: Iterable[Mapping[str, Any]] = ()) -> Live:
     """Load one model folder. Raises InputError if it cannot be built, or a tensor is missing, unexpected or misshapen."""
     import transformers
 
-    anatomy = anatomy_of(folder)
+    anatomy = anatomy_of(folder, extra)
     with quiet():
         try:
             load_model: Any = transformers.AutoModelForCausalLM.from_pretrained
@@ -120,12 +122,12 @@ def check_loading(info: dict[str, Any], where: Any) -> None:
             raise InputError(what, where=where, found=", ".join(found[:3]) + more)
 
 
-def anatomy_of(folder: Path) -> Anatomy:
+def anatomy_of(folder: Path, extra: Iterable[Mapping[str, Any]] = ()) -> Anatomy:
     """The anatomy of a model folder, from its headers."""
     from polygraft.checkpoint import Checkpoint
 
     checkpoint = Checkpoint.open(folder)
-    return Anatomy.of(checkpoint.config, checkpoint.tensors, where=folder)
+    return Anatomy.of(checkpoint.config, checkpoint.tensors, extra=extra, where=folder)
 
 
 def _tokenizer(folder: Path) -> Any:

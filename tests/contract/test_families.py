@@ -271,6 +271,29 @@ def test_neuron_rows_tile_their_tensors(net, family):
         assert {k for k in ffn if not re.search(r"(down_proj|c_proj|4h_to_h|fc2)\.bias", k)} == set(shapes)
 
 
+@pytest.mark.parametrize("family", ["llama", "mixtral", "gpt2"])
+def test_taps_count_through_generation_with_a_cache(net, family):
+    total: list[int] = []
+    with Taps(net.model, net.anatomy, lambda p: total.append(p.value.numel() // p.value.shape[-1]), points=["residual"]):
+        net.model.generate(prompt(9), max_new_tokens=5, min_new_tokens=5, do_sample=False)
+    assert sum(total) == 2 * 2 * (9 + 4)
+
+
+@pytest.mark.parametrize("family", make.MOE)
+def test_experts_get_the_tokens_that_chose_them(net, family):
+    """For each expert: act(gate_e(x)) of the tokens the tap names equals what the tap saw."""
+    ids, inputs, seen = prompt(10), [], []
+    experts = net.model.model.layers[0].mlp.experts
+    hook = experts.register_forward_pre_hook(lambda _m, args: inputs.append(args[0].reshape(-1, args[0].shape[-1])))
+    with Taps(net.model, net.anatomy, lambda p: seen.append(p) if p.layer == 0 else None):
+        logits(net, ids)
+    hook.remove()
+    assert sorted(p.expert for p in seen) == [0, 1, 2]
+    for p in seen:
+        gate = live_models.rows(net.model, net.anatomy, net.anatomy.neurons(0)[p.expert].gate[0])
+        assert torch.allclose(torch.nn.functional.silu(inputs[0][p.tokens] @ gate.T), p.value, atol=1e-5)
+
+
 def test_a_tap_that_does_not_fire_is_an_error(tiny):
     net = live_models.load_folder(tiny("llama"))
     block = net.model.model.layers[1].mlp
