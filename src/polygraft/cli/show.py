@@ -12,6 +12,9 @@ from polygraft.report.numbers import duration, fixed, number, size, spread
 from polygraft.result import Cell, Estimate, Result, Table
 
 
+MAPS = 3  # layer maps that a terminal shows of one result
+
+
 def cell(value: Cell) -> str:
     """One table cell: an estimate with its interval and verdict, other numbers to a few digits."""
     if isinstance(value, Estimate):
@@ -53,8 +56,11 @@ def result(r: Result, as_json: bool) -> None:
         click.echo(clean(line))
     for t in r.tables:
         table(t)
-    for m in r.maps:
+    for m in r.maps[:MAPS]:
         click.echo(layermap.text(m) + "\n")
+    if len(r.maps) > MAPS:
+        rest = "; ".join(clean(m.title) for m in r.maps[MAPS:])
+        click.echo(f"more layer maps, with --json or in a recipe's report: {rest}")
     for line in r.caveats:
         click.echo(click.style("note: ", bold=True) + clean(line))
     if r.cost.seconds:

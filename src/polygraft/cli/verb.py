@@ -59,7 +59,8 @@ def run_verb(step: Any, given: dict[str, Any]) -> int:
         out = scratch / "result"
     try:
         with telling(quiet=given["as_json"]) as tell:
-            result = engine.run_step(step, config, out, offline=given["offline"], force=given["force"], tell=tell)
+            heard = tell if scratch is None else lambda event: tell(event) if event.kind != "done" else None
+            result = engine.run_step(step, config, out, offline=given["offline"], force=given["force"], tell=heard)
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
