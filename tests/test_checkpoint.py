@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,11 @@ from hypothesis.extra import numpy as hnp
 
 from polygraft.checkpoint import Checkpoint, from_f32, tied_conflict, to_f32
 from polygraft.errors import InputError
+
+
+def descriptors() -> int:
+    """How many files this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture
@@ -95,17 +101,17 @@ def test_a_file_shortened_while_read(model):
 
 
 def test_reading_leaves_no_more_than_a_handful_of_descriptors(tiny):
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     checkpoint = Checkpoint.open(tiny("llama", layers=24, shard="6KB"))
     assert len(list(checkpoint.path.glob("*.safetensors"))) > 40
     for key in checkpoint.tensors:
         checkpoint.read(key)
-        assert len(os.listdir("/proc/self/fd")) - before <= 16
+        assert descriptors() - before <= 16
     checkpoint.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
     checkpoint.read(next(iter(checkpoint.tensors)))
     del checkpoint
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_threads_share_a_reader(tiny):

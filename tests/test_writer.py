@@ -8,6 +8,7 @@ import os
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,11 @@ NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int6
 keys = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1, max_size=12).filter(lambda k: k != "__metadata__")
 shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)
 models = st.dictionaries(keys, st.tuples(st.sampled_from(sorted(NUMPY)), shapes), min_size=1, max_size=8)
+
+
+def descriptors() -> int:
+    """How many files this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def content(key: str, spec: tuple[str, tuple[int, ...]]) -> bytes:
@@ -175,11 +181,11 @@ def test_files_get_the_mode_that_umask_allows(tmp_path, mask, mode):
 
 
 def test_an_error_leaves_no_descriptor_and_no_thread(tmp_path):
-    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    before = descriptors(), threading.active_count()
     with pytest.raises(InputError), CheckpointWriter(tmp_path, SPECS, 100) as out:
         out.write("layers.0.a", content("layers.0.a", SPECS["layers.0.a"]))
         out.write("layers.1.a", b"")
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    assert (descriptors(), threading.active_count()) == before
 
 
 def test_every_known_dtype_has_a_size():

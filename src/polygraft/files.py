@@ -77,7 +77,7 @@ def plain_name(root: Path, name: str, suffix: str = ".safetensors") -> Path:
     bad = not isinstance(name, str) or not name or "\0" in name or len(name.encode("utf-8", "surrogatepass")) > 255
     if not bad:
         w = PureWindowsPath(name)
-        bad = bool(w.drive or w.root) or ".." in w.parts or len(w.parts) != 1 or len(PurePosixPath(name).parts) != 1 or ":" in name
+        bad = bool(w.drive or w.root) or w.parts != (name,) or name == ".." or PurePosixPath(name).parts != (name,) or ":" in name
         bad = bad or any(ord(c) < 32 for c in name) or not name.endswith(suffix) or name == suffix
     if bad:
         raise InputError("a file name that leaves its folder or is not plain", where=root, found=repr(name)[:120],
@@ -182,11 +182,20 @@ def read_json(path: Path, limit: int = 64 << 20) -> Any:
 
 def free_space(path: Path) -> int:
     """Bytes free for an ordinary user on the disk that holds `path` (or its nearest existing parent)."""
+    s = os.statvfs(_existing(path))
+    return s.f_bavail * s.f_frsize
+
+
+def disk_of(path: Path) -> int:
+    """The number of the disk that holds `path` (or its nearest existing parent)."""
+    return _existing(path).stat().st_dev
+
+
+def _existing(path: Path) -> Path:
     path = Path(path).absolute()
     while not path.exists():
         path = path.parent
-    s = os.statvfs(path)
-    return s.f_bavail * s.f_frsize
+    return path
 
 
 # --------------------------------------------------------------------------------------------------------------- commits
