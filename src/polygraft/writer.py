@@ -22,6 +22,7 @@ from polygraft.files import resource_errors
 from polygraft.header import TensorInfo, build, spec_bytes
 
 READ = 4 << 20
+BEHIND = 8  # shards that may wait to be checked
 Chunk = bytes | bytearray | memoryview
 Specs = Mapping[str, tuple[str, tuple[int, ...]]]
 
@@ -146,6 +147,9 @@ class CheckpointWriter:
             shard.left.discard(key)
             if not shard.left:
                 self._checks.append(self._checkers.submit(self._finish, shard))
+            late = self._checks[-BEHIND] if len(self._checks) >= BEHIND else None
+        if late is not None:
+            late.result()  # writing waits for checking, so that few files are open at once, whatever their number
 
     def _finish(self, shard: _Shard) -> None:
         """fsync a complete shard, read it back and compare every tensor with the digest of what was meant to be written."""
