@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -45,6 +45,7 @@ class Toy:
     """A Source made of one file, `weights`."""
 
     adapter, kind, revision = None, "folder", ""
+    missing: ClassVar[dict[str, int]] = {}
 
     def __init__(self, path: Path, base: Toy | None = None):
         self.path, self.base, self.spec = path, base, str(path)

@@ -6,10 +6,10 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -34,6 +34,7 @@ __all__ = ["CHUNK", "Checkpoint", "TensorInfo", "Weights", "config_value", "from
 
 CHUNK = 4 << 20
 MAX_OPEN = 16
+ReadHeaders = Callable[[list[str]], dict[str, Header]]
 
 
 class Weights:
@@ -214,9 +215,13 @@ class Checkpoint(FileWeights):
         Raises InputError naming file and reason for anything that is missing, damaged, ambiguous, hostile or pickle.
         """
         path = checked_folder(path)
+        return cls._open(path, (), lambda names: {n: read_header(path / n) for n in names}, identity)
+
+    @classmethod
+    def _open(cls, path: Path, elsewhere: Iterable[str], read: ReadHeaders, identity: str | None) -> Self:
         config = read_config(path)
-        shards, warnings = find_shards(path)
-        headers = {name: read_header(path / name) for name in shards}
+        shards, warnings = find_shards(path, elsewhere)
+        headers = read(shards)
         check_one_owner(path, headers)
         if shards.table is not None:
             warnings += check_index(path, shards.table, headers)
@@ -225,6 +230,22 @@ class Checkpoint(FileWeights):
             refuse_stray_link(extra)
         warnings += check_config(path, config, headers)
         return cls(headers, path, config, extras, identity or _identity(path, headers, extras), tuple(warnings))
+
+
+class RemoteCheckpoint(Checkpoint):
+    """A checkpoint of which only headers and small files are here: all is known of its tensors but their values."""
+
+    missing_bytes = 0  # what has to be fetched before a tensor can be read
+
+    @classmethod
+    def of(cls, path: Path, sizes: dict[str, int], read: ReadHeaders, identity: str) -> Self:
+        """Judged like a local folder. `path` holds the small files; `sizes` are the files elsewhere, whose headers `read` gives."""
+        self = cls._open(checked_folder(path), sizes, read, identity)
+        self.missing_bytes = sum(sizes.get(name, 0) for name in self.headers if not (path / name).exists())
+        return self
+
+    def _range(self, key: str, start: int, stop: int) -> TensorInfo:
+        raise InputError("only the headers of this model are here", where=f"{self.identity}: {key}", fix="download the model first")
 
 
 def _identity(path: Path, headers: dict[str, Header], extras: dict[str, Path]) -> str:

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,14 @@ class _Shards(list[str]):
     table: dict[str, Any] | None = None
 
 
-def find_shards(path: Path) -> tuple[_Shards, list[str]]:
-    present = {e.name for e in os.scandir(path)}
+def find_shards(path: Path, elsewhere: Iterable[str] = ()) -> tuple[_Shards, list[str]]:
+    """The files that hold a model's weights, and warnings. `elsewhere` are files that belong to the folder but are not in it."""
+    present = {e.name for e in os.scandir(path)} | set(elsewhere)
     tensor_files = {n for n in present if n.endswith(".safetensors")}
     shards = _Shards([SINGLE] if SINGLE in present else [])
     if INDEX in present:
         refuse_stray_link(path / INDEX)
-        shards = _indexed(path, read_index(path / INDEX))
+        shards = _indexed(path, read_index(path / INDEX), present)
         if SINGLE in present and SINGLE not in shards:
             raise InputError(
                 "two sets of weights in one folder",
@@ -150,7 +152,7 @@ def read_index(file: Path) -> dict[str, Any]:
     return {"weight_map": weights, "total_size": meta.get("total_size") if isinstance(meta, dict) else None}
 
 
-def _indexed(path: Path, index: dict[str, Any]) -> _Shards:
+def _indexed(path: Path, index: dict[str, Any], present: set[str]) -> _Shards:
     names = sorted(set(index["weight_map"].values()))
     folded: dict[str, str] = {}
     for name in names:
@@ -162,7 +164,7 @@ def _indexed(path: Path, index: dict[str, Any]) -> _Shards:
                 found=f"{other}, {name}",
                 fix="rename one of them, here and in the index",
             )
-    missing = [n for n in names if not (path / n).exists() and not (path / n).is_symlink()]
+    missing = [n for n in names if n not in present]
     if missing:
         raise InputError(
             "shards are missing",

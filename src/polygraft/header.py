@@ -11,8 +11,9 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def read_header(path: Path) -> Header:
     fd = open_plain(path)
     try:
         info = os.fstat(fd)
-        raw = _header_bytes(fd, info.st_size, path)
+        raw = header_bytes(partial(os.pread, fd), info.st_size, path)
     except OSError as e:
         raise InputError("the file cannot be read", where=path, found=e.strerror, fix="check the disk") from e
     finally:
@@ -126,8 +127,9 @@ def read_header(path: Path) -> Header:
     return Header(tensors, metadata, raw, info.st_size, info.st_mtime_ns, info.st_ino)
 
 
-def _header_bytes(fd: int, size: int, path: Path) -> bytes:
-    head = os.pread(fd, 512, 0)
+def header_bytes(read: Callable[[int, int], bytes], size: int, path: Path) -> bytes:
+    """The JSON of the header of a file of `size` bytes; `read(count, position)` gives its bytes. Raises InputError."""
+    head = read(512, 0)
     if size < 8 or (other := _other_format(head)):
         what = "the file is empty" if size == 0 else "the file is too short to hold anything" if size < 8 else other
         raise InputError(
@@ -150,7 +152,7 @@ def _header_bytes(fd: int, size: int, path: Path) -> bytes:
             expected=f"at least {n + 8:,}",
             fix=REDOWNLOAD,
         )
-    raw = os.pread(fd, n, 8)
+    raw = read(n, 8)
     if len(raw) != n:
         raise InputError("the file is being shortened while it is read", where=path, fix="wait until it is complete")
     return raw

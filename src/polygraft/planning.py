@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from pydantic_core import to_jsonable_python
 
 from polygraft import __version__
 from polygraft.errors import InputError, ResourceError, UserError
-from polygraft.files import digest, free_space, list_files, sha256_file
+from polygraft.files import digest, disk_of, free_space, list_files, sha256_file
 from polygraft.meter import memory_limit
 from polygraft.recipetext import AdapterSpec, Recipe, StepUse, references, rooted
 from polygraft.result import InputRef
@@ -57,6 +57,16 @@ class RunPlan:
     folder: Path
     steps: tuple[StepPlan, ...]
     errors: tuple[UserError, ...]
+    downloads: dict[str, int] = field(default_factory=dict)  # hub model at its commit -> bytes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What holds for the whole run."""
+        return download_notes(self.downloads)
+
+    @property
+    def download_bytes(self) -> int:
+        return sum(self.downloads.values())
 
     def _open(self) -> list[Plan]:
         return [s.plan for s in self.steps if not s.cached]
@@ -91,10 +101,17 @@ def raise_all(errors: tuple[UserError, ...]) -> None:
         raise kind(f"{len(errors)} problems\n" + "\n".join(e.render() for e in errors))
 
 
+def download_notes(downloads: dict[str, int]) -> tuple[str, ...]:
+    """One line for each model that has to be fetched first."""
+    sizes = {name: f"{n / 1e9:,.1f} GB" if n >= 5e7 else f"{n:,} bytes" for name, n in downloads.items()}
+    return tuple(f"downloads {size}: {name[: name.index('@') + 13]}" for name, size in sizes.items())
+
+
 def default_resolve(spec: str, **options: Any) -> Source:
+    """A source whose headers are open. A hub model stays on the hub until `Workspace.source` is asked for it while running."""
     from polygraft.sources import resolve
 
-    return resolve(spec, **options)
+    return resolve(spec, headers_only=True, **options)
 
 
 class Workspace:
@@ -105,39 +122,48 @@ class Workspace:
         self.ids = [u.id for u in recipe.steps]
         self.keys: dict[str, str] = {}
         self.likes: dict[str, Source] = {}
+        self.downloads: dict[str, int] = {}  # what the steps planned so far must fetch: hub model at its commit -> bytes
         self._sources: dict[tuple[str, str], Source] = {}
         self._data: dict[Path, str] = {}
 
     def source(self, ref: str, *, planning: bool = False) -> Source:
-        """What a model reference leads to. Raises InputError; NotMade for a step that has yet to make it."""
+        """What a model reference leads to; unless `planning`, with its weights on this machine.
+
+        Raises InputError; NotMade for a step that has yet to make it.
+        """
         if ref in self.ids:
             return self._made(ref, planning)
         spec = self.recipe.models.get(ref, ref)
         if isinstance(spec, str):
-            return self._open(spec)
+            return self._open(spec, None, planning)
         if isinstance(self.recipe.models.get(spec.base), AdapterSpec):
             raise InputError("an adapter cannot stand on another adapter", where=f"models.{ref}", found=spec.base,
                              fix="merge the first adapter into its base, and name the merged folder")
-        return self._open(spec.adapter, self.source(spec.base))
+        return self._open(spec.adapter, self.source(spec.base, planning=planning), planning)
 
     def _made(self, id: str, planning: bool) -> Source:
         folder = self.folder(id)
         if folder is not None and self.run.state(folder) is None:
-            return self._open(str(folder / "model"))
+            return self._open(str(folder / "model"), None, planning)
         if planning and id in self.likes:
             return self.likes[id]
         raise NotMade(f"the model of the step `{id}` is not made yet")
 
-    def _open(self, spec: str, base: Source | None = None) -> Source:
-        """Each source is opened once; an adapter that was given no base lies on the one that its own config names."""
+    def _open(self, spec: str, base: Source | None, planning: bool) -> Source:
+        """Each source is opened once, so a hub model keeps the commit that was found first.
+
+        An adapter that was given no base lies on the one that its own config names.
+        """
         key = (at := rooted(spec, self.recipe.folder), base.spec if base else "")
         if key not in self._sources:
             source = self._resolve(at, offline=self.offline, base=base)
             named = source.adapter.base if source.adapter is not None and source.base is None else ""
             if named and rooted(named, self.recipe.folder) != at:
                 with suppress(InputError):  # the base may have moved: a step that needs it says so
-                    source = replace(source, base=self.source(named))
+                    source = replace(source, base=self.source(named, planning=True))
             self._sources[key] = source
+        if not planning and self._sources[key].missing:
+            self._sources[key] = self._sources[key].downloaded(offline=self.offline)
         return self._sources[key]
 
     def data(self, ref: str) -> Path:
@@ -161,7 +187,7 @@ class Workspace:
             if ref not in self.keys:
                 raise NotMade(f"the step `{ref}` cannot be planned")
             return InputRef(ref, f"step {ref}", identity=self.keys[ref])
-        source = self.source(ref)
+        source = self.source(ref, planning=True)
         spec = self.recipe.models.get(ref, str(ref))
         words = spec if isinstance(spec, str) else f"{spec.adapter} on {spec.base}"
         return InputRef(ref, words, source.revision, source.identity)
@@ -211,8 +237,16 @@ class Workspace:
         if plan.like is not None:
             self.likes[use.id] = plan.like
         errors += [] if cached else more
+        if not cached:
+            self._note_downloads(use)
         told = {str(e): e for e in errors if not isinstance(e, NotMade)}
         return StepPlan(use.id, use.step.use, key, folder, cached, why, plan, tuple(told.values()))
+
+    def _note_downloads(self, use: StepUse) -> None:
+        for _, ref in references(use.config):
+            if isinstance(ref, ModelName) and ref not in self.ids:
+                with suppress(UserError):  # told as an error of the step
+                    self.downloads |= self.source(ref, planning=True).missing
 
     def _input_errors(self, use: StepUse) -> list[UserError]:
         """What is wrong with each thing that a step names."""
@@ -273,19 +307,26 @@ def plan(recipe: Recipe, root: Path = Path("runs"), *, offline: bool = False, re
 
 def plan_in(space: Workspace) -> RunPlan:
     steps = tuple(space.plan(use) for use in space.recipe.steps)
-    run_plan = RunPlan(space.recipe, space.run.path, steps, ())
-    errors = tuple(e for s in steps for e in s.errors) + room_errors(run_plan.peak_bytes, run_plan.disk_bytes, space.run.path)
+    run_plan = RunPlan(space.recipe, space.run.path, steps, (), space.downloads)
+    errors = tuple(e for s in steps for e in s.errors)
+    errors += room_errors(run_plan.peak_bytes, run_plan.disk_bytes, space.run.path, run_plan.download_bytes)
     return replace(run_plan, errors=tuple({str(e): e for e in errors}.values()))
 
 
-def room_errors(peak: int, disk: int, where: Path) -> tuple[UserError, ...]:
-    """What the machine is short of."""
+def room_errors(peak: int, disk: int, where: Path, download: int = 0) -> tuple[UserError, ...]:
+    """What the machine is short of; `download` bytes go into the hub's cache, which may lie on another disk."""
     errors: list[UserError] = []
-    free, limit = free_space(where), memory_limit()
-    if disk > free:
-        fix = "free some room, or run in a folder on another disk"
-        errors.append(ResourceError("not enough room on the disk", where=where, found=f"{free:,} bytes free",
-                                    expected=f"{disk:,} bytes", fix=fix))
+    limit, needs = memory_limit(), {where: disk}
+    if download:
+        from polygraft.hub import cache
+
+        together = disk_of(cache()) == disk_of(where)
+        needs = {where: disk + download} if together else {where: disk, cache(): download}
+    for place, need in needs.items():
+        if need > (free := free_space(place)):
+            fix = "free some room, or use a folder on another disk" + (" (HF_HOME for downloads)" if download else "")
+            errors.append(ResourceError("not enough room on the disk", where=place, found=f"{free:,} bytes free",
+                                        expected=f"{need:,} bytes", fix=fix))
     if limit is not None and peak > limit:
         errors.append(ResourceError("not enough memory", where=where, found=f"{limit:,} bytes",
                                     expected=f"{peak:,} bytes at the peak", fix="use a larger machine or a smaller batch"))

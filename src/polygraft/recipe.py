@@ -35,7 +35,18 @@ from polygraft.files import (
     write_json,
 )
 from polygraft.meter import measured
-from polygraft.planning import Resolve, RunPlan, StepPlan, Workspace, default_resolve, plan, plan_in, raise_all, room_errors
+from polygraft.planning import (
+    Resolve,
+    RunPlan,
+    StepPlan,
+    Workspace,
+    default_resolve,
+    download_notes,
+    plan,
+    plan_in,
+    raise_all,
+    room_errors,
+)
 from polygraft.recipetext import (
     AdapterSpec,
     Recipe,
@@ -107,8 +118,8 @@ def run(recipe: Recipe, root: Path = Path("runs"), *, offline: bool = False, tel
     run_plan = plan_in(space)
     run_plan.check()
     with lock(folder.path) as cut_off:
-        if cut_off:
-            tell(Event("note", cut_off))
+        for note in (*([cut_off] if cut_off else []), *run_plan.notes):
+            tell(Event("note", note))
         planned = [(s.id, s.use, s.folder) for s in run_plan.steps if s.folder is not None]
         folder.begin(recipe.text, resolved(recipe), planned)
         folder.clear([partial_path(f) for u, (_, _, f) in zip(recipe.steps, planned, strict=True) if u.step.resumable])
@@ -231,8 +242,14 @@ def plan_step(step: Step, config: BaseModel, *, folder: Path = Path(), offline: 
               resolve: Resolve = default_resolve) -> StepPlan:
     """Plan a single step without a recipe; relative paths begin at `folder`. See `StepPlan.errors`."""
     space, use = _alone(step, config, folder, Path(folder) / use_name(step), offline, resolve)
+    planned = _plan_alone(space, use, Path(folder))
+    return replace(planned, plan=replace(planned.plan, notes=planned.plan.notes + download_notes(space.downloads)))
+
+
+def _plan_alone(space: Workspace, use: StepUse, where: Path) -> StepPlan:
     planned = space.plan(use)
-    return replace(planned, errors=planned.errors + room_errors(planned.plan.peak_bytes, planned.plan.disk_bytes, Path(folder)))
+    short = room_errors(planned.plan.peak_bytes, planned.plan.disk_bytes, where, sum(space.downloads.values()))
+    return replace(planned, errors=planned.errors + short)
 
 
 def use_name(step: Step) -> str:
@@ -251,9 +268,10 @@ def run_step(step: Step, config: BaseModel, out: Path, *, folder: Path = Path(),
     if not force:
         refuse_taken(out)
     space, use = _alone(step, config, folder, out, offline, resolve)
-    planned = space.plan(use)
-    raise_all(planned.errors + room_errors(planned.plan.peak_bytes, planned.plan.disk_bytes, out.parent))
+    raise_all(_plan_alone(space, use, out.parent).errors)
     with _moved_aside(out, force, tell):
+        for note in download_notes(space.downloads):
+            tell(Event("note", note))
         tell(Event("start", f"Running {step.use}", use.id, 0, 1))
         start = time.monotonic()
         progress = _ticker(use.id, 0, 1, tell)

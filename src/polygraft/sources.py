@@ -7,7 +7,7 @@ from pathlib import Path
 
 from polygraft import embedded, gguf, hub
 from polygraft.adapter import Adapter, MergedView, is_adapter, merged_view
-from polygraft.checkpoint import Checkpoint, Weights
+from polygraft.checkpoint import Checkpoint, RemoteCheckpoint, Weights
 from polygraft.errors import InputError
 from polygraft.folder import CONVERT, PICKLES, checked_folder
 from polygraft.result import InputRef
@@ -48,16 +48,35 @@ class Source:
             )
         return merged_view(self.base.weights, self.adapter)
 
+    @property
+    def missing(self) -> dict[str, int]:
+        """What must be downloaded before it can be read: `repository@commit` -> bytes."""
+        found = self.base.missing if self.base else {}
+        if isinstance(self.checkpoint, RemoteCheckpoint):
+            found |= {self.identity.removeprefix("hub:"): self.checkpoint.missing_bytes}
+        return found
+
+    def downloaded(self, *, offline: bool = False) -> Source:
+        """The same source with its weights here, at the commit whose headers were read. Raises InputError."""
+        base = self.base.downloaded(offline=offline) if self.base else None
+        if not isinstance(self.checkpoint, RemoteCheckpoint):
+            return replace(self, base=base)
+        path, _ = hub.snapshot(self.identity.removeprefix("hub:"), offline=offline)
+        return replace(self, path=path, checkpoint=Checkpoint.open(path, identity=self.identity))
+
     def ref(self, name: str, digest: str = "") -> InputRef:
         """This source as a result's input."""
         return InputRef(name, self.spec, self.revision, self.identity, digest)
 
 
-def resolve(spec: str | Path, *, offline: bool = False, base: Source | str | Path | None = None) -> Source:
+def resolve(
+    spec: str | Path, *, offline: bool = False, base: Source | str | Path | None = None, headers_only: bool = False
+) -> Source:
     """Find what `spec` names and open its headers. `base` is what an adapter lies on.
 
     A folder that exists wins over a hub id of the same form. With `offline`, nothing is fetched: what is not on this machine is
-    refused. Raises InputError naming what is missing or wrong, and how to mend it.
+    refused. A hub model is downloaded, or with `headers_only` left where it is: see `Source.downloaded`.
+    Raises InputError naming what is missing or wrong, and how to mend it.
     """
     text = str(spec)
     if text.startswith("demo:"):
@@ -67,7 +86,7 @@ def resolve(spec: str | Path, *, offline: bool = False, base: Source | str | Pat
         )
     path = Path(text).expanduser()
     if _exists(path):
-        return _local(text, path, offline, base)
+        return _local(text, path, offline, base, headers_only)
     if isinstance(spec, Path) or hub.parse(text) is None:
         raise InputError(
             "no such model",
@@ -75,10 +94,18 @@ def resolve(spec: str | Path, *, offline: bool = False, base: Source | str | Pat
             expected="a folder, a .gguf file, org/name[@revision] or demo:smollm2",
             fix="check the path",
         )
-    path, commit = hub.snapshot(text, offline=offline)
-    if is_adapter(path):
-        return _adapter(text, path, offline, base, commit)
-    return Source(text, "hub", path, commit, Checkpoint.open(path, identity=f"hub:{hub.parse(text)[0]}@{commit}"))  # type: ignore[index]
+    return _on_hub(text, offline, base, headers_only)
+
+
+def _on_hub(text: str, offline: bool, base: Source | str | Path | None, headers_only: bool) -> Source:
+    repo, _ = hub.parse(text) or (text, "")
+    path, commit = hub.snapshot(text, offline=offline, weights=offline or not headers_only)
+    if is_adapter(path):  # small: downloaded in any case
+        path, _ = hub.snapshot(f"{repo}@{commit}", offline=offline)
+        return _adapter(text, path, offline, base, headers_only, commit)
+    if headers_only and not offline:
+        return Source(text, "hub", path, commit, hub.headers(text, path, commit))
+    return Source(text, "hub", path, commit, Checkpoint.open(path, identity=hub.identity(repo, commit)))
 
 
 def _exists(path: Path) -> bool:
@@ -88,7 +115,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _local(text: str, path: Path, offline: bool, base: Source | str | Path | None) -> Source:
+def _local(text: str, path: Path, offline: bool, base: Source | str | Path | None, headers_only: bool) -> Source:
     if path.suffix == ".gguf" and not path.is_dir():
         sha256 = gguf.file_digest(path.resolve())
         folder = gguf.convert(path, sha256)
@@ -97,13 +124,15 @@ def _local(text: str, path: Path, offline: bool, base: Source | str | Path | Non
         fix = CONVERT if path.suffix in PICKLES else "name the folder that holds it"
         raise InputError("pickle is never read" if path.suffix in PICKLES else "a file, not a model folder", where=path, fix=fix)
     if is_adapter(path):
-        return _adapter(text, checked_folder(path), offline, base)
+        return _adapter(text, checked_folder(path), offline, base, headers_only)
     return Source(text, "folder", checked_folder(path), "", Checkpoint.open(path))
 
 
-def _adapter(text: str, path: Path, offline: bool, base: Source | str | Path | None, commit: str = "") -> Source:
+def _adapter(
+    text: str, path: Path, offline: bool, base: Source | str | Path | None, headers_only: bool, commit: str = ""
+) -> Source:
     adapter = Adapter.open(path)
-    under = base if isinstance(base, Source) or base is None else resolve(base, offline=offline)
+    under = base if isinstance(base, Source) or base is None else resolve(base, offline=offline, headers_only=headers_only)
     if under is not None and under.checkpoint is None:
         raise InputError("the base of an adapter must be a whole model", where=text, found=under.spec)
     source = Source(text, "adapter", path, commit, None, adapter, under)

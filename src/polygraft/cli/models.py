@@ -34,7 +34,7 @@ def inspect(model: str, check: bool, base: str | None, rows: Path | None, offlin
     from polygraft.sources import resolve
 
     extra = read_rows(rows) if rows else ()
-    source = resolve(model, offline=offline, base=base)
+    source = resolve(model, offline=offline, base=base, headers_only=not check)
     with telling(quiet=as_json or not check) as tell:
         tell(Event("start", f"Perturbing each tensor of {model}", "check", 0, 1))
         def progress(done: float, total: float, text: str = "") -> None:

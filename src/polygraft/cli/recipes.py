@@ -51,9 +51,12 @@ def show_plan(planned: Any) -> None:
     for i, step in enumerate(planned.steps, 1):
         state = "done already" if step.cached else step.why
         show.plan(step.plan, f"{i}. {step.id} ({step.use}): {state}")
+    for note in planned.notes:
+        click.echo(note)
     todo = sum(not s.cached for s in planned.steps)
     click.echo(f"\n{todo} of {len(planned.steps)} steps to do in {planned.folder}: about {duration(planned.seconds)}, peak memory "
-               f"{size(planned.peak_bytes)}, disk {size(planned.disk_bytes)}, reads {size(planned.read_bytes)}")
+               f"{size(planned.peak_bytes)}, disk {size(planned.disk_bytes)}, reads {size(planned.read_bytes)}"
+               + (f", downloads {size(planned.download_bytes)}" if planned.download_bytes else ""))
 
 
 def plan_json(planned: Any) -> dict[str, Any]:
@@ -65,6 +68,7 @@ def plan_json(planned: Any) -> dict[str, Any]:
               "read_bytes": s.plan.read_bytes, "seconds": s.plan.seconds, "maps": encode(s.plan.maps)} for s in planned.steps]
     return {"recipe": planned.recipe.name, "folder": str(planned.folder), "steps": steps, "peak_bytes": planned.peak_bytes,
             "disk_bytes": planned.disk_bytes, "read_bytes": planned.read_bytes, "seconds": planned.seconds,
+            "downloads": planned.downloads,
             "problems": [str(e) for e in planned.errors]}
 
 
