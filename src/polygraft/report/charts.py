@@ -63,8 +63,11 @@ def svg(curve: Curve, prefix: str) -> str:
         axes.grid(axis="y", color=RULE, linewidth=0.7)
         axes.tick_params(length=0)
         for i, values in enumerate(series.values()):
-            marker = "o" if len(x) <= 24 else None
-            axes.plot(x, values, color=SERIES[i % 8], linestyle=DASHES[i // 8 % 4], linewidth=1.8, marker=marker, markersize=4)
+            # A series that was measured at a few places only is joined over the gaps, and its points are marked.
+            points = [(at, v) for at, v in zip(x, values) if not math.isnan(v)]
+            marker = "o" if len(points) <= 24 else None
+            axes.plot([p[0] for p in points], [p[1] for p in points], color=SERIES[i % 8], linestyle=DASHES[i // 8 % 4],
+                      linewidth=1.8, marker=marker, markersize=4)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return inline(out.getvalue(), prefix)

@@ -25,17 +25,24 @@ def _shown(match: re.Match[str]) -> str:
 
 def clean(text: object) -> str:
     """`text` without terminal escapes; other characters that would be obeyed, not read, become visible signs. Valid UTF-8."""
-    return OBEYED.sub(_shown, ANSI.sub("", str(text).replace("\r\n", "\n")))
+    whole = str(text)
+    if whole.isascii() and whole.isprintable():
+        return whole
+    return OBEYED.sub(_shown, ANSI.sub("", whole.replace("\r\n", "\n")))
 
 
 def one_line(text: object, width: int | None = None) -> str:
     """`clean` text on one line, cut to `width` columns with an ellipsis."""
-    line = " ".join(clean(text).split())
-    return line if width is None or columns(line) <= width else cut(line, width)
+    text = str(text)
+    kept = text if width is None else text[:20 * width + 200]  # a megabyte of name is not cleaned to be thrown away
+    line = " ".join(clean(kept).split()) + ("…" if len(kept) < len(text) else "")
+    return line if width is None else cut(line, width)
 
 
 def columns(text: str) -> int:
     """Terminal columns that a text takes: wide East Asian characters two, combining marks none."""
+    if text.isascii():
+        return len(text)
     plain = sum(1 for c in text if unicodedata.category(c) not in ("Mn", "Me", "Cf"))
     return plain + sum(1 for c in text if unicodedata.east_asian_width(c) in "WF")
 

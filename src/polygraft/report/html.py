@@ -16,7 +16,9 @@ MAX_BYTES = 1_000_000
 # Tried in order until the page is small enough: what many cells and long texts cost goes first.
 LADDER = (Limits(), Limits(rows=200, samples=24, chars=1000, detail=False), Limits(rows=60, samples=10, chars=500, detail=False),
           Limits(rows=20, samples=4, chars=240, maps=30, detail=False, tables=10, recipe=10_000),
-          Limits(rows=6, samples=2, chars=120, maps=10, detail=False, tables=2, recipe=4_000))
+          Limits(rows=6, samples=2, chars=120, maps=10, detail=False, tables=2, recipe=4_000),
+          Limits(rows=3, samples=1, chars=60, maps=3, detail=False, tables=1, recipe=1_000))
+MANY_CELLS = 5_000  # layer-map cells beyond which a tooltip each is certain to be too much
 
 
 @cache
@@ -36,7 +38,8 @@ def render(results: list[Result], meta: Meta | None = None) -> str:
 
 def page(results: list[Result], meta: Meta) -> tuple[str, dict[str, str]]:
     """The page, and the tables that are too long for it: {name of a CSV file: its text}."""
-    for limits in LADDER:
+    cells = sum(m.layers * len(m.rows) for r in results for m in r.maps)
+    for limits in LADDER[cells > MANY_CELLS:]:
         text = _render(results, meta, limits)
         if len(text.encode()) < MAX_BYTES:
             break
@@ -66,7 +69,7 @@ def content(results: list[Result], meta: Meta, limits: Limits) -> dict[str, Any]
         "curves": [{**views.curve_view(c, f"c{i}", t), "step": one_line(r.id, 60)} for i, (r, c) in enumerate(curves)],
         "samples": [{"total": len(r.samples), "shown": [views.sample_view(s, limits.chars, t) for s in kept]}
                     for r, kept in samples],
-        "cost": views.cost_view(results), "inputs": inputs, "caveats": views.caveat_views(results),
+        "cost": views.cost_view(results), "inputs": inputs, "caveats": views.caveat_views(results, limits.chars),
         "recipe": views.shorten(meta.recipe, limits.recipe, t["text_more"]),
         "versions": {one_line(k, 40): one_line(v, 60) for k, v in ({"polygraft": __version__} | meta.versions).items()},
         "started": one_line(meta.started, 40), "finished": one_line(meta.finished, 40),

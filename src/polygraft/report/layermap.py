@@ -13,7 +13,7 @@ from html import escape
 
 from polygraft.report import palette
 from polygraft.report.escape import columns, cut, one_line, rtl, script_language
-from polygraft.report.numbers import number
+from polygraft.report.numbers import UNDEFINED, number, superscript
 from polygraft.result import LayerMap
 
 LEFT = ("embed", "position")  # what comes before the first layer; everything else outside the layers comes after the last
@@ -26,12 +26,13 @@ INNER = 900  # width that the layers share, in SVG units
 
 @dataclass(frozen=True)
 class Scale:
-    """Where a map's values lie: `low`..`high` of a colour scale, or the keys of categories."""
+    """Where a map's values lie: `low`..`high` of a colour scale, or the keys of categories; cells print value times `factor`."""
 
     kind: str
     low: float = 0.0
     high: float = 1.0
     keys: tuple[str, ...] = ()
+    factor: float = 1.0
 
     @classmethod
     def of(cls, m: LayerMap) -> Scale:
@@ -43,7 +44,7 @@ class Scale:
         reach = max(abs(least), abs(most))
         low = m.low if m.low is not None else -reach if m.scale == "diverging" else min(0.0, least)
         high = m.high if m.high is not None else reach if m.scale == "diverging" else most
-        return cls(m.scale, low, high if high > low else low + 1.0)
+        return cls(m.scale, low, high if high > low else low + 1.0, factor=cell_factor(reach))
 
     def level(self, value: float) -> int:
         """The colour step 0..20 of a value (clipped to the bounds), or the number of its category."""
@@ -71,6 +72,8 @@ def meaning(m: LayerMap, value: float | None) -> str:
     """A value in words: its label, or the number with its unit."""
     if value is None:
         return "not present"
+    if not math.isfinite(value):
+        return UNDEFINED
     key = f"{value:g}"
     if m.scale == "categorical" or key in m.labels:
         return one_line(m.labels.get(key, key), 60)
@@ -128,7 +131,7 @@ def attr(text: object) -> str:
 
 def word(x: float, y: float, text: str, css: str = "", anchor: str = "start", width: int = 60) -> str:
     """A label whose language and direction a browser needs for the right font and order; cut, with the whole in its tooltip."""
-    line = one_line(text)
+    line = one_line(text, 400)
     short = cut(line, width)
     flip = {"start": "end", "end": "start"} if rtl(short) else {}  # SVG anchors follow the direction of the text
     attrs = f' class="{css}"' if css else ""
@@ -148,10 +151,9 @@ def short_value(value: float, factor: float) -> str:
     return sign + digits.removeprefix("0") if digits not in ("0", "") else "0"
 
 
-def cell_factor(m: LayerMap) -> float:
-    """The power of a thousand by which cell numbers are multiplied to be worth printing in four characters."""
-    most = max((abs(v) for v in all_values(m) if v is not None and math.isfinite(v)), default=0.0)
-    if most == 0 or 0.05 <= most < 1000:
+def cell_factor(most: float) -> float:
+    """The power of a thousand by which numbers up to `most` are multiplied to be worth printing in four characters."""
+    if most < 1e-290 or 0.05 <= most < 1000:
         return 1.0
     return 10.0 ** (-3 * math.floor(math.log10(most) / 3))
 
@@ -159,7 +161,7 @@ def cell_factor(m: LayerMap) -> float:
 def cells(m: LayerMap, scale: Scale, frame: Frame, row: int, detail: bool) -> str:
     """One row of layer cells. Without `detail`, neighbours of equal colour become one, whose tooltip gives their range."""
     out, y, values = [], row * ROW, m.values[row]
-    name, start, factor = one_line(m.rows[row], 60), 0, cell_factor(m)
+    name, start = attr(m.rows[row]), 0
     gap = 1 if frame.cell >= 8 else 0
     numbered = detail and frame.cell >= 26 and scale.kind != "categorical"
     while start < len(values):
@@ -168,18 +170,18 @@ def cells(m: LayerMap, scale: Scale, frame: Frame, row: int, detail: bool) -> st
         while not detail and stop < len(values) and scale.css_class(values[stop]) == css:
             stop += 1
         run = values[start:stop]
-        tip = f"{name} · layer {start}" + (f"–{stop - 1}" if stop - start > 1 else "") + f": {spoken(m, run)}"
+        tip = f"{name} · layer {start}" + (f"–{stop - 1}" if stop - start > 1 else "") + f": {escape(spoken(m, run))}"
         x = frame.layer_x(start)
         out.append(box(css, x, y, frame.cell * (stop - start) - gap, ROW - 1, tip))
         if numbered and css != "na":
-            out.append(value_text(css, x + frame.cell / 2 - 0.5, y + 13, run[0], factor))
+            out.append(value_text(css, x + frame.cell / 2 - 0.5, y + 13, run[0], scale.factor))
         start = stop
     return "".join(out)
 
 
 def box(css: str, x: float, y: float, width: float, height: float, tip: str = "") -> str:
-    """A filled rectangle with a tooltip, in the fewest bytes."""
-    end = f"><title>{attr(tip)}</title></path>" if tip else "/>"
+    """A filled rectangle with a tooltip (escaped already), in the fewest bytes."""
+    end = f"><title>{tip}</title></path>" if tip else "/>"
     return f'<path class="{css}" d="M{x:g} {y:g}h{width:g}v{height:g}h-{width:g}z"{end}'
 
 
@@ -199,14 +201,14 @@ def spoken(m: LayerMap, run: Iterable[float | None]) -> str:
 
 def outside(m: LayerMap, scale: Scale, frame: Frame, height: float) -> str:
     """Embedding, final norm, head ...: tall cells beside the layers, their names above."""
-    out, factor = [], cell_factor(m)
+    out = []
     left, right = sides(m)
     for name, x in [(n, frame.left_x(i)) for i, n in enumerate(left)] + [(n, frame.right_x(i)) for i, n in enumerate(right)]:
         value = m.outside[name]
         css = scale.css_class(value)
-        out.append(box(css, x, 0, SIDE, height, f"{name}: {meaning(m, value)}"))
+        out.append(box(css, x, 0, SIDE, height, attr(f"{name}: {meaning(m, value)}")))
         if css != "na" and scale.kind != "categorical":
-            out.append(value_text(css, x + SIDE / 2, height / 2 + 3.5, value, factor))
+            out.append(value_text(css, x + SIDE / 2, height / 2 + 3.5, value, scale.factor))
         shown = {"final_norm": "norm", "position": "pos."}.get(name, name)
         out.append(word(x + SIDE / 2, -6, shown, "soft", "middle", 8))
     return "".join(out)
@@ -223,7 +225,7 @@ def axis(m: LayerMap, frame: Frame) -> str:
 def legend(m: LayerMap, scale: Scale, frame: Frame) -> tuple[str, float]:
     """The key under a map and its height: a colour bar, or a swatch for each category, and the hatch if anything is absent."""
     out, x, y = [], frame.gutter, 0.0
-    items = [(scale.css_class(float(k)), meaning(m, float(k))) for k in scale.keys]
+    items = [(f"k{i % len(palette.CATEGORIES['light'])}", one_line(m.labels.get(k, k), 60)) for i, k in enumerate(scale.keys)]
     if scale.kind != "categorical":
         bar, x = colour_bar(m, scale, frame)
         out.append(bar)
@@ -246,14 +248,10 @@ def colour_bar(m: LayerMap, scale: Scale, frame: Frame) -> tuple[str, float]:
     bar = "".join(box(f"{letter}{i}", x + 7 * i, 0, 7.2, 11) for i in range(palette.STEPS + 1))
     bar += word(frame.gutter, 10, low, "soft", width=40) + word(end + 6, 10, high, "soft", width=40)
     end += min(40, columns(high)) * LABEL_PX + 36
-    if frame.cell >= 26 and (factor := cell_factor(m)) != 1.0:
-        bar += word(end, 10, f"numbers in cells × 10{superscript(-round(math.log10(factor)))}", "soft")
+    if frame.cell >= 26 and scale.factor != 1.0:
+        bar += word(end, 10, f"numbers in cells × 10{superscript(-round(math.log10(scale.factor)))}", "soft")
         end += 170
     return bar, end
-
-
-def superscript(power: int) -> str:
-    return str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def bound(m: LayerMap, value: float, unit: bool = False) -> str:
@@ -339,7 +337,7 @@ def ruler(start: int, stop: int, step: int) -> str:
 def text_legend(m: LayerMap, scale: Scale) -> str:
     """What the characters mean."""
     if scale.kind == "categorical":
-        parts = [f"{glyph(scale, float(k))} {meaning(m, float(k))}" for k in scale.keys]
+        parts = [f"{chr(ord('A') + i % 26)} {one_line(m.labels.get(k, k), 60)}" for i, k in enumerate(scale.keys)]
     else:
         marks = ARROWS if scale.kind == "diverging" else BARS
         parts = [f"{bound(m, scale.low)} {marks} {bound(m, scale.high, True)}"]

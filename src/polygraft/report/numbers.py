@@ -18,11 +18,16 @@ def number(value: float | int | None, digits: int = 3) -> str:
     size = abs(value)
     if size == 0:
         text = "0"
-    elif size >= 10 ** 7 or size < 10 ** -4:
-        text = f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e+")
+    elif size >= 10 ** 7 or size < 10 ** -3:
+        text, power = f"{value:.{digits - 1}e}".split("e")
+        text += "×10" + superscript(int(power))
     else:
         text = f"{value:,.{max(0, digits - 1 - math.floor(math.log10(size)))}f}"
     return text.replace("-", "−")
+
+
+def superscript(power: int) -> str:
+    return str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def spread(value: float, low: float | None, high: float | None) -> int:
@@ -49,7 +54,7 @@ def size(count: float) -> str:
     """Bytes in decimal units."""
     value, unit = float(count), "B"
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(value) < 1000 or unit == "TB":
+        if abs(value) < 999.5 or unit == "TB":
             break
         value /= 1000
     return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"

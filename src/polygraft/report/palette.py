@@ -13,7 +13,7 @@ DIVERGING = {"light": ("#8c3b00", "#e08a3c", "#f1eee6", "#5b9bd0", "#0b3c7d"),
              "dark": ("#ffb673", "#a85c1c", "#262c32", "#2f6fae", "#a3cfff")}
 CATEGORIES = {"light": ("#2f6db3", "#dd8a1f", "#1f9e89", "#b8609b", "#c9b227", "#7d858c", "#c8502c", "#6fb5dd"),
               "dark": ("#5b9ade", "#eda44a", "#3fbfa8", "#d685ba", "#e0cd55", "#9aa4ad", "#e57a55", "#98d0f0")}
-INKS = ("#101820", "#ffffff")
+INKS = ("#080d12", "#ffffff")
 
 Lab = tuple[float, float, float]
 

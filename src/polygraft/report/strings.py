@@ -26,6 +26,7 @@ EN = {
     "inputs": "Inputs", "name": "Name", "spec": "Named as", "revision": "Revision", "identity": "Identity",
     "digest": "SHA-256 of the content", "full_digests": "Digests in full", "versions": "Versions", "recipe": "Recipe",
     "begun": "Begun", "finished": "finished", "folder": "Folder",
+    "see_answer": "Its scores are the answer above.",
     "no_caveats": "No step recorded a caveat.", "no_inputs": "No step recorded an input.",
     "layer": "layer", "not_present": "not present", "cell_factor": "numbers in cells × 10",
     "thinned": "Drawn with {shown} of {total} points.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from polygraft.report import charts, intervals, layermap
@@ -50,7 +50,7 @@ class Meta:
 # ---------------------------------------------------------------------------------------------------------------- tables
 
 
-def cell_view(cell: Cell, axes: dict[tuple[str, bool], intervals.Axis], hide_n: bool) -> dict[str, Any]:
+def cell_view(cell: Cell, axes: dict[tuple[str, bool], intervals.Axis], hide_n: bool, chars: int) -> dict[str, Any]:
     """A table cell: its text, and for an estimate the interval in words, the drawing and the verdict."""
     if isinstance(cell, Estimate):
         value, interval = intervals.words(cell)
@@ -60,30 +60,33 @@ def cell_view(cell: Cell, axes: dict[tuple[str, bool], intervals.Axis], hide_n: 
                 "n": "" if hide_n or cell.n is None else f"n = {cell.n:,}"}
     if isinstance(cell, int | float) or cell is None:
         return {"kind": "number", "text": number(cell)}
-    return {"kind": "text", "text": shorten(cell, 400)}
+    return {"kind": "text", "text": shorten(cell, min(400, chars))}
 
 
 def shorten(text: object, chars: int, more: str = "…") -> str:
     """Clean text, at most `chars` characters of it and then `more`, which may name {left}."""
-    line = clean(text)
-    return line if len(line) <= chars else line[:chars].rstrip() + more.format(left=f"{len(line) - chars:,}")
+    whole = str(text)
+    line = clean(whole[:2 * chars + 200])
+    left = len(line) + len(whole[2 * chars + 200:]) - chars
+    return line if left <= 0 else line[:chars].rstrip() + more.format(left=f"{left:,}")
 
 
 def table_view(table: Table, limits: Limits, csv: str, t: dict[str, str]) -> dict[str, Any]:
     """A table with its first rows; what was left out is said, and where to find it."""
-    counts = {c.n for row in table.rows for c in row if isinstance(c, Estimate)}
+    shown = replace(table, rows=table.rows[:limits.rows])
+    counts = {c.n for row in shown.rows for c in row if isinstance(c, Estimate)}
     same = len(counts) == 1 and counts != {None}
-    axes = intervals.axes(table)
-    rows = [[cell_view(c, axes, same) for c in row] for row in table.rows[:limits.rows]]
-    numeric = [all(row[i]["kind"] != "text" for row in rows) and bool(rows) for i in range(len(table.columns))]
-    notes = [shorten(table.note, 2000)] if table.note else []
+    axes = intervals.axes(shown)
+    rows = [[cell_view(c, axes, same, limits.chars) for c in row] for row in shown.rows]
+    numeric = [bool(rows) and all(row[i]["kind"] == "number" for row in rows) for i in range(len(table.columns))]
+    notes = [shorten(table.note, limits.chars)] if table.note else []
     if same:
         notes.append(t["items_each"].format(n=number(next(iter(counts)))))
     if len(table.rows) > limits.rows:
         notes.append(t["rows_more"].format(shown=number(limits.rows), total=number(len(table.rows)), where=csv or t["in_result"]))
     if not rows:
         notes.append(t["no_rows"])
-    columns = [{"text": one_line(c, 60), "numeric": n} for c, n in zip(table.columns, numeric)]
+    columns = [{"text": one_line(c, min(120, limits.chars)), "numeric": n} for c, n in zip(table.columns, numeric)]
     return {"title": one_line(table.title, 200), "columns": columns, "rows": rows, "notes": notes}
 
 
@@ -135,7 +138,7 @@ def step_view(result: Result, meta: Meta, limits: Limits, t: dict[str, str]) -> 
         csv = f"{meta.csv_folder}/{csv_name(result, i)}" if meta.csv_folder else ""
         tables.append({**table_view(table, limits, csv, t), "scored": has_estimates(table)})
     return {"id": one_line(result.id, 80), "step": one_line(result.step, 80), "title": one_line(result.title or result.id, 200),
-            "summary": [shorten(s, 2000) for s in result.summary], "tables": tables, "answer": is_answer(result),
+            "summary": [shorten(s, limits.chars) for s in result.summary[:40]], "tables": tables, "answer": is_answer(result),
             "folder": one_line(meta.folders.get(result.id, ""), 300)}
 
 
@@ -179,9 +182,9 @@ def by_hash(samples: Iterable[Sample], count: int) -> list[Sample]:
 def sample_view(s: Sample, chars: int, t: dict[str, str]) -> dict[str, Any]:
     """One prompt with each model's answer, cut to `chars`."""
     def text(value: str) -> str:
-        return shorten(value, chars, t["text_more"]) if value.strip() else ""
+        return shorten(value, chars, t["text_more"]).strip("\n")
 
-    outputs = [{"model": one_line(name, 60), "text": text(answer)} for name, answer in list(s.outputs.items())[:24]]
+    outputs = [{"model": one_line(name, 120), "text": text(answer)} for name, answer in list(s.outputs.items())[:24]]
     return {"id": one_line(s.id, 80), "lang": language_tag(s.language), "language": language_name(s.language),
             "prompt": text(s.prompt), "gold": text(s.gold), "note": shorten(s.note, 400), "outputs": outputs}
 
@@ -193,7 +196,7 @@ def language_tag(tag: str) -> str:
 
 def language_name(tag: str) -> str:
     """The language's name, or the tag as it came."""
-    return one_line(tag, 60)
+    return one_line(tag, 120)
 
 
 # -------------------------------------------------------------------------------------------------- cost and provenance
@@ -224,10 +227,10 @@ def input_views(results: list[Result], limit: int) -> list[dict[str, str]]:
     return list(seen.values())[:limit]
 
 
-def caveat_views(results: list[Result]) -> list[dict[str, Any]]:
+def caveat_views(results: list[Result], chars: int) -> list[dict[str, Any]]:
     """Every caveat once, with the steps that it belongs to."""
     seen: dict[str, list[str]] = {}
     for result in results:
         for caveat in result.caveats:
-            seen.setdefault(shorten(caveat, 1500), []).append(one_line(result.id, 60))
+            seen.setdefault(shorten(caveat, chars), []).append(one_line(result.id, 60))
     return [{"text": text, "steps": list(dict.fromkeys(ids))} for text, ids in list(seen.items())[:100]]
