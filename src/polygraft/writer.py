@@ -29,7 +29,7 @@ Specs = Mapping[str, tuple[str, tuple[int, ...]]]
 
 def natural(key: str) -> tuple[Any, ...]:
     """Sort key under which layer 2 comes before layer 10."""
-    return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"([0-9]+)", key) if p)
+    return tuple((0, int(p), "") if p.isascii() and p.isdigit() else (1, 0, p) for p in re.split(r"([0-9]+)", key) if p)
 
 
 def split(specs: Specs, shard_bytes: float) -> list[list[str]]:

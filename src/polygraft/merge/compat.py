@@ -7,6 +7,7 @@ from typing import Any
 
 from polygraft.checkpoint import Weights
 from polygraft.errors import InputError
+from polygraft.writer import natural
 
 # Config fields that change what the same weights compute. Sizes that show in a tensor's shape are judged there first.
 FIELDS = (
@@ -95,7 +96,7 @@ def _unquantised(name: str, model: Weights) -> None:
 
 
 def _same_tensors(a: str, first: Weights, b: str, second: Weights) -> None:
-    for key in sorted(first.tensors.keys() | second.tensors.keys(), key=_natural):
+    for key in sorted(first.tensors.keys() | second.tensors.keys(), key=natural):
         one, two = first.tensors.get(key), second.tensors.get(key)
         if one is None or two is None:
             has, lacks = (a, b) if two is None else (b, a)
@@ -167,11 +168,6 @@ def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
     kind = both.get("rope_type") or both.get("type") or "default"
     theta = both.get("rope_theta") or config.get("rope_theta") or config.get("rotary_emb_base") or ROPE_DEFAULT
     return {"rope theta": float(theta), "rope scaling": {"type": kind, **scaling}}
-
-
-def _natural(key: str) -> list[tuple[int, int, str]]:
-    """Sort key under which layers.2 comes before layers.10."""
-    return [(0, int(w), "") if w.isdigit() else (1, 0, w) for w in key.split(".")]
 
 
 def check_donor(donor: str, config: Mapping[str, Any], model: Weights, layers: int, tied: bool) -> None:
