@@ -25,7 +25,7 @@ def test_counts_add_up_to_the_parameters_of_the_files(tiny, family):
     assert sum(v for row in drawn.values for v in row if v) + sum(drawn.outside.values()) == total
     kinds = result.tables[1]
     assert sum(row[2] for row in kinds.rows) == total and abs(sum(row[4] for row in kinds.rows) - 1) < 1e-9
-    assert f"{total / 1e6:,.1f} M" in result.summary[0]
+    assert f": {total:,} parameters" in result.summary[0]
     assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 

@@ -110,6 +110,12 @@ def test_answers_come_side_by_side_and_twice_the_same(tiny):
     assert one.text == three.text and 1 <= one.tokens <= 6 and one.seconds > 0
 
 
+def test_a_misspelt_second_model_is_told_before_the_first_is_loaded(tiny, monkeypatch):
+    monkeypatch.setattr(live_models, "load", lambda *a, **k: pytest.fail("loaded before all names were checked"))
+    with pytest.raises(InputError, match="no such model"):
+        asking.ask([tiny("llama"), tiny("llama").parent / "nowhere"], "hi", device="cpu")
+
+
 def test_greedy_is_the_argmax_of_every_step(tiny):
     """Against a naive loop without cache, whatever the folder's generation_config says."""
     live = live_models.load_folder(tiny("llama"))

@@ -44,21 +44,20 @@ def ask(
     `base` is what adapters lie on. Raises InputError for an empty prompt, a model without tokenizer or one that cannot be loaded.
     """
     from polygraft.model import load
+    from polygraft.sources import Source, resolve
 
     if not prompt.strip():
         raise InputError("the prompt is empty", fix="put the question in quotes")
     if max_tokens < 1:
         raise InputError("max_tokens must be at least 1", found=max_tokens)
+    # all headers first: a misspelt second name is told before the first model has answered
+    sources = [spec if isinstance(spec, Source) else resolve(spec, base=base, offline=offline) for spec in models]
     answers = []
-    for spec in models:
-        live = load(spec, base=base, dtype=dtype, device=device, offline=offline)
-        answers.append(answer(live, _name(spec), prompt, system=system, plain=plain, max_tokens=max_tokens))
+    for source in sources:
+        live = load(source, dtype=dtype, device=device, offline=offline)
+        answers.append(answer(live, source.spec, prompt, system=system, plain=plain, max_tokens=max_tokens))
         del live  # before the next one is loaded
     return answers
-
-
-def _name(spec: str | Path | Source) -> str:
-    return str(getattr(spec, "spec", spec))
 
 
 def answer(live: Live, name: str, prompt: str, *, system: str | None = None, plain: bool = False, max_tokens: int = 256) -> Answer:

@@ -47,7 +47,8 @@ def _sentence(anatomy: Anatomy, weights: Weights) -> str:
     total = sum(t.numel for t in weights.tensors.values())
     family = anatomy.config.get("model_type", "unknown family")
     tied = "tied" if anatomy.tied else "separate"
-    return f"{family}: {total / 1e6:,.1f} M parameters in {len(weights.tensors)} tensors, {anatomy.layers} layers, {tied} head."
+    size = f"{total / 1e6:,.1f} M" if total >= 1e6 else f"{total:,}"
+    return f"{family}: {size} parameters in {len(weights.tensors)} tensors, {anatomy.layers} layers, {tied} head."
 
 
 def _facts(anatomy: Anatomy, weights: Weights) -> Table:
