@@ -11,7 +11,6 @@ from polygraft.report.escape import clean
 from polygraft.report.numbers import duration, fixed, number, size, spread
 from polygraft.result import Cell, Estimate, Result, Table
 
-
 MAPS = 3  # layer maps that a terminal shows of one result
 
 
