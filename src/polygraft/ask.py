@@ -43,7 +43,7 @@ def ask(
 
     `base` is what adapters lie on. Raises InputError for an empty prompt, a model without tokenizer or one that cannot be loaded.
     """
-    from polygraft.model import load
+    from polygraft.model import device_for, dtype_for, load
     from polygraft.sources import Source, resolve
 
     if not prompt.strip():
@@ -52,9 +52,11 @@ def ask(
         raise InputError("max_tokens must be at least 1", found=max_tokens)
     # all headers first: a misspelt second name is told before the first model has answered
     sources = [spec if isinstance(spec, Source) else resolve(spec, base=base, offline=offline) for spec in models]
+    place = device_for(device)
+    kind, _ = dtype_for(place, dtype)
     answers = []
     for source in sources:
-        live = load(source, dtype=dtype, device=device, offline=offline)
+        live = load(source, dtype=kind, device=place, offline=offline)
         answers.append(answer(live, source.spec, prompt, system=system, plain=plain, max_tokens=max_tokens))
         del live  # before the next one is loaded
     return answers

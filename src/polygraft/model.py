@@ -48,6 +48,20 @@ def device_for(wanted: str = "auto") -> str:
     return wanted
 
 
+def dtype_for(device: str, wanted: str) -> tuple[str, str]:
+    """(dtype, reason). A CPU without bfloat16 instructions computes it more slowly than float32, and less exactly."""
+    if wanted != "auto":
+        return wanted, "as asked"
+    if device != "cpu":
+        return "auto", "the checkpoint's own, on an accelerator"
+    import torch
+
+    has = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    if any(f is not None and f() for f in has):
+        return "auto", "the checkpoint's own: this CPU computes bfloat16"
+    return "float32", "this CPU has no bfloat16 instructions"
+
+
 def load(
     source: str | Path | Source,
     *,

@@ -14,8 +14,9 @@ import numpy as np
 from polygraft.errors import InputError
 from polygraft.evals import bpb, tasks
 from polygraft.evals.items import Item
-from polygraft.evals.lm import ResponseLog, Scorer, lm_class, request_key
+from polygraft.evals.lm import ResponseLog, lm_class, request_key
 from polygraft.evals.records import ResponseFile, prompt_hash, write_samples
+from polygraft.evals.scorer import Scorer
 from polygraft.evals.tasks import Task
 
 BPB = "bpb"
@@ -48,20 +49,6 @@ class Job:
 
 
 Progress = Callable[[int], None]
-
-
-def dtype_for(device: str, wanted: str) -> tuple[str, str]:
-    """(dtype, reason). A CPU without bfloat16 instructions computes it more slowly than float32, and less exactly."""
-    if wanted != "auto":
-        return wanted, "as asked"
-    if device != "cpu":
-        return "auto", "the checkpoint's own, on an accelerator"
-    import torch
-
-    has = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-    if any(f is not None and f() for f in has):
-        return "auto", "the checkpoint's own: this CPU computes bfloat16"
-    return "float32", "this CPU has no bfloat16 instructions"
 
 
 def run_jobs(scorer: Scorer, jobs: Sequence[Job], *, folder: Path, model: str, identity: str, settings: dict[str, Any],

@@ -207,10 +207,10 @@ def evaluate_model(config: EvalConfig, source: Source, name: str, jobs: Sequence
                    tick: run.Progress) -> tuple[list[list[dict[str, Any]]], str]:
     """Load one model, run the jobs, and let it go again. Also returns how it was computed, in words."""
     from polygraft import model as live_models
-    from polygraft.evals.lm import Scorer
+    from polygraft.evals.scorer import Scorer
 
     device = live_models.device_for(config.device)
-    dtype, why = run.dtype_for(device, config.dtype)
+    dtype, why = live_models.dtype_for(device, config.dtype)
     base = source.base.spec if source.base is not None else None
     live = live_models.load(source, dtype=dtype, device=device, base=base)
     if live.tokenizer is None:
