@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from polygraft.config import Strict
 from polygraft.errors import InputError, RecipeError
 from polygraft.evals import answers, problems
@@ -36,9 +38,9 @@ class Labels(Strict):
 class ProblemKind(Strict):
     """Which procedural problems: how many steps, which operations, which split."""
 
-    steps: tuple[int, ...] = (1,)
-    operations: str = "+-*/"
-    split: Literal["train", "dev", "test"] = "test"
+    steps: tuple[int, ...] = Field((1,), description="word problems of so many steps")
+    operations: str = Field("+-*/", description="operations that word problems may need")
+    split: Literal["train", "dev", "test"] = Field("test", description="which word problems; the splits share no template, name or number")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from math import comb
 from statistics import NormalDist
 
 import numpy as np
@@ -41,12 +43,11 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
 
     No discordant pair, or no item at all: 1.0.
     """
-    from scipy.stats import binom
-
     x, y = _pair(a, b)
     only_a, only_b = int(np.sum((x > 0) & ~(y > 0))), int(np.sum(~(x > 0) & (y > 0)))
     n = only_a + only_b
-    return 1.0 if n == 0 else float(min(1.0, 2 * binom.cdf(min(only_a, only_b), n, 0.5)))
+    tail = sum(comb(n, k) for k in range(min(only_a, only_b) + 1))  # whole numbers: exact for any n
+    return float(min(Fraction(1), Fraction(2 * tail, 2**n)))
 
 
 def newcombe(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> tuple[float, float]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from polygraft import languages
 from polygraft.config import Strict
 from polygraft.errors import InputError, RecipeError, UserError, suggestion
 from polygraft.evals import compare, records, run, tasks
@@ -29,29 +30,46 @@ READING = "problems-generate"
 TOKENS_PER_ITEM, BYTES_PER_TOKEN, CPU_FLOPS = 80, 2.5, 5e10  # for the plan's estimate of time only
 
 
-class EvalConfig(Strict):
-    """What to ask of which models.
+def _language(tag: str) -> str:
+    """The canonical tag. Raises ValueError, which pydantic turns into a fault with its line or flag."""
+    try:
+        return languages.check(tag)
+    except RecipeError as e:
+        raise ValueError(f"{e.what}; {e.fix}") from e
 
-    `corpora` are texts for bits per byte: a file, or `sampler` for the paragraphs that come with the package. `generate` is how
-    many word problems a language are also answered in writing, to be read; they enter no score. `limit` takes the first items.
+
+Language = Annotated[str, AfterValidator(_language)]
+PROBLEMS = "which procedural problems are asked: number of steps, operations, split"
+
+
+class EvalConfig(Strict):
+    """Score models on the same items: right answers, likelihoods and bits per byte, with intervals and paired tests.
+
+    Every model is compared with the first one, or with the one that is named as the reference.
     """
 
-    models: tuple[ModelRef, ...] = Field(min_length=1)
-    tasks: tuple[str, ...] = ("problems",)
-    langs: tuple[str, ...] = ("en",)
-    corpora: dict[str, DataRef] = Field(default_factory=dict)
-    reference: ModelRef | None = None
-    data: DataRef | None = None
-    limit: int | None = Field(default=None, ge=1)
-    max_bytes: int = Field(default=200_000, ge=1)
-    problems: ProblemKind = ProblemKind()
-    shots: int = Field(default=0, ge=0)
-    generate: int = Field(default=0, ge=0)
-    chat: bool = False
-    seed: int = Field(default=0, ge=0)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: Annotated[str, Detail] = "auto"
-    batch_tokens: Annotated[int, Detail] = Field(default=1024, ge=1)
+    models: tuple[ModelRef, ...] = Field(min_length=1, description="the models", json_schema_extra={"argument": True})
+    tasks: tuple[str, ...] = Field(("problems",), description="what is asked: mgsm, msvamp, problems (word problems made here, scored by "
+                                   "likelihood), problems-generate (the same, answered in writing)")
+    langs: tuple[Language, ...] = Field(("en",), description="languages of the tasks, as tags such as sw or zh")
+    corpora: dict[Language, DataRef] = Field(
+        default_factory=dict, json_schema_extra={"flag": "--corpus", "metavar": "LANG=PATH"},
+        description="a text to measure bits per byte on: .txt, .jsonl[.gz|.xz] or .parquet; `sampler` is one that comes with polygraft")
+    reference: ModelRef | None = Field(None, description="the model that the others are compared with (default: the first)")
+    data: DataRef | None = Field(None, description="folder with the tasks' files, such as mgsm/mgsm_sw.tsv (default: from the hub)")
+    limit: int | None = Field(default=None, ge=1, description="ask only the first N items of each task; of the word problems, make N "
+                              "(default: 100)")
+    max_bytes: int = Field(default=200_000, ge=1, description="read a corpus until so many bytes of text")
+    problems: ProblemKind = Field(default=ProblemKind(), description=PROBLEMS)
+    shots: int = Field(default=0, ge=0, description="worked examples before each MGSM question, from exemplars.json in the data folder")
+    generate: int = Field(default=0, ge=0, description="word problems a language that are also answered in writing, to be read; they "
+                          "enter no score")
+    chat: bool = Field(default=False, description="ask through the model's chat template")
+    seed: int = Field(default=0, ge=0, description="seed of the word problems, of the samples shown and of the bootstrap")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="type to compute in; auto: the checkpoint's own, or float32 where a CPU has no bfloat16")
+    device: Annotated[str, Detail] = Field(default="auto", description="cpu, cuda, cuda:1 ...; auto: a GPU where there is one")
+    batch_tokens: Annotated[int, Detail] = Field(default=1024, ge=1, description="tokens in one batch; less needs less memory")
 
     @property
     def compared_with(self) -> str:

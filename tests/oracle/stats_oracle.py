@@ -1,0 +1,37 @@
+"""Naive statistics: every formula summed or enumerated in float64, nothing vectorised."""
+
+from itertools import product
+from math import comb, log, sqrt
+
+Z = 1.959963984540054
+
+
+def wilson(k, n):
+    """The roots of (p - k/n)^2 = z^2 p (1 - p) / n."""
+    p = k / n
+    a, b, c = 1 + Z * Z / n, -(2 * p + Z * Z / n), p * p
+    root = sqrt(max(b * b - 4 * a * c, 0.0))
+    return (-b - root) / (2 * a), (-b + root) / (2 * a)
+
+
+def mcnemar(a, b):
+    """Probability of a split of the discordant pairs that is no likelier than the one seen."""
+    x, y = sum(p and not q for p, q in zip(a, b)), sum(q and not p for p, q in zip(a, b))
+    n = x + y
+    return min(1.0, sum(comb(n, k) for k in range(n + 1) if abs(k - n / 2) >= abs(x - n / 2)) / 2**n)
+
+
+def bootstrap_draws(values, weights):
+    """Every one of the n^n resamples of a tiny sample."""
+    n = len(values)
+    return [sum(values[i] for i in pick) / sum(weights[i] for i in pick) for pick in product(range(n), repeat=n)]
+
+
+def holm(p):
+    """Smallest level at which the step-down procedure rejects hypothesis i: a maximum over all that come before it."""
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    return [max(min(1.0, (len(p) - r) * p[j]) for r, j in enumerate(order[: order.index(i) + 1])) for i in range(len(p))]
+
+
+def bits_per_byte(token_nats, text):
+    return sum(token_nats) / (log(2) * len(text.encode()))
