@@ -40,7 +40,7 @@ class ProblemKind(Strict):
 
     steps: tuple[int, ...] = Field((1,), description="word problems of so many steps")
     operations: str = Field("+-*/", description="operations that word problems may need")
-    split: Literal["train", "dev", "test"] = Field("test", description="which word problems; the splits share no template, name or number")
+    split: Literal["train", "dev", "test"] = Field("test", description="splits share no template, name or number")
 
 
 @dataclass(frozen=True)

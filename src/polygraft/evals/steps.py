@@ -49,21 +49,20 @@ class EvalConfig(Strict):
     """
 
     models: tuple[ModelRef, ...] = Field(min_length=1, description="the models", json_schema_extra={"argument": True})
-    tasks: tuple[str, ...] = Field(("problems",), description="what is asked: mgsm, msvamp, problems (word problems made here, scored by "
+    tasks: tuple[str, ...] = Field(("problems",), description="mgsm, msvamp, problems (word problems made by polygraft, scored by "
                                    "likelihood), problems-generate (the same, answered in writing)")
     langs: tuple[Language, ...] = Field(("en",), description="languages of the tasks, as tags such as sw or zh")
     corpora: dict[Language, DataRef] = Field(
         default_factory=dict, json_schema_extra={"flag": "--corpus", "metavar": "LANG=PATH"},
-        description="a text to measure bits per byte on: .txt, .jsonl[.gz|.xz] or .parquet; `sampler` is one that comes with polygraft")
+        description="a text for bits per byte: .txt, .jsonl (also .gz, .xz), .parquet; `sampler` is one that comes with polygraft")
     reference: ModelRef | None = Field(None, description="the model that the others are compared with (default: the first)")
-    data: DataRef | None = Field(None, description="folder with the tasks' files, such as mgsm/mgsm_sw.tsv (default: from the hub)")
-    limit: int | None = Field(default=None, ge=1, description="ask only the first N items of each task; of the word problems, make N "
+    data: DataRef | None = Field(None, description="folder with the tasks' files, such as mgsm/mgsm_sw.tsv (default: the hub)")
+    limit: int | None = Field(None, ge=1, description="ask only the first N items of each task; of word problems, N are made "
                               "(default: 100)")
     max_bytes: int = Field(default=200_000, ge=1, description="read a corpus until so many bytes of text")
     problems: ProblemKind = Field(default=ProblemKind(), description=PROBLEMS)
-    shots: int = Field(default=0, ge=0, description="worked examples before each MGSM question, from exemplars.json in the data folder")
-    generate: int = Field(default=0, ge=0, description="word problems a language that are also answered in writing, to be read; they "
-                          "enter no score")
+    shots: int = Field(default=0, ge=0, description="worked examples before each MGSM question, from exemplars.json in `data`")
+    generate: int = Field(default=0, ge=0, description="word problems a language to answer in writing too, for reading; not scored")
     chat: bool = Field(default=False, description="ask through the model's chat template")
     seed: int = Field(default=0, ge=0, description="seed of the word problems, of the samples shown and of the bootstrap")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(

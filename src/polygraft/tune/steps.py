@@ -28,34 +28,35 @@ ACTIVATION = 34 * 2  # bytes that a float32 backward pass keeps per token, layer
 class Sft(Strict):
     """Supervised fine-tuning, full or LoRA, with the loss on answers only.
 
-    `data`: JSON lines of `messages`, `prompt` and `completion`, or `text`; several are read one after another.
+    Examples are JSON lines of messages (chat), of prompt and completion, or of text; several files are read one after another.
     """
 
-    model: ModelRef
-    data: tuple[DataRef, ...] = Field(min_length=1)
-    method: Literal["lora", "full"] = "lora"
-    r: int = Field(16, ge=1)
-    alpha: float | None = Field(None, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    rslora: bool = False
-    targets: tuple[str, ...] = ()
-    steps: int | None = Field(None, ge=1)
-    epochs: float = Field(1.0, gt=0)
-    batch: int = Field(8, ge=1)
-    accumulate: int = Field(1, ge=1)
-    lr: float | None = Field(None, gt=0)
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup: float = Field(0.05, ge=0, le=1)
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0)
-    length: int = Field(1024, ge=8)
-    packing: bool = False
-    answer_only: bool = True
-    dtype: Literal["fp32", "bf16"] = "fp32"
-    seed: int = Field(0, ge=0)
-    save_every: Annotated[int, Detail, Field(ge=0)] = 100
-    recompute: Annotated[bool, Detail] = False
-    device: Annotated[Literal["auto", "cpu", "cuda"], Detail] = "auto"
+    model: ModelRef = Field(description="the model to train", json_schema_extra={"argument": True})
+    data: tuple[DataRef, ...] = Field(min_length=1, description=".jsonl (also .gz, .xz), or word problems: problems:en?n=2000")
+    method: Literal["lora", "full"] = Field("lora", description="lora: train a small adapter; full: train every weight")
+    r: int = Field(16, ge=1, description="rank of the adapter's matrices (LoRA)")
+    alpha: float | None = Field(None, gt=0, description="the adapter is scaled by alpha / r (LoRA; default: 2 r)")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the adapter's inputs dropped in training (LoRA)")
+    rslora: bool = Field(False, description="scale by alpha / sqrt(r) instead (LoRA, arXiv 2312.03732)")
+    targets: tuple[str, ...] = Field((), description="modules that get an adapter, such as q_proj (LoRA; default: every linear)")
+    steps: int | None = Field(None, ge=1, description="optimiser steps (default: as `epochs` says)")
+    epochs: float = Field(1.0, gt=0, description="times round the examples, when no steps are given")
+    batch: int = Field(8, ge=1, description="examples in one forward pass")
+    accumulate: int = Field(1, ge=1, description="forward passes in one optimiser step")
+    lr: float | None = Field(None, gt=0, description="peak learning rate (default: 2e-4 for lora, 1e-5 for full)")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the learning rate falls after the warm-up")
+    warmup: float = Field(0.05, ge=0, le=1, description="share of the steps in which the learning rate rises from 0")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    clip: float = Field(1.0, gt=0, description="largest norm of a gradient; a longer one is scaled down to it")
+    length: int = Field(1024, ge=8, description="longest example in tokens; what is beyond is cut")
+    packing: bool = Field(False, description="put several short examples into one row")
+    answer_only: bool = Field(True, description="loss on answers only, or on all of an example's tokens")
+    dtype: Literal["fp32", "bf16"] = Field("fp32", description="type to compute in; weights are held in float32 either way")
+    seed: int = Field(0, ge=0, description="seed of the order of examples, of the adapter's start and of dropout")
+    save_every: Annotated[int, Detail] = Field(100, ge=0, description="steps between two saved states, from which an interrupted "
+                                               "training goes on; 0: none")
+    recompute: Annotated[bool, Detail] = Field(False, description="compute activations twice: less memory, more time")
+    device: Annotated[Literal["auto", "cpu", "cuda"], Detail] = Field("auto", description="auto: a GPU where there is one")
 
     def settings(self) -> Settings:
         return Settings(**{k: v for k, v in self.model_dump().items() if k not in {"model", "data"}})
