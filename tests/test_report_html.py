@@ -131,6 +131,11 @@ def test_a_chart_takes_the_pages_colours_and_holds_no_url():
     assert all(i.startswith("c9-") for i in re.findall(r'id="([^"]*)"', drawing))
 
 
+def test_tick_numbers_are_the_ones_that_matplotlib_wrote():
+    drawing = charts.svg(Curve("c", (0, 1, 2), {"s": (1.0, None, 3.0)}), "c1")
+    assert re.findall(r">([\d.]+)</text>", drawing) == ["0", "1", "2", "1.00", "1.25", "1.50", "1.75", "2.00", "2.25", "2.50", "2.75", "3.00"]
+
+
 def test_csv_spreads_estimates_and_disarms_formulas():
     assert views.csv_file(Table("t", ("m", "s"), (("=cmd()", Estimate(1.5, 1.0, 2.0)), ('a,"b"', None)))) == \
         "m,s,s low,s high\n'=cmd(),1.5,1.0,2.0\n\"a,\"\"b\"\"\",,,\n"
@@ -149,6 +154,11 @@ def test_clean_text_is_encodable_and_clean_again(text):
 @given(st.text(), st.integers(1, 40))
 def test_cut_text_fits(text, width):
     assert columns(cut(text, width)) <= width or columns(text) <= width
+
+
+def test_languages_are_named():
+    assert [views.language_name(t) for t in ("ar", "zh-Hant", "<b>")] == ["Arabic (ar)", "Chinese (Traditional) (zh-Hant)", "<b>"]
+    assert [views.language_tag(t) for t in ("ar", "zh-Hant", '"><b>')] == ["ar", "zh-Hant", ""]
 
 
 def test_scripts_are_recognised():

@@ -62,6 +62,9 @@ def svg(curve: Curve, prefix: str) -> str:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color=RULE, linewidth=0.7)
         axes.tick_params(length=0)
+        axes.ticklabel_format(useOffset=False)
+        if all(float(v).is_integer() for v in curve.x):
+            axes.locator_params(axis="x", integer=True)
         for i, values in enumerate(series.values()):
             # A series that was measured at a few places only is joined over the gaps, and its points are marked.
             points = [(at, v) for at, v in zip(x, values) if not math.isnan(v)]
@@ -85,7 +88,7 @@ def inline(text: str, prefix: str) -> str:
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would style the whole page
     text = re.sub(r"font-family: [^;\"]*; ", "", text)
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
-    text = re.sub(r"(\d\.\d)\d+", r"\1", text)
+    text = re.sub(r'\b(?:d|x|y|x1|x2|y1|y2|transform)="[^"]*"', lambda m: re.sub(r"(\d\.\d)\d+", r"\1", m.group()), text)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, variable)
     return re.sub(r"\n\s*", "\n", text)

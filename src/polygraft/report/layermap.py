@@ -216,7 +216,8 @@ def outside(m: LayerMap, scale: Scale, frame: Frame, height: float) -> str:
 
 def axis(m: LayerMap, frame: Frame) -> str:
     """Layer numbers above the cells, as many as fit."""
-    every = next(n for n in (1, 2, 5, 10, 20, 25, 50, 100) if n * frame.cell >= 22 or n == 100)
+    need = 6.5 * len(str(m.layers - 1)) + 9
+    every = next(n for n in (1, 2, 5, 10, 20, 25, 50, 100) if n * frame.cell >= need or n == 100)
     ticks = "".join(f'<text class="soft" text-anchor="middle" x="{frame.layer_x(i) + frame.cell / 2:g}" y="-6">{i}</text>'
                     for i in range(0, m.layers, every))
     return ticks + word(frame.gutter - 8, -6, "layer", "soft", "end")
@@ -283,7 +284,8 @@ def svg(m: LayerMap, frame: Frame | None = None, detail: bool = True) -> str:
     size = f'width="{frame.width:g}" height="{total:g}"'
     space = f' xmlns="http://www.w3.org/2000/svg" font-family="{FONTS}" {size}' if alone else ""
     space += f' viewBox="0 0 {frame.width:g} {total:g}" role="img" direction="ltr" aria-label="{attr(m.title)}"'
-    return (f'<svg class="lm"{space}>'
+    tight = " tight" if frame.cell < 8 else ""  # no gap between cells: no seams either
+    return (f'<svg class="lm{tight}"{space}>'
             f'{head}<g transform="translate(0 {top})">{labels}{axis(m, frame)}{body}{outside(m, scale, frame, height)}</g>'
             f'<g transform="translate(0 {top + height + 14:g})">{key}</g></svg>\n')
 

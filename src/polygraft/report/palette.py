@@ -97,6 +97,6 @@ def css() -> str:
     light = ".lm{--lm-ink:#1f2328;--lm-soft:#5f6872;--lm-line:#cfcbc2}"
     dark = ".lm{--lm-ink:#e6e4df;--lm-soft:#a0a9b2;--lm-line:#454d55}"
     common = (".lm text{fill:var(--lm-ink);font-size:11px}.lm .soft{fill:var(--lm-soft)}.lm .v{font-size:9.5px;text-anchor:middle}"
-              ".lm .big{font-size:14px;font-weight:600}.lm .edge{fill:none;stroke:var(--lm-line)}"
-              ".lm .hatch{stroke:var(--lm-line);stroke-width:1.2}.lm .na{fill:url(#lm-none)}")
+              ".lm .big{font-size:14px;font-weight:600}.lm .hatch{stroke:var(--lm-line);stroke-width:1.2}"
+              ".lm .na{fill:url(#lm-none)}.tight path{shape-rendering:crispEdges}")
     return f"{light}{common}{_rules('light')}@media screen and (prefers-color-scheme:dark){{{dark}{_rules('dark')}}}"

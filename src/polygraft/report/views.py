@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from polygraft import languages
+from polygraft.errors import UserError
 from polygraft.report import charts, intervals, layermap
 from polygraft.report.escape import clean, csv_text, one_line
 from polygraft.report.numbers import duration, number, size
@@ -195,8 +197,11 @@ def language_tag(tag: str) -> str:
 
 
 def language_name(tag: str) -> str:
-    """The language's name, or the tag as it came."""
-    return one_line(tag, 120)
+    """`Arabic (ar)`, or what came where it is not a known tag."""
+    try:
+        return f"{languages.name(languages.check(tag))} ({tag})"
+    except UserError:
+        return one_line(tag, 120)
 
 
 # -------------------------------------------------------------------------------------------------- cost and provenance
