@@ -176,8 +176,9 @@ class CheckpointWriter:
                 fix="check the disk; nothing was put in the output's place",
             )
         self._files[shard.path.name] = {"sha256": whole.hexdigest(), "size": shard.size}
-        files.OPS.close(shard.fd)
-        shard.fd = -1
+        fd, shard.fd = shard.fd, -1
+        with resource_errors(shard.path):
+            files.OPS.close(fd)
 
     def close(self) -> dict[str, Any]:
         """Wait until every shard is on the disk and verified; write the index. Raises InputError when a tensor was never written.

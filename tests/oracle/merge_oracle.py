@@ -10,7 +10,7 @@ Model = dict[str, np.ndarray]
 
 
 def layer_of(key: str) -> int | None:
-    found = re.search(r"\.(?:layers|h)\.(\d+)\.", key)
+    found = re.search(r"(?:^|\.)(?:layers|h)\.(\d+)\.", key)
     return int(found.group(1)) if found else None
 
 
