@@ -30,7 +30,7 @@ class Delta(Strict):
     threshold: float | None = Field(
         None, ge=0, description="a row changed much when its mean |change| exceeds this (default: the quantile)"
     )
-    quantile: float = Field(0.9, ge=0, le=1, description="of the mean |change| of all rows in layers, when no threshold is given")
+    quantile: float = Field(0.9, ge=0, le=1, description="quantile of all rows' mean |change|, when no threshold is given")
     top: float = Field(0.1, gt=0, le=1, description="share of entries that count as most changed, for the overlap")
     epsilon: float = Field(0.0, ge=0, description="changes up to this have no sign")
     anatomy: tuple[dict[str, str], ...] = Field(

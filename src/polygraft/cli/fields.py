@@ -1,20 +1,36 @@
 """Flags from a step's config: one typed object says what a step takes, the command line only fills it.
 
 A field's `json_schema_extra` may say how it is typed: `{"argument": True}` for a positional one, `{"flag": "--corpus"}` for another
-name, `{"hidden": True}` for what only a recipe sets.
+name, `{"metavar": "LANG=PATH"}` for what stands behind it, `{"hidden": True}` for what only a recipe sets. The fields of a config
+inside a config are flags of their own: `problems.steps` is `--problems-steps`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import click
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
 from polygraft.errors import RecipeError
+from polygraft.step import DataName, ModelName
 from polygraft.yamltext import Document, scalar
+
+Path = tuple[str, ...]  # where a field is: ("problems", "steps")
+
+
+def typeable(fields: Mapping[str, FieldInfo], at: Path = ()) -> Iterator[tuple[Path, FieldInfo]]:
+    """Every field that a command line can set, with its place."""
+    for name, field in fields.items():
+        if extra(field).get("hidden"):
+            continue
+        if shape(field.annotation) == "nested":
+            yield from typeable(inner(field.annotation).model_fields, (*at, name))
+        else:
+            yield (*at, name), field
 
 
 def inner(annotation: Any) -> Any:
@@ -31,8 +47,8 @@ def extra(field: FieldInfo) -> dict[str, Any]:
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
-def flag(name: str, field: FieldInfo) -> str:
-    return str(extra(field).get("flag", "--" + name.replace("_", "-")))
+def flag(path: Path, field: FieldInfo) -> str:
+    return str(extra(field).get("flag", "--" + "-".join(path).replace("_", "-")))
 
 
 def shape(annotation: Any) -> str:
@@ -57,31 +73,47 @@ def holds_text(annotation: Any) -> bool:
     return str in parts[-1:]
 
 
-def parameter(name: str, field: FieldInfo) -> click.Parameter | None:
-    """The click parameter of one config field, or None when only a recipe can set it."""
-    kind = shape(field.annotation)
-    if extra(field).get("hidden") or kind == "nested":
-        return None
+def parameter(path: Path, field: FieldInfo) -> click.Parameter:
+    """The click parameter of one config field."""
+    kind, name = shape(field.annotation), "_".join(path)
     if extra(field).get("argument"):
         many, shown = kind == "list", name.upper().rstrip("S")
         return click.Argument([name], nargs=-1 if many else 1, required=field.is_required(), metavar=shown + "..." * many)
     if kind == "switch":
-        on = flag(name, field)
+        on = flag(path, field)
         return click.Option([f"{on}/--no-{on[2:]}", name], default=None, help=describe(field))
     many = kind in ("list", "map")
-    return click.Option([flag(name, field), name], multiple=many, required=False, help=describe(field), metavar=metavar(field))
+    return click.Option([flag(path, field), name], multiple=many, required=False, help=describe(field), metavar=metavar(field))
 
 
 def metavar(field: FieldInfo) -> str:
+    """What stands behind a flag in `--help`."""
     kind = inner(field.annotation)
+    if given := extra(field).get("metavar"):
+        return str(given)
     if get_origin(kind) is Literal:
         return "|".join(str(a) for a in get_args(kind))
     if shape(field.annotation) == "map":
         return "NAME=VALUE"
+    one = _refers(field) or {int: "N", float: "X"}.get(kind)
     if shape(field.annotation) == "list":
-        return "A,B,..."
-    names = {int: "N", float: "X", str: "TEXT"}
-    return next((v for k, v in names.items() if k is kind), "TEXT")
+        return one if one == "PATH" else f"{one},..." if one else "A,B,..."
+    return one or "TEXT"
+
+
+def _refers(field: FieldInfo) -> str | None:
+    """MODEL or PATH for a field that names models or data."""
+    return _found(field.annotation, *field.metadata)
+
+
+def _found(*places: Any) -> str | None:
+    names = {ModelName: "MODEL", DataName: "PATH"}
+    for place in places:
+        if isinstance(place, AfterValidator) and place.func in names:
+            return names[place.func]
+        if found := _found(*get_args(place), *getattr(place, "__metadata__", ())):
+            return found
+    return None
 
 
 def describe(field: FieldInfo) -> str:
@@ -106,16 +138,19 @@ def typed(text: str, field: FieldInfo, where: str) -> Any:
         raise RecipeError("a number that is too large", where=where, found=text[:40]) from e
 
 
-def gather(fields: dict[str, FieldInfo], given: dict[str, Any]) -> Document:
+def gather(fields: Mapping[str, FieldInfo], given: Mapping[str, Any]) -> Document:
     """What was typed, as the document that a recipe would hold; each place is named by its flag."""
     document = Document({}, "command line", {(): "command line"})
-    for name, field in fields.items():
-        value = given.get(name)
+    for path, field in typeable(fields):
+        value = given.get("_".join(path))
         if value is None or value == ():
             continue
-        where = name.upper() if extra(field).get("argument") else flag(name, field)
-        document.lines[(name,)] = where
-        document.tree[name] = _value(value, field, where)
+        where = path[-1].upper().rstrip("S") if extra(field).get("argument") else flag(path, field)
+        document.lines[path] = where
+        place = document.tree
+        for name in path[:-1]:
+            place = place.setdefault(name, {})
+        place[path[-1]] = _value(value, field, where)
     return document
 
 
@@ -125,7 +160,7 @@ def _value(value: Any, field: FieldInfo, where: str) -> Any:
         return value
     if kind == "list":
         split = [value] if isinstance(value, str) else list(value)
-        if not extra(field).get("argument"):
+        if not extra(field).get("argument") and _refers(field) != "PATH":  # a comma may be part of a path
             split = [w for v in split for w in v.split(",") if w]
         return [typed(w, field, where) for w in split]
     if kind == "map":

@@ -10,17 +10,17 @@ from typing import Any
 
 import click
 
-from polygraft.cli.fields import gather, parameter
+from polygraft.cli.fields import gather, parameter, typeable
 from polygraft.config import parse
 from polygraft.errors import RecipeError
 
 COMMON = [
-    click.Option(["--out"], type=click.Path(path_type=Path), metavar="DIR", help="Output folder: it must not exist, or be empty."),
-    click.Option(["--plan", "plan_only"], is_flag=True, help="Only say what would be done, needed and refused."),
-    click.Option(["--recipe", "recipe_only"], is_flag=True, help="Only print this command as a recipe."),
-    click.Option(["--force"], is_flag=True, help="Move an old output aside instead of refusing."),
-    click.Option(["--offline"], is_flag=True, help="Never touch the network."),
-    click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for programs."),
+    click.Option(["--out"], type=click.Path(path_type=Path), metavar="DIR", help="output folder: it must not exist, or be empty"),
+    click.Option(["--plan", "plan_only"], is_flag=True, help="only say what would be done, needed and refused"),
+    click.Option(["--recipe", "recipe_only"], is_flag=True, help="only print this command as a recipe"),
+    click.Option(["--force"], is_flag=True, help="move an old output aside instead of refusing"),
+    click.Option(["--offline"], is_flag=True, help="never touch the network"),
+    click.Option(["--json", "as_json"], is_flag=True, help="print JSON, for programs"),
 ]
 
 
@@ -29,13 +29,18 @@ def step_command(name: str) -> click.Command:
     from polygraft.steps import TABLE
 
     step = next(s for s in TABLE if s.name == name)
-    fields = {n: p for n, f in step.config.model_fields.items() if (p := parameter(n, f)) is not None}
+    fields = sorted(typeable(step.config.model_fields), key=lambda x: (not x[1].is_required(), shared(step.config, x[0][0])))
 
     def callback(**given: Any) -> int:
         return run_verb(step, given)
 
-    params = [*fields.values(), *COMMON]
+    params = [*(parameter(path, field) for path, field in fields), *COMMON]
     return click.Command(name.rpartition(".")[2].replace("_", "-"), params=params, callback=callback, help=step.config.__doc__)
+
+
+def shared(config: type, name: str) -> int:
+    """How many classes above `config` have the field too: `--help` tells what is particular first."""
+    return sum(name in getattr(c, "model_fields", ()) for c in config.__mro__)
 
 
 def run_verb(step: Any, given: dict[str, Any]) -> int:

@@ -62,7 +62,7 @@ class Common(Strict):
     donor: str | None = Field(
         None, description="the source whose config, tokenizer and chat template the result takes (default: the expert)"
     )
-    shard_bytes: int = Field(5_000_000_000, gt=0, description="largest size of an output shard in bytes")
+    shard_bytes: int = Field(5_000_000_000, gt=0, description="a larger model is written in files of at most so many bytes")
     anatomy: tuple[dict[str, str], ...] = Field((), description="rows for tensors that no rule knows", json_schema_extra=HIDDEN)
 
 
@@ -78,7 +78,7 @@ class Swap(Common):
     t_bottom: int | None = Field(None, ge=0, description="transition at the bottom, where it differs")
     t_top: int | None = Field(None, ge=0, description="transition at the top, where it differs")
     weights: Weighting = Field(
-        "plain", description="of blends: halves, by 1/mean|change| of each expert, or a ramp through the transition"
+        "plain", description="how blends weigh: halves, by 1/mean|change| of each expert, or a ramp through the transition"
     )
     embed: Policy | None = Field(None, description="source of the embedding (default: mean)")
     norm: Policy | None = Field(None, description="source of the final norm (default: mean)")
@@ -180,7 +180,7 @@ class Ties(OnBase):
 
     weights: tuple[float, ...] | None = Field(None, description="one number per expert (default: 1 each)")
     density: float = Field(0.2, ge=0, le=1, description="share of each expert's change that is kept, the largest entries")
-    scale: float = Field(1.0, description="of the merged change, lambda in the paper")
+    scale: float = Field(1.0, description="factor of the merged change, lambda in the paper")
 
     def request(self) -> Request:
         kept: dict[str, Any] = {"density": self.density, "scale": self.scale}
@@ -192,8 +192,8 @@ class DareTies(OnBase):
 
     weights: tuple[float, ...] | None = Field(None, description="one number per expert (default: 1 each)")
     density: float = Field(0.5, ge=0, le=1, description="probability of keeping an entry")
-    scale: float = Field(1.0, description="of the merged change")
-    seed: int = Field(0, ge=0, description="of the random drop")
+    scale: float = Field(1.0, description="factor of the merged change")
+    seed: int = Field(0, ge=0, description="seed of the random drop")
 
     def request(self) -> Request:
         kept: dict[str, Any] = {"density": self.density, "scale": self.scale, "seed": self.seed}
@@ -205,7 +205,8 @@ class Slerp(Common):
 
     models: tuple[ModelRef, ...] = Field(min_length=2, max_length=2, description="the two models", json_schema_extra=MODELS)
     t: float | dict[str, float] = Field(
-        0.5, description="from the first model (0) to the second (1); or one per part: {attn: 0.3, other: 0.5}"
+        0.5, description="from the first model (0) to the second (1); in a recipe also one per part: {attn: 0.3, other: 0.5}",
+        json_schema_extra={"metavar": "X"},
     )
 
     def request(self) -> Request:

@@ -32,13 +32,13 @@ class Sft(Strict):
     """
 
     model: ModelRef = Field(description="the model to train", json_schema_extra={"argument": True})
-    data: tuple[DataRef, ...] = Field(min_length=1, description=".jsonl (also .gz, .xz), or word problems: problems:en?n=2000")
+    data: tuple[DataRef, ...] = Field(min_length=1, description="examples: .jsonl[.gz|.xz], or problems:en?n=2000; repeatable")
     method: Literal["lora", "full"] = Field("lora", description="lora: train a small adapter; full: train every weight")
     r: int = Field(16, ge=1, description="rank of the adapter's matrices (LoRA)")
     alpha: float | None = Field(None, gt=0, description="the adapter is scaled by alpha / r (LoRA; default: 2 r)")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the adapter's inputs dropped in training (LoRA)")
     rslora: bool = Field(False, description="scale by alpha / sqrt(r) instead (LoRA, arXiv 2312.03732)")
-    targets: tuple[str, ...] = Field((), description="modules that get an adapter, such as q_proj (LoRA; default: every linear)")
+    targets: tuple[str, ...] = Field((), description="modules that get an adapter, such as q_proj (LoRA; default: all linear)")
     steps: int | None = Field(None, ge=1, description="optimiser steps (default: as `epochs` says)")
     epochs: float = Field(1.0, gt=0, description="times round the examples, when no steps are given")
     batch: int = Field(8, ge=1, description="examples in one forward pass")
