@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from polygraft.checkpoint import Checkpoint, RemoteCheckpoint
@@ -67,7 +67,7 @@ def snapshot(spec: str, *, offline: bool = False, weights: bool = True) -> tuple
     from huggingface_hub import snapshot_download
 
     repo, revision = parse(spec) or (spec, "main")
-    with _told(spec):
+    with _told(spec), nullcontext() if weights else _no_bars():
         path = Path(
             snapshot_download(
                 repo,
@@ -157,6 +157,21 @@ def _fetch(repo: str, commit: str, name: str, count: int, position: int) -> byte
             if len(got) >= count:
                 break
     return bytes(got[:count])
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Small files come without progress bars."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 @contextmanager

@@ -124,6 +124,7 @@ class Workspace:
         self.likes: dict[str, Source] = {}
         self.downloads: dict[str, int] = {}  # what the steps planned so far must fetch: hub model at its commit -> bytes
         self._sources: dict[tuple[str, str], Source] = {}
+        self._refused: dict[tuple[str, str], InputError] = {}  # a hub that does not answer is asked once
         self._data: dict[Path, str] = {}
 
     def source(self, ref: str, *, planning: bool = False) -> Source:
@@ -155,8 +156,14 @@ class Workspace:
         An adapter that was given no base lies on the one that its own config names.
         """
         key = (at := rooted(spec, self.recipe.folder), base.spec if base else "")
+        if planning and key in self._refused:
+            raise self._refused[key]
         if key not in self._sources:
-            source = self._resolve(at, offline=self.offline, base=base)
+            try:
+                source = self._resolve(at, offline=self.offline, base=base)
+            except InputError as e:
+                self._refused[key] = e
+                raise
             named = source.adapter.base if source.adapter is not None and source.base is None else ""
             if named and rooted(named, self.recipe.folder) != at:
                 with suppress(InputError):  # the base may have moved: a step that needs it says so
