@@ -16,7 +16,7 @@ from polygraft.errors import InputError
 from polygraft.report import charts, intervals, numbers, render, views
 from polygraft.report.escape import clean, columns, csv_text, cut, rtl, script_language
 from polygraft.report.views import Limits, Meta
-from polygraft.result import Cost, Curve, Estimate, Result, Sample, Table
+from polygraft.result import Cost, Curve, Estimate, InputRef, Result, Sample, Table
 from polygraft.store import RunFolder, write_result
 from reporting import Page, a_map, a_meta, a_result
 
@@ -112,6 +112,12 @@ def test_long_answers_are_cut_and_say_so():
 
 def test_an_input_used_twice_stands_once():
     assert len(views.input_views([a_result(), a_result()], 100)) == 1
+
+
+def test_a_digest_taken_by_one_step_fills_the_input_of_another():
+    early, late = (a_result(inputs=(InputRef("math", "a/math", "", "headers:1", digest),)) for digest in ("", "9c3e"))
+    for order in ([early, late], [late, early]):
+        assert [i["digest"] for i in views.input_views(order, 9)] == ["9c3e"]
 
 
 def test_cost_adds_times_and_takes_the_greatest_memory():
@@ -232,3 +238,8 @@ def test_the_hugest_run_is_still_one_small_page():
 def test_a_layer_map_stands_in_the_page_with_its_step():
     text = Page(render([a_result(maps=(a_map(text="Where it changed", note="in float32"),))])).text()
     assert "Where it changed" in text and "in float32" in text
+
+
+def test_the_same_name_with_another_content_is_seen():
+    pair = [a_result(inputs=(InputRef("math", "a/math", "", "headers:1", digest),)) for digest in ("9c3e", "", "77aa")]
+    assert [i["digest"] for i in views.input_views(pair, 9)] == ["9c3e", "77aa"]

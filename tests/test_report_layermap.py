@@ -65,10 +65,18 @@ def test_maps_in_one_frame_share_their_x_axis():
     assert xs[0] == xs[1] == sorted(xs[0])
 
 
+def test_what_lies_outside_stands_at_its_own_place_whichever_map_has_it():
+    first, second = a_map(outside={"head": 1.0, "final_norm": 0.5, "embed": 2.0}), a_map(outside={"head": 1.0})
+    frame = Frame.of([first, second])
+    assert (frame.left, frame.right) == (("embed",), ("final_norm", "head"))
+    places = [re.search(r'd="M([\d.]+)[^>]*><title>head: ', svg(m, frame))[1] for m in (first, second)]
+    assert places[0] == places[1]
+
+
 def test_joined_cells_keep_the_range_of_what_they_cover():
     m = a_map(layers=200, values=tuple((0.5,) * 100 + (0.52,) * 100 for _ in ROWS), outside={}, low=0.0, high=1.0)
-    assert svg(m, Frame.of([m]), detail=False).count(" layer ") == 5
-    assert "attn.q · layer 0–199: 0.500 to 0.520 mean |Δ|" in svg(m, Frame.of([m]), detail=False)
+    assert svg(m, Frame.of([m]), detail=0).count(" layer ") == 5
+    assert "attn.q · layer 0–199: 0.500 to 0.520 mean |Δ|" in svg(m, Frame.of([m]), detail=0)
 
 
 def test_a_diverging_scale_has_zero_in_the_middle():

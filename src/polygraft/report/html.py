@@ -14,11 +14,11 @@ from polygraft.result import Result
 
 MAX_BYTES = 1_000_000
 # Tried in order until the page is small enough: what many cells and long texts cost goes first.
-LADDER = (Limits(), Limits(rows=200, samples=24, chars=1000, detail=False), Limits(rows=60, samples=10, chars=500, detail=False),
-          Limits(rows=20, samples=4, chars=240, maps=30, detail=False, tables=10, recipe=10_000),
-          Limits(rows=6, samples=2, chars=120, maps=10, detail=False, tables=2, recipe=4_000),
-          Limits(rows=3, samples=1, chars=60, maps=3, detail=False, tables=1, recipe=1_000))
-MANY_CELLS = 5_000  # layer-map cells beyond which a tooltip each is certain to be too much
+LADDER = (Limits(), Limits(detail=1), Limits(chars=1000, detail=0), Limits(rows=60, samples=10, chars=500, detail=0),
+          Limits(rows=20, samples=4, chars=240, maps=30, detail=0, tables=10, recipe=10_000),
+          Limits(rows=6, samples=2, chars=120, maps=10, detail=0, tables=2, recipe=4_000),
+          Limits(rows=3, samples=1, chars=60, maps=3, detail=0, tables=1, recipe=1_000))
+MANY_CELLS = (6_000, 11_000)  # layer-map cells beyond which a number, or a tooltip, for each is certain to be too much
 
 
 @cache
@@ -39,7 +39,7 @@ def render(results: list[Result], meta: Meta | None = None) -> str:
 def page(results: list[Result], meta: Meta) -> tuple[str, dict[str, str]]:
     """The page, and the tables that are too long for it: {name of a CSV file: its text}."""
     cells = sum(m.layers * len(m.rows) for r in results for m in r.maps)
-    for limits in LADDER[cells > MANY_CELLS:]:
+    for limits in LADDER[sum(cells > many for many in MANY_CELLS):]:
         text = _render(results, meta, limits)
         if len(text.encode()) < MAX_BYTES:
             break

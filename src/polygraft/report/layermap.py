@@ -16,7 +16,7 @@ from polygraft.report.escape import columns, cut, one_line, rtl, script_language
 from polygraft.report.numbers import UNDEFINED, number, superscript
 from polygraft.result import LayerMap
 
-LEFT = ("embed", "position")  # what comes before the first layer; everything else outside the layers comes after the last
+LEFT, RIGHT = ("embed", "position"), ("final_norm", "head")  # before the first layer and after the last; others after these
 ROW, GAP, SIDE, LABEL_PX = 20, 8, 42, 6.1
 INNER = 900  # width that the layers share, in SVG units
 
@@ -80,9 +80,11 @@ def meaning(m: LayerMap, value: float | None) -> str:
     return f"{number(value)} {one_line(m.unit, 30)}".rstrip()
 
 
-def sides(m: LayerMap) -> tuple[list[str], list[str]]:
-    """The names of what lies before and after the layers."""
-    return [n for n in LEFT if n in m.outside], [n for n in m.outside if n not in LEFT]
+def sides(maps: Iterable[LayerMap]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of what lies before and after the layers in any of the maps, in the order of a model."""
+    names = dict.fromkeys(n for m in maps for n in m.outside)
+    right = [n for n in RIGHT if n in names] + [n for n in names if n not in LEFT + RIGHT]
+    return tuple(n for n in LEFT if n in names), tuple(right)
 
 
 # ----------------------------------------------------------------------------------------------------------------- frame
@@ -93,8 +95,8 @@ class Frame:
     """One x axis for several maps, so that equal layers stand above one another."""
 
     gutter: float
-    left: int
-    right: int
+    left: tuple[str, ...]
+    right: tuple[str, ...]
     layers: int
     cell: float
 
@@ -104,21 +106,20 @@ class Frame:
         maps = list(maps)
         layers = max((m.layers for m in maps), default=1)
         wide = max((columns(one_line(r, 26)) for m in maps for r in m.rows), default=0)
-        return cls(max(60.0, wide * LABEL_PX + 14), max((len(sides(m)[0]) for m in maps), default=0),
-                   max((len(sides(m)[1]) for m in maps), default=0), layers, min(44.0, max(4.0, INNER / max(1, layers))))
+        return cls(max(60.0, wide * LABEL_PX + 14), *sides(maps), layers, min(44.0, max(4.0, INNER / max(1, layers))))
 
     def layer_x(self, layer: int) -> float:
-        return self.gutter + self.left * (SIDE + GAP) + layer * self.cell
+        return self.gutter + len(self.left) * (SIDE + GAP) + layer * self.cell
 
-    def left_x(self, i: int) -> float:
-        return self.gutter + i * (SIDE + GAP)
-
-    def right_x(self, i: int) -> float:
-        return self.layer_x(self.layers) + GAP + i * (SIDE + GAP)
+    def outside_x(self, name: str) -> float:
+        """The left edge of what lies outside the layers."""
+        if name in self.left:
+            return self.gutter + self.left.index(name) * (SIDE + GAP)
+        return self.layer_x(self.layers) + GAP + self.right.index(name) * (SIDE + GAP)
 
     @property
     def width(self) -> float:
-        return max(440.0, self.right_x(self.right) + 4)
+        return max(440.0, self.layer_x(self.layers) + GAP + len(self.right) * (SIDE + GAP) + 4)
 
 
 # ------------------------------------------------------------------------------------------------------------------- svg
@@ -158,16 +159,16 @@ def cell_factor(most: float) -> float:
     return 10.0 ** (-3 * math.floor(math.log10(most) / 3))
 
 
-def cells(m: LayerMap, scale: Scale, frame: Frame, row: int, detail: bool) -> str:
-    """One row of layer cells. Without `detail`, neighbours of equal colour become one, whose tooltip gives their range."""
+def cells(m: LayerMap, scale: Scale, frame: Frame, row: int, detail: int) -> str:
+    """One row of layer cells. At detail 0, neighbours of equal colour become one, whose tooltip gives their range."""
     out, y, values = [], row * ROW, m.values[row]
     name, start = attr(m.rows[row]), 0
     gap = 1 if frame.cell >= 8 else 0
-    numbered = detail and frame.cell >= 26 and scale.kind != "categorical"
+    numbered = detail == 2 and frame.cell >= 26 and scale.kind != "categorical"
     while start < len(values):
         stop = start + 1
         css = scale.css_class(values[start])
-        while not detail and stop < len(values) and scale.css_class(values[stop]) == css:
+        while detail == 0 and stop < len(values) and scale.css_class(values[stop]) == css:
             stop += 1
         run = values[start:stop]
         tip = f"{name} · layer {start}" + (f"–{stop - 1}" if stop - start > 1 else "") + f": {escape(spoken(m, run))}"
@@ -202,10 +203,8 @@ def spoken(m: LayerMap, run: Iterable[float | None]) -> str:
 def outside(m: LayerMap, scale: Scale, frame: Frame, height: float) -> str:
     """Embedding, final norm, head ...: tall cells beside the layers, their names above."""
     out = []
-    left, right = sides(m)
-    for name, x in [(n, frame.left_x(i)) for i, n in enumerate(left)] + [(n, frame.right_x(i)) for i, n in enumerate(right)]:
-        value = m.outside[name]
-        css = scale.css_class(value)
+    for name, value in m.outside.items():
+        x, css = frame.outside_x(name), scale.css_class(value)
         out.append(box(css, x, 0, SIDE, height, attr(f"{name}: {meaning(m, value)}")))
         if css != "na" and scale.kind != "categorical":
             out.append(value_text(css, x + SIDE / 2, height / 2 + 3.5, value, scale.factor))
@@ -266,10 +265,11 @@ HATCH = ('<defs><pattern id="lm-none" width="5" height="5" patternUnits="userSpa
 FONTS = "system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',sans-serif"
 
 
-def svg(m: LayerMap, frame: Frame | None = None, detail: bool = True) -> str:
+def svg(m: LayerMap, frame: Frame | None = None, detail: int = 2) -> str:
     """A map as SVG. With a `frame` it is a piece of a page that holds `HATCH` and `palette.css()`; without, a file of its own.
 
-    Without `detail`, neighbouring cells of equal colour are joined: thousands of cells stay small.
+    `detail` 2 prints numbers into large cells, 1 leaves them to the tooltips, 0 also joins neighbours of equal colour, so that
+    thousands of cells stay small.
     """
     alone = frame is None
     frame = frame or Frame.of([m])

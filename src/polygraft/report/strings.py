@@ -7,7 +7,7 @@ EN = {
     "question": "Question", "answer": "Answer", "maps": "Layer maps", "curves": "Curves", "steps": "What was done",
     "samples": "Samples", "cost": "Cost", "provenance": "Provenance", "caveats": "Caveats",
     "no_results": "No step has finished yet, so there is nothing to answer with.",
-    "no_scores": "No step of this recipe measured a score; what the steps made and found follows below.",
+    "no_scores": "No step of this recipe measured a score. What its steps made and found:",
     "missing": "Not finished when this report was written: {steps}. Their numbers are absent, not zero.",
     "verdicts": "Compared in pairs: {better} better, {worse} worse, {same} not distinguishable.",
     "better": "better", "worse": "worse", "not distinguishable": "not distinguishable",

@@ -24,7 +24,7 @@ class Limits:
     samples: int = 24
     chars: int = 1500
     maps: int = 60
-    detail: bool = True
+    detail: int = 2
     tables: int = 40
     recipe: int = 40_000
 
@@ -224,11 +224,15 @@ def amount(count: int) -> str:
 
 
 def input_views(results: list[Result], limit: int) -> list[dict[str, str]]:
-    """Every distinct input once, in the order of first use."""
+    """Every distinct input once, in the order of first use; a digest that one step took holds for the others too."""
     seen: dict[tuple, dict[str, str]] = {}
     for ref in (i for r in results for i in r.inputs):
         row = {k: one_line(getattr(ref, k), 300) for k in ("name", "spec", "revision", "identity", "digest")}
-        seen.setdefault(tuple(row.values()), row)
+        key = tuple(row.values())[:4]
+        if key not in seen or not seen[key]["digest"]:
+            seen[key] = row
+        elif row["digest"] not in ("", seen[key]["digest"]):
+            seen[(*key, row["digest"])] = row  # the same name with another content must be seen
     return list(seen.values())[:limit]
 
 
