@@ -38,9 +38,9 @@ class Labels(Strict):
 class ProblemKind(Strict):
     """Which procedural problems: how many steps, which operations, which split."""
 
-    steps: tuple[int, ...] = Field((1,), description="word problems of so many steps")
-    operations: str = Field("+-*/", description="operations that word problems may need")
-    split: Literal["train", "dev", "test"] = Field("test", description="splits share no template, name or number")
+    steps: tuple[int, ...] = Field(default=(1,), description="word problems of so many steps")
+    operations: str = Field(default="+-*/", description="operations that word problems may need")
+    split: Literal["train", "dev", "test"] = Field(default="test", description="splits share no template, name or number")
 
 
 @dataclass(frozen=True)

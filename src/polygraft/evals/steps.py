@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -30,15 +30,21 @@ READING = "problems-generate"
 TOKENS_PER_ITEM, BYTES_PER_TOKEN, CPU_FLOPS = 80, 2.5, 5e10  # for the plan's estimate of time only
 
 
-def _language(tag: str) -> str:
-    """The canonical tag. Raises ValueError, which pydantic turns into a fault with its line or flag."""
+def _checked(check: Callable[[str], Any], word: str) -> Any:
+    """What `check` makes of a word; its RecipeError as a ValueError, which pydantic turns into a fault with its line or flag."""
     try:
-        return languages.check(tag)
+        return check(word)
     except RecipeError as e:
-        raise ValueError(f"{e.what}; {e.fix}") from e
+        raise ValueError("; ".join(filter(None, (e.what, e.fix)))) from e
 
 
-Language = Annotated[str, AfterValidator(_language)]
+def _task(word: str) -> str:
+    _checked(tasks.load, word)
+    return word
+
+
+Language = Annotated[str, AfterValidator(lambda tag: _checked(languages.check, tag))]
+TaskName = Annotated[str, AfterValidator(_task)]
 PROBLEMS = "which procedural problems are asked: number of steps, operations, split"
 
 
@@ -49,7 +55,7 @@ class EvalConfig(Strict):
     """
 
     models: tuple[ModelRef, ...] = Field(min_length=1, description="the models", json_schema_extra={"argument": True})
-    tasks: tuple[str, ...] = Field(("problems",), description="mgsm, msvamp, problems (word problems made by polygraft, scored by "
+    tasks: tuple[TaskName, ...] = Field(("problems",), description="mgsm, msvamp, problems (word problems made here, scored by "
                                    "likelihood), problems-generate (the same, answered in writing)")
     langs: tuple[Language, ...] = Field(("en",), description="languages of the tasks, as tags such as sw or zh")
     corpora: dict[Language, DataRef] = Field(
@@ -167,7 +173,8 @@ def plan(config: EvalConfig, context: Context) -> Plan:
     jobs, wrong = faults(config, context)
     if wrong:
         return Plan(problems=tuple(wrong))
-    lines = [f"{len(config.models)} models, compared with {config.compared_with}"]
+    others = f", compared with {config.compared_with}" if len(config.models) > 1 else ""
+    lines = [f"{len(config.models)} model{'s' * (len(config.models) > 1)}{others}"]
     for j in jobs:
         what = f"{len(j.items)} items" if j.task else f"{len(j.documents)} documents, {_bytes(j):,} bytes"
         lines.append(f"{j.name} {j.language}: {what}")
