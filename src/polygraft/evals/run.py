@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from polygraft.errors import InputError
 from polygraft.evals import bpb, tasks
 from polygraft.evals.items import Item
 from polygraft.evals.lm import ResponseLog, lm_class, request_key
@@ -56,14 +53,12 @@ def run_jobs(scorer: Scorer, jobs: Sequence[Job], *, folder: Path, model: str, i
     """The records of every job (one list a job, one record an item), also written to `folder/samples/`.
 
     Responses go to `folder/responses/` batch by batch and are found there again after an interruption.
-    Raises InputError when the model's likelihoods are not numbers.
     """
     key = {"model": identity, "jobs": [[j.name, j.language] for j in jobs], "chat": chat, **settings}
     with ResponseFile(Path(folder) / "responses", key) as log:
         asked = iter(task_records(scorer, [j for j in jobs if j.task is not None], log, chat, progress))
         out = [corpus_records(scorer, j, log, progress) if j.task is None else next(asked) for j in jobs]
     for job, records in zip(jobs, out):
-        check_finite(records, model)
         write_samples(folder, sample_name(job, model), records)
     return out
 
@@ -71,13 +66,6 @@ def run_jobs(scorer: Scorer, jobs: Sequence[Job], *, folder: Path, model: str, i
 def sample_name(job: Job, model: str) -> str:
     """`problems.es.base`, with what a file name cannot hold replaced."""
     return f"{job.key}." + "".join(c if c.isalnum() or c in "._-" else "_" for c in model)
-
-
-def check_finite(records: Sequence[dict[str, Any]], model: str) -> None:
-    for r in records:
-        if "nats" in r and not np.isfinite(r["nats"]):
-            raise InputError("the model's likelihoods are not numbers", where=model, found=f"{r['nats']} nats on item {r['id']}",
-                             fix="look for NaN or Inf in its tensors: `polygraft verify`, `polygraft inspect --check`")
 
 
 # ---------------------------------------------------------------------------------------------------------------- tasks

@@ -4,6 +4,7 @@ its logits are read. Knows nothing of tasks or lm-eval.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,7 +118,14 @@ class Scorer:
                       for g, (_, rows) in enumerate(batch) for i, answer in rows[1:]]
             if others:
                 out += self._branches(others, logits, past, mask, nats, greedy)
+        self._check([value for _, (value, _) in out])
         return out
+
+    def _check(self, nats: Sequence[float]) -> None:
+        """Raises InputError when a likelihood is not a number: nothing that is computed from it would mean anything."""
+        if bad := [x for x in nats if not math.isfinite(x)]:
+            raise InputError("the model's likelihoods are not numbers", where=self.tokenizer.name_or_path, found=f"{bad[0]} nats",
+                             fix="look for NaN or Inf in its tensors, or compute in float32 (`dtype: float32`)")
 
     def _branches(self, others: list[Branch], logits: Any, past: Any, mask: Any, nats: Any,
                   greedy: Any) -> list[tuple[int, tuple[float, bool]]]:
@@ -182,6 +190,7 @@ class Scorer:
                 nats, _ = batches.gathered(logits, inputs[:, -keep:])
             for r, i in enumerate(batch):
                 out[i] = (float(nats[r, keep - scored[i]:].sum()), scored[i])
+            self._check([out[i][0] for i in batch])
         return out
 
     # ------------------------------------------------------------------------------------------------------ generation

@@ -1,0 +1,271 @@
+"""The eval step on tiny models: tables and verdicts, resume after a cut, what the plan refuses."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from polygraft.errors import InputError, RecipeError
+from polygraft.evals import compare, steps
+from polygraft.evals.compare import ACCURACY, BITS, NATS, Measure
+from polygraft.evals.scorer import Scorer
+from polygraft.evals.steps import EvalConfig
+from polygraft.result import Result
+from polygraft.sources import resolve
+from polygraft.step import Context
+
+CONTEXT = Context(model=lambda ref: resolve(ref), data=Path, offline=True)
+
+
+@pytest.fixture(scope="module")
+def models(tiny):
+    return [str(tiny("llama", layers=2, seed=seed)) for seed in (1, 2)]
+
+
+def config(models, **more):
+    return EvalConfig(**({"models": models, "langs": ("en", "es"), "limit": 6, "corpora": {"en": "sampler"}} | more))
+
+
+def evaluate(config, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    return steps.run_step(config, CONTEXT, folder)
+
+
+def sample_bytes(folder):
+    return {p.name: p.read_bytes() for p in sorted((folder / "samples").iterdir())}
+
+
+@pytest.fixture(scope="module")
+def done(models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("eval")
+    return evaluate(config(models, generate=2), folder), folder
+
+
+def test_tables_scores_and_verdicts(done, models):
+    result, _ = done
+    first, second = steps.labels(models)
+    assert [t.title for t in result.tables] == [
+        "problems: accuracy", f"problems: accuracy, difference from {first}", "problems: nats",
+        f"problems: nats, difference from {first}", "bits per byte", f"bits per byte, difference from {first}"]
+    for table in result.tables:
+        assert all(len(row) == len(table.columns) for row in table.rows)
+    accuracy, differs = result.tables[0], result.tables[1]
+    assert accuracy.columns == ("model", "en", "es") and [r[0] for r in accuracy.rows] == [first, second]
+    assert [r[0] for r in differs.rows] == [second]
+    assert differs.rows[0][1].verdict in ("better", "worse", "not distinguishable")
+    assert differs.rows[0][1].value == pytest.approx(accuracy.rows[1][1].value - accuracy.rows[0][1].value)
+    assert Result.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False))) == result
+
+
+def test_every_number_traces_to_its_sample_log(done, models):
+    result, folder = done
+    for score in result.data["scores"]:
+        rows = [json.loads(x) for x in (folder / "samples" / f"{score['task']}.{score['language']}.{score['model']}.jsonl"
+                                        .replace("=", "_")).read_text("utf-8").splitlines()]
+        nats = sum(r["nats"] for r in rows)
+        want = {ACCURACY: 100 * np.mean([r["correct"] for r in rows]) if "correct" in rows[0] else None, NATS: nats / len(rows),
+                BITS: nats / np.log(2) / sum(r.get("bytes", 1) for r in rows)}
+        assert score["value"] == pytest.approx(want[score["metric"]]) and score["n"] == len(rows)
+    assert not (folder / "responses").exists()
+
+
+def test_samples_are_side_by_side_and_chosen_by_hash(done, models):
+    result, _ = done
+    assert len(result.samples) == 4 and {s.language for s in result.samples} == {"en", "es"}
+    assert all(set(s.outputs) == set(steps.labels(models)) for s in result.samples)
+    assert [s.id for s in result.samples[:2]] == [s.id for s in result.samples[2:]]  # parallel items, the same ones chosen
+
+
+def test_the_same_evaluation_gives_the_same_bytes(models, done, tmp_path):
+    again = evaluate(config(models, generate=2), tmp_path / "again")
+    assert again.to_json() == done[0].to_json()
+    assert sample_bytes(tmp_path / "again") == sample_bytes(done[1])
+
+
+class Cut(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def test_a_cut_after_any_batch_costs_no_batch(models, tmp_path, monkeypatch):
+    """Stop after each batch in turn; the next attempt asks only what is not yet in the log, and the bytes are those of a quiet run."""
+    wanted = config(models[:1], batch_tokens=256, corpora={}, limit=5)
+    evaluate(wanted, tmp_path / "quiet")
+    asked, whole = [], Scorer._score
+
+    def counted(self, batch):
+        if len(asked) and asked[-1] == "cut":
+            raise Cut
+        asked.append("cut")
+        return whole(self, batch)
+
+    monkeypatch.setattr(Scorer, "_score", counted)
+    attempts = 0
+    while True:
+        asked.clear()
+        attempts += 1
+        try:
+            evaluate(wanted, tmp_path / "cut")
+            break
+        except Cut:
+            assert not (tmp_path / "cut" / "samples").exists()
+    assert attempts >= 4
+    assert sample_bytes(tmp_path / "cut") == sample_bytes(tmp_path / "quiet")
+
+
+def attempt(wanted, folder, seconds):
+    """The step in a process of its own, killed after so many seconds; its exit code."""
+    child = multiprocessing.get_context("fork").Process(target=_child, args=(wanted, folder))
+    child.start()
+    child.join(seconds)
+    if child.is_alive():
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+    return child.exitcode
+
+
+def _child(wanted, folder):
+    import torch
+
+    torch.set_num_threads(1)
+    evaluate(wanted, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.group("F")
+@pytest.mark.parametrize("round_", range(40))
+def test_a_killed_evaluation_ends_with_the_same_bytes(models, tmp_path, round_, quiet_run):
+    wanted, samples, seconds = quiet_run
+    rng = random.Random(round_)
+    for _ in range(2):
+        attempt(wanted, tmp_path / "cut", rng.uniform(0, 1) * seconds)
+    assert attempt(wanted, tmp_path / "cut", None) == 0
+    assert sample_bytes(tmp_path / "cut") == samples
+
+
+@pytest.fixture(scope="module")
+def quiet_run(models, tmp_path_factory):
+    import time
+
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    wanted = config(models[:1], batch_tokens=256, limit=8)
+    evaluate(wanted, tmp_path_factory.mktemp("warm"))
+    start, folder = time.monotonic(), tmp_path_factory.mktemp("quiet")
+    assert attempt(wanted, folder, None) == 0
+    yield wanted, sample_bytes(folder), time.monotonic() - start
+    torch.set_num_threads(threads)
+
+
+# --------------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    ({"langs": ("en", "sv")}, "no such language"), ({"tasks": (), "corpora": {}}, "nothing"),
+    ({"reference": "other"}, "not one of the models"), ({"tasks": ("mgsm",)}, "offline"), ({"tasks": ("mgsm",), "langs": ("sv",)}, "language"),
+    ({"corpora": {"tlh": "sampler"}}, "no text in this language"), ({"problems": {"operations": "^"}}, "no word problems of this kind"),
+    ({"tasks": ("mgsm",), "data": "."}, "not here"), ({"corpora": {"en": "no/such.txt"}}, "no/such.txt"),
+])
+def test_the_plan_names_what_would_fail(models, more, says):
+    planned = steps.plan(config(models, **more), CONTEXT)
+    assert any(says in p for p in planned.problems), planned.problems
+
+
+@pytest.mark.parametrize(("more", "says"), [({"tasks": ("mgms",)}, "did you mean `mgsm`"), ({"langs": ("englsh",)}, "did you mean `en`"),
+                                            ({"corpora": {"swx": "sampler"}}, "did you mean `sw`")])
+def test_a_word_that_is_no_task_or_language_is_refused_as_it_is_read(models, more, says):
+    with pytest.raises(ValueError, match=says):
+        config(models, **more)
+
+
+def test_the_plan_tells_all_faults_at_once_and_counts_the_items(models):
+    assert len(steps.plan(config(models, tasks=("mgsm", "problems"), langs=("sv",)), CONTEXT).problems) == 3
+    planned = steps.plan(config(models), CONTEXT)
+    assert not planned.problems and planned.seconds > 0 and planned.peak_bytes > 1 << 20
+    assert any("problems@1 es: 6 items" in line for line in planned.lines)
+
+
+def test_a_model_whose_numbers_are_not_finite_is_refused(models, tmp_path, monkeypatch):
+    load = __import__("polygraft.model", fromlist=["load"]).load
+
+    def broken(*args, **kwargs):
+        live = load(*args, **kwargs)
+        live.model.model.norm.weight.data[0] = float("nan")
+        return live
+
+    monkeypatch.setattr("polygraft.model.load", broken)
+    for more in ({}, {"tasks": ()}):
+        with pytest.raises(InputError, match="not numbers"):
+            evaluate(config(models[:1], **more), tmp_path / "nan")
+    assert not (tmp_path / "nan" / "samples").exists()
+
+
+def test_chat_needs_a_template_and_uses_it(tiny, tmp_path):
+    plain, chat = str(tiny("llama", layers=2, chat=False)), str(tiny("llama", layers=2))
+    with pytest.raises(InputError, match="no chat template"):
+        evaluate(config([plain], chat=True), tmp_path / "plain")
+    with_template = evaluate(config([chat], chat=True, limit=3, corpora={}), tmp_path / "chat")
+    without = evaluate(config([chat], limit=3, corpora={}), tmp_path / "no")
+    assert with_template.data["scores"] != without.data["scores"]
+
+
+def test_corpora_stop_at_their_limit_and_say_so(models, tmp_path):
+    (tmp_path / "text.txt").write_text("\n".join(f"line {n}" for n in range(50)))
+    wanted = config(models[:1], tasks=(), corpora={"en": str(tmp_path / "text.txt")}, max_bytes=40)
+    result = evaluate(wanted, tmp_path / "out")
+    assert result.data["scores"][0]["n"] == 7 and any("40 bytes" in c for c in result.caveats)
+    with pytest.raises((InputError, RecipeError)):
+        (tmp_path / "empty.txt").write_text("\n\n")
+        evaluate(config(models[:1], tasks=(), corpora={"en": str(tmp_path / "empty.txt")}), tmp_path / "none")
+
+
+# ---------------------------------------------------------------------------------------------------------------- compare
+
+
+def planted(metric, shift, n=100, seed=0):
+    rng = np.random.default_rng(seed)
+    if metric == ACCURACY:
+        base = rng.random(n) < 0.4
+        return Measure("t", "en", metric, {"base": base * 1.0, "other": (base | (rng.random(n) < shift)) * 1.0})
+    base = rng.gamma(4, 2, n)
+    weights = None if metric == NATS else {m: np.full(n, 100.0) for m in ("base", "other")}
+    return Measure("t", "en", metric, {"base": base, "other": base + shift + rng.normal(0, 0.2, n)}, weights)
+
+
+@pytest.mark.parametrize(("metric", "shift", "verdict"), [
+    (ACCURACY, 0.5, "better"), (ACCURACY, 0.0, "not distinguishable"), (NATS, 1.0, "worse"), (NATS, -1.0, "better"),
+    (NATS, 0.0, "not distinguishable"), (BITS, -1.0, "better"), (BITS, 0.0, "not distinguishable"),
+])
+def test_planted_differences_are_found_and_absent_ones_are_not(metric, shift, verdict):
+    [d] = compare.differences([planted(metric, shift, seed=1)], "base")
+    assert d.verdict == verdict and d.low <= d.value <= d.high
+    table = compare.tables([planted(metric, shift, seed=1)], [d], "base")
+    assert len(table) == 2 and table[1].rows[0][1].verdict == verdict
+
+
+def test_units():
+    m = planted(BITS, 0.0)
+    assert m.estimate("base").value == pytest.approx(m.values["base"].sum() / np.log(2) / 10_000)
+    a = planted(ACCURACY, 0.3)
+    assert a.estimate("base").value == pytest.approx(100 * a.values["base"].mean()) and a.estimate("base").unit == "%"
+
+
+def test_verdicts_are_held_over_the_whole_family():
+    """One of twenty comparisons of nothing is under 5 % by chance; adjusted, none is called a difference."""
+    rng = np.random.default_rng(3)
+    base = rng.normal(size=60)
+    m = Measure("t", "en", NATS, {"base": base, **{f"m{i}": base + rng.normal(0, 1, 60) for i in range(20)}})
+    found = compare.differences([m], "base")
+    assert min(d.p for d in found) < 0.05 and all(d.verdict == "not distinguishable" for d in found)
+    assert "no model could be distinguished" in compare.summary(found, "base")[0] and "unnoticed" in compare.caveats(found)[0]
+
+
+def test_short_names():
+    assert steps.labels(["base", "a/b/model", "runs/x/model"]) == ["base", "a/b/model", "runs/x/model"]
+    assert steps.labels(["base", "a/b/swapped"]) == ["base", "swapped"]
