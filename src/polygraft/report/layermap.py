@@ -257,7 +257,8 @@ def colour_bar(m: LayerMap, scale: Scale, frame: Frame) -> tuple[str, float]:
 def bound(m: LayerMap, value: float, unit: bool = False) -> str:
     """An end of the colour bar: its meaning if it has one, else the number."""
     named = m.labels.get(f"{value:g}")
-    return one_line(named, 40) if named else f"{number(value)} {one_line(m.unit, 24) if unit else ''}".rstrip()
+    whole = int(value) if abs(value) < 1e6 and value == int(value) else value
+    return one_line(named, 40) if named else f"{number(whole)} {one_line(m.unit, 24) if unit else ''}".rstrip()
 
 
 HATCH = ('<defs><pattern id="lm-none" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
