@@ -18,7 +18,7 @@ def cell(value: Cell) -> str:
     """One table cell: an estimate with its interval and verdict, other numbers to a few digits."""
     if isinstance(value, Estimate):
         places = spread(value.value, value.low, value.high)
-        text = f"{fixed(value.value, places)}{value.unit}"
+        text = f"{fixed(value.value, places)}{value.unit if value.unit in ('', '%') else ' ' + value.unit}"
         if value.low is not None and value.high is not None:
             text += f" [{fixed(value.low, places)}, {fixed(value.high, places)}]"
         return f"{text} {value.verdict}".rstrip()
