@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,9 @@ def browse(html: str, folder: Path, *more: str) -> str:
     """Open a page in a fresh profile and return what Chromium prints."""
     page = folder / "page.html"
     page.write_text(html, encoding="utf-8")
-    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}", *more, page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    profile = tempfile.mkdtemp(dir=folder)  # one each: a browser that is still closing may hold the last one
+    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", *more, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -37,6 +39,7 @@ def shot(html: str, folder: Path, width: int, height: int, *more: str):
     from PIL import Image
 
     target = folder / "shot.png"
+    target.unlink(missing_ok=True)
     browse(html, folder, f"--window-size={width},{height}", f"--screenshot={target}", *more)
     return np.asarray(Image.open(target).convert("RGB"))
 
