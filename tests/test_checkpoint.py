@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from polygraft.checkpoint import Checkpoint, from_f32, tied_conflict, to_f32
 from polygraft.errors import InputError
+from polygraft.header import build
 
 
 def descriptors() -> int:
@@ -100,6 +102,7 @@ def test_a_file_shortened_while_read(model):
         list(checkpoint.chunks(last))
 
 
+@pytest.mark.group("O")
 def test_reading_leaves_no_more_than_a_handful_of_descriptors(tiny):
     before = descriptors()
     checkpoint = Checkpoint.open(tiny("llama", layers=24, shard="6KB"))
@@ -112,6 +115,40 @@ def test_reading_leaves_no_more_than_a_handful_of_descriptors(tiny):
     checkpoint.read(next(iter(checkpoint.tensors)))
     del checkpoint
     assert descriptors() == before
+
+
+def sparse(folder: Path, layers: int, experts: int = 0, shards: int = 4) -> Path:
+    """A checkpoint of many gigabytes that takes no room: headers, and files extended without writing."""
+    hidden, ffn, vocab = 4096, 14336, 128256
+    specs = {"model.embed_tokens.weight": (vocab, hidden), "lm_head.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
+    for i in range(layers):
+        names = {"self_attn.q_proj": (hidden, hidden), "self_attn.k_proj": (1024, hidden), "self_attn.v_proj": (1024, hidden),
+                 "self_attn.o_proj": (hidden, hidden), "input_layernorm": (hidden,), "post_attention_layernorm": (hidden,)}  # fmt: skip
+        for mlp in [f"mlp.experts.{e}" for e in range(experts)] or ["mlp"]:
+            names |= {f"{mlp}.gate_proj": (ffn, hidden), f"{mlp}.up_proj": (ffn, hidden), f"{mlp}.down_proj": (hidden, ffn)}
+        specs |= {f"model.layers.{i}.{n}.weight": s for n, s in names.items()}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": vocab, "num_hidden_layers": layers}))
+    weight_map = {}
+    for n in range(shards):
+        name = f"model-{n + 1:05d}-of-{shards:05d}.safetensors"
+        head, tensors = build({k: ("BF16", s) for k, s in list(specs.items())[n::shards]}, {"format": "pt"}, name)
+        (folder / name).write_bytes(head)
+        os.truncate(folder / name, tensors[-1].end)
+        weight_map |= {t.key: name for t in tensors}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return folder
+
+
+@pytest.mark.group("O")
+@pytest.mark.parametrize("layers, experts, shards", [(32, 0, 4), (48, 64, 16), (126, 0, 500)], ids=["8B", "9,500 tensors", "500 shards"])
+def test_opening_costs_headers_only(tmp_path, layers, experts, shards):
+    folder = sparse(tmp_path / "m", layers, experts, shards)
+    before, start = descriptors(), time.process_time()
+    checkpoint = Checkpoint.open(folder)
+    assert time.process_time() - start < 1.0 and descriptors() == before
+    assert sum(t.nbytes for t in checkpoint.tensors.values()) > 15e9
+    assert sum(len(h.raw) for h in checkpoint.headers.values()) < 4 << 20
 
 
 def test_threads_share_a_reader(tiny):

@@ -185,13 +185,13 @@ def test_conv1d_is_transposed(tiny, tmp_path):
     assert np.allclose(view.f32(key).reshape(expected.shape), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "phi3", "qwen3"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi3", "qwen3", "mistral"])
 def test_the_merge_is_pefts_merge(tiny, tmp_path, family):
     """Adapter made, saved and merged by peft itself, in float32: the same weights under the base file's own names."""
     peft = pytest.importorskip("peft")
     from transformers import AutoModelForCausalLM
 
-    targets = {"gpt2": ["c_attn", "c_proj"], "phi3": ["qkv_proj", "gate_up_proj"]}.get(family, ["q_proj", "down_proj"])
+    targets = {"gpt2": ["c_attn", "c_proj"], "phi3": ["qkv_proj", "gate_up_proj"], "mistral": ["v_proj", "embed_tokens"]}.get(family, ["q_proj", "down_proj"])
     model = AutoModelForCausalLM.from_pretrained(tiny(family))
     config = peft.LoraConfig(r=3, lora_alpha=5, target_modules=targets, use_rslora=True, init_lora_weights=False, rank_pattern={targets[0]: 2},
                              modules_to_save=["norm"] if family == "llama" else None, fan_in_fan_out=family == "gpt2")  # fmt: skip
@@ -206,6 +206,17 @@ def test_the_merge_is_pefts_merge(tiny, tmp_path, family):
     assert len(view.changed()) > 2 and set(theirs.tensors) == set(view.tensors)
     for key in theirs.tensors:
         assert np.allclose(view.f32(key), theirs.f32(key), atol=2e-6), key
+
+
+def test_lora_on_tied_embeddings_is_refused(tiny, tmp_path):
+    base = Checkpoint.open(tiny("gemma2"))
+    assert base.config["tie_word_embeddings"] is True
+    folder = lora(tmp_path / "ad", base, {})
+    module = "base_model.model.model.embed_tokens.lora_embedding_"
+    rows, width = base.info("model.embed_tokens.weight").shape
+    save_file({f"{module}A": np.zeros((4, rows), np.float32), f"{module}B": np.zeros((width, 4), np.float32)}, folder / "adapter_model.safetensors")
+    with pytest.raises(InputError, match="tied embeddings"):
+        resolve(folder, base=base.path)
 
 
 def test_merged_bytes_do_not_depend_on_how_they_are_asked_for(tiny, tmp_path, monkeypatch):
@@ -382,7 +393,7 @@ def wheel(path: Path, data: bytes) -> None:
 def small_demo(cache, tiny, monkeypatch):
     """The embedded model replaced by a few bytes, and its conversion (tested above) by a copy of a tiny model."""
     data = b"GGUF\3\0\0\0" + bytes(1000)
-    monkeypatch.setattr(gguf, "_run_child", lambda _, folder: shutil.copytree(tiny("llama"), folder, dirs_exist_ok=True))
+    monkeypatch.setattr(gguf, "_run_child", lambda _, folder, __: shutil.copytree(tiny("llama"), folder, dirs_exist_ok=True))
     monkeypatch.setattr(embedded, "SIZE", len(data))
     monkeypatch.setattr(embedded, "SHA256", hashlib.sha256(data).hexdigest())
     monkeypatch.setattr(embedded, "_installed", list)
@@ -446,3 +457,37 @@ def test_the_real_embedded_model():
     assert (len(weights.tensors), weights.config["num_hidden_layers"], weights.config["vocab_size"]) == (272, 30, 49152)
     assert sources.open_model("demo:smollm2").identity == source.identity
     assert '"Digits"' in (source.path / "tokenizer.json").read_text(encoding="utf-8")
+
+
+def test_processes_that_want_the_same_file_convert_it_once(cache, tiny, tmp_path, monkeypatch):
+    import threading
+    import time
+
+    (tmp_path / "x.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(100))
+    calls = []
+
+    def slow(_, folder, lock):
+        calls.append(lock)
+        time.sleep(0.2)
+        shutil.copytree(tiny("llama"), folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr(gguf, "_run_child", slow)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(gguf.convert(tmp_path / "x.gguf"))) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(calls) == 1 and len(set(found)) == 1 and len(found) == 4
+
+
+def test_a_conversion_cut_short_is_begun_again(cache, tiny, tmp_path, monkeypatch):
+    (tmp_path / "x.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(100))
+    digest = gguf.file_digest(tmp_path / "x.gguf")
+    partial = gguf.converted(digest).with_name(gguf.converted(digest).name + ".partial")
+    partial.mkdir(parents=True)
+    (partial / "model.safetensors").write_bytes(b"half")
+    monkeypatch.setattr(gguf, "_run_child", lambda _, folder, __: shutil.copytree(tiny("llama"), folder, dirs_exist_ok=True))
+    assert resolve(tmp_path / "x.gguf").weights.tensors and not partial.exists()
+    (tmp_path / "x.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(101))
+    assert gguf.file_digest(tmp_path / "x.gguf") != digest

@@ -207,7 +207,7 @@ class MergedView(Weights):
         self.updates = {_base_key(base, adapter, f"{m}.weight"): p for m, p in adapter.pairs.items()}
         self.swapped = {_base_key(base, adapter, n): k for n, k in adapter.replaced.items()}
         self._check()
-        self._factors = lru_cache(4)(self._load_factors)
+        self._factors = lru_cache(2)(self._load_factors)
         self._block = lru_cache(2)(self._compute)
 
     def _check(self) -> None:
@@ -246,10 +246,11 @@ class MergedView(Weights):
         return set(self.updates) | set(self.swapped)
 
     def _load_factors(self, key: str) -> tuple[np.ndarray, np.ndarray]:
-        """Left [rows, r] and right [r, columns] of the update in float64, scale included."""
+        """Left [rows, r] in float32 (it has as many rows as W) and right [r, columns] in float64 with the scale."""
         pair = self.updates[key]
-        a, b = (self.adapter.f32(k).astype(np.float64).reshape(self.adapter.info(k).shape) for k in (pair.a, pair.b))
-        return (a.T * pair.scale, b.T) if pair.transposed else (b * pair.scale, a)
+        a, b = (self.adapter.f32(k).reshape(self.adapter.info(k).shape) for k in (pair.a, pair.b))
+        left, right = (a.T, b.T) if pair.transposed else (b, a)
+        return left, right.astype(np.float64) * pair.scale
 
     def _compute(self, key: str, block: int) -> bytes:
         t = self.base.info(key)
@@ -257,7 +258,7 @@ class MergedView(Weights):
         start, stop = block * rows, min((block + 1) * rows, t.shape[0])
         w = self._whole(key, start * t.shape[1], stop * t.shape[1])
         left, right = self._factors(key)
-        w += (left[start:stop] @ right).astype(np.float32).reshape(-1)
+        w += (left[start:stop].astype(np.float64) @ right).astype(np.float32).reshape(-1)
         return from_f32(w, t.dtype)
 
     def _whole(self, key: str, start: int, stop: int) -> np.ndarray:

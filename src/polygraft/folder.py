@@ -119,7 +119,7 @@ def _no_weights(path: Path, present: set[str]) -> InputError:
             "a LoRA adapter, not a whole model",
             where=path,
             expected=expected,
-            fix="name it under `models:` as {adapter: DIR, base: MODEL}, or merge it with `polygraft merge adapter`",
+            fix="name it with its base: {adapter: DIR, base: MODEL} under `models:`, or --base MODEL",
         )
     if pickles := sorted(n for n in present if n.endswith((*PICKLES, ".bin.index.json"))):
         return InputError("only pickle weights here", where=path, found=", ".join(pickles[:3]), expected=expected, fix=CONVERT)

@@ -35,14 +35,14 @@ def converted(sha256: str) -> Path:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Processes that want the same cached folder wait for one another."""
+def only_one(folder: Path) -> Iterator[int]:
+    """Processes that want the same cached folder wait for one another. Gives the descriptor that holds the lock."""
     with files.resource_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         fd = files.OPS.open(str(folder.with_name(folder.name + ".lock")), os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
+        yield fd
     finally:
         files.OPS.close(fd)
 
@@ -54,7 +54,7 @@ def convert(gguf: Path, sha256: str | None = None) -> Path:
     out = converted(sha256)
     if (out / files.MANIFEST).exists():
         return out
-    with only_one(out):
+    with only_one(out) as lock:
         if (out / files.MANIFEST).exists():
             return out
         _check_magic(gguf)
@@ -63,7 +63,7 @@ def convert(gguf: Path, sha256: str | None = None) -> Path:
             "inputs": [{"name": gguf.name, "spec": gguf.name, "identity": f"gguf:{sha256}"}],
         }
         with files.commit(out, manifest) as part:
-            _run_child(gguf, part)
+            _run_child(gguf, part, lock)
     return out
 
 
@@ -76,8 +76,9 @@ def file_digest(gguf: Path) -> str:
     if note.exists() and isinstance(known := files.read_json(note), dict) and {k: known.get(k) for k in now} == now:
         return str(known["sha256"])
     sha256 = files.sha256_file(gguf)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(note, now | {"sha256": sha256})
+    with files.resource_errors(note):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(note, now | {"sha256": sha256})
     return sha256
 
 
@@ -93,7 +94,8 @@ def _check_magic(gguf: Path) -> None:
         )
 
 
-def _run_child(gguf: Path, folder: Path) -> None:
+def _run_child(gguf: Path, folder: Path, lock: int) -> None:
+    """The child keeps the lock too: should this process be killed, the next one waits until the child has ended."""
     with tempfile.TemporaryFile() as log:
         code = "import sys; from polygraft.gguf import child; child(sys.argv[1], sys.argv[2])"
         quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -104,6 +106,7 @@ def _run_child(gguf: Path, folder: Path) -> None:
             stdin=subprocess.DEVNULL,
             env=os.environ | quiet,
             check=False,
+            pass_fds=(lock,),
         )
         log.seek(0)
         said = log.read()[-4000:].decode("utf-8", "replace").strip().splitlines()
