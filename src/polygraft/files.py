@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -126,7 +127,7 @@ def resource_errors(path: Path, needed: int | None = None) -> Iterator[None]:
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace a file by these bytes: a reader sees the old or the new content, also after a crash."""
     path = Path(path)
-    tmp = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
+    tmp = path.with_name(f".{path.name[:200]}.{os.getpid()}-{threading.get_native_id()}.tmp")
     with resource_errors(path, len(data)):
         try:
             fd = OPS.open(str(tmp), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
