@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from polygraft import __version__
@@ -63,34 +65,66 @@ def _cell(profile: Profile, keys: Sequence[str]) -> str:
     return "+" if one is None else LETTERS[one % 26]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """How the card names a source: its name in the profile, its hub id or folder name, and the hub ids that it stands on."""
+
+    name: str
+    spec: str
+    hub: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """What may be published: hub ids as they are, of a local path only the last name."""
+        return self.spec if self.hub or ":" in self.spec else PurePath(self.spec).name
+
+
 def card(
-    profile: Profile, anatomy: Anatomy, specs: Sequence[str], donor: str, recipe: dict[str, Any], counts: Sequence[str]
+    profile: Profile,
+    anatomy: Anatomy,
+    origins: Sequence[Origin],
+    donor: str,
+    recipe: dict[str, Any],
+    counts: Sequence[str],
+    *,
+    library: str = "transformers",
 ) -> str:
-    """The text of README.md. `specs` are the sources as they were named, `counts` sentences about what was copied and blended."""
-    named = [f"  - {yaml_text(s)}" for s in dict.fromkeys(specs)]
+    """The text of README.md. `counts` are sentences about what was copied and blended."""
+    hub = [f"  - {yaml_text(i)}" for i in dict.fromkeys(i for o in origins for i in o.hub)]
+    based = ["base_model:", *hub, *(["base_model_relation: merge"] if library == "transformers" else [])] if hub else []
     front = [
         "---",
-        "library_name: transformers",
+        f"library_name: {library}",
         "pipeline_tag: text-generation",
         "tags:",
         "  - merge",
         "  - polygraft",
-        *(["base_model:", *named, "base_model_relation: merge"] if named else []),
+        *based,
         "---",
     ]
-    sources = [f"{LETTERS[i % 26]}. {plain(name)}: {plain(spec)}" for i, (name, spec) in enumerate(zip(profile.sources, specs))]
+    sources = [f"- {LETTERS[i % 26]}: {plain(o.name)} ({plain(o.shown)})" for i, o in enumerate(origins)]
+    local = {o.spec: o.shown for o in origins}
     body = [
         f"# {plain(profile.name)} of {plain(', '.join(profile.sources))}",
         f"Made by polygraft {__version__} with `merge {profile.name.replace('_', '-')}`. {' '.join(counts)}",
         "## Sources",
-        "\n".join(f"- {s}" for s in sources),
+        "\n".join(sources),
         f"Config and tokenizer come from {plain(donor)}.",
         "## What came from where",
         fenced(picture(profile, anatomy)),
         fenced("\n".join(profile.text(anatomy))),
         "## Recipe",
-        fenced(json.dumps(recipe, indent=1, ensure_ascii=False), "json"),
+        fenced(json.dumps(_published(recipe, local), indent=1, ensure_ascii=False), "json"),
         "## Check it",
         "`polygraft verify DIR` compares every file with `manifest.json`, which also holds a digest per tensor and per source.",
     ]
     return "\n".join(front) + "\n\n" + "\n\n".join(body) + "\n"
+
+
+def _published(value: Any, local: dict[str, str]) -> Any:
+    """The recipe with local paths shortened to their last name."""
+    if isinstance(value, dict):
+        return {k: _published(v, local) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_published(v, local) for v in value]
+    return local.get(value, value) if isinstance(value, str) else value

@@ -205,7 +205,8 @@ class Slerp(Common):
 
     models: tuple[ModelRef, ...] = Field(min_length=2, max_length=2, description="the two models", json_schema_extra=MODELS)
     t: float | dict[str, float] = Field(
-        0.5, description="from the first model (0) to the second (1); in a recipe also one per part: {attn: 0.3, other: 0.5}",
+        0.5,
+        description="from the first model (0) to the second (1); in a recipe also one per part: {attn: 0.3, other: 0.5}",
         json_schema_extra={"metavar": "X"},
     )
 

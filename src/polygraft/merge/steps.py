@@ -28,7 +28,13 @@ def opened(request: Request, context: Context) -> list[Source]:
 
 
 def named(request: Request, sources: list[Source]) -> tuple[Named, ...]:
-    return tuple(Named(name, s.weights, s.spec, s.revision, s.kind) for name, s in zip(request.names, sources))
+    return tuple(Named(name, s.weights, s.spec, s.revision, s.kind, hub_ids(s)) for name, s in zip(request.names, sources))
+
+
+def hub_ids(source: Source) -> tuple[str, ...]:
+    """The hub ids that a source is, or stands on."""
+    own = (source.spec.split("@")[0],) if source.revision and source.kind in ("hub", "adapter") else ()
+    return own + (hub_ids(source.base) if source.base else ())
 
 
 def job(config: Config, request: Request, sources: list[Source], shares: tuple[float, float] = HALVES) -> Job:
@@ -197,7 +203,8 @@ def fill_adapter(
         f"{len(modules)} modules are adapted, of rank {' and '.join(map(str, ranks))}; the base is {base.spec}.",
         *(line.strip() for line in profile.text(anatomy)[1:]),
     )
-    text = write.card(profile, anatomy, [s.spec for s in sources], request.names[0], recipe(config, request), summary[:1])
+    origins = [write.Origin(n, s.spec, hub_ids(s)) for n, s in zip(request.names, sources)]
+    text = write.card(profile, anatomy, origins, request.names[0], recipe(config, request), summary[:1], library="peft")
     files.write_atomic(folder / "README.md", text.encode())
     manifest = {
         "kind": "adapter",

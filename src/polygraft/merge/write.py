@@ -20,7 +20,7 @@ from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import CHUNK, Weights
 from polygraft.floats import FLOATS
 from polygraft.merge import blend, compat, mergekit, tokens
-from polygraft.merge.card import card
+from polygraft.merge.card import Origin, card
 from polygraft.merge.engine import WORKERS, Merge, settle
 from polygraft.merge.profile import VECTORS, Profile
 from polygraft.result import Cost, InputRef, Result
@@ -37,13 +37,18 @@ def _quiet(done: float, total: float, text: str = "") -> None:
 
 @dataclass(frozen=True)
 class Named:
-    """A source: what the profile calls it, how it was named, and its weights."""
+    """A source: what the profile calls it, how it was named, its weights, and the hub ids that it stands on."""
 
     name: str
     weights: Weights
     spec: str = ""
     revision: str = ""
     kind: str = "folder"
+    hub: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.name, self.spec or self.name, self.hub)
 
 
 @dataclass(frozen=True)
@@ -215,7 +220,7 @@ def _describe(job: Job, folder: Path, plan: Needs) -> None:
     for name, path in sorted(donor.weights.extras.items()):
         write(folder / name, path.read_bytes())
     specs = [s.spec or s.name for s in job.sources]
-    text = card(job.profile, job.anatomy, specs, donor.name, job.recipe, counts(plan, job.profile))
+    text = card(job.profile, job.anatomy, [s.origin for s in job.sources], donor.name, job.recipe, counts(plan, job.profile))
     write(folder / "README.md", text.encode())
     if all(s.kind != "adapter" for s in job.sources):
         dtype = max((t.dtype for t in donor.weights.tensors.values() if t.dtype in FLOATS), key=str, default="")
