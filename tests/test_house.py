@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ LEVELS = [
     {"model", "taps", "inspection", "ask", "step"},
     {"analysis", "merge", "tune", "evals"},
     {"lock", "store", "recipetext", "planning", "recipe", "steps"},
-    {"report", "cli", "demo", "init"},
+    {"report", "cli", "demo"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
 METHODS = LEVELS[4]
@@ -61,6 +62,13 @@ def test_dependencies_point_downward(path):
         assert there in LEVEL, f"{path.name}:{node.lineno} imports {name}, which has no level"
         assert LEVEL[there] <= LEVEL[here], f"{path.name}:{node.lineno} looks up to {name}"
         assert not (there in METHODS and here in METHODS), f"{path.name}:{node.lineno}: methods compose in recipes, not in {name}"
+
+
+def test_the_level_table_is_the_documented_one_and_names_nothing_else():
+    assert {room(p) for p in MODULES} - {"__init__", "__main__"} == set(LEVEL)
+    text = (SRC.parent.parent / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| L(\d) \| ([^|]+) \|", text, re.MULTILINE)
+    assert [(int(n), set(re.findall(r"`(\w+)`", names))) for n, names in rows] == list(enumerate(LEVELS))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(SRC).as_posix())
