@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polygraft.errors import StepFailed
+from polygraft.errors import RecipeError, StepFailed
 from polygraft.tune import state
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}  # transformers' names; all warm up
@@ -25,7 +25,7 @@ def arguments(s: Settings, steps: int, folder: Path) -> Any:
 
     warnings.filterwarnings("ignore", message="`gradient_checkpointing` is deprecated", category=FutureWarning)
     on_cpu = s.device == "cpu" or not torch.cuda.is_available()
-    return SFTConfig(
+    made = SFTConfig(
         output_dir=str(folder), max_steps=steps, num_train_epochs=1, per_device_train_batch_size=s.batch,
         gradient_accumulation_steps=s.accumulate, learning_rate=s.rate, lr_scheduler_type=SCHEDULES[s.schedule],
         warmup_steps=round(s.warmup * steps), weight_decay=s.weight_decay, max_grad_norm=s.clip, optim="adamw_torch",
@@ -35,26 +35,32 @@ def arguments(s: Settings, steps: int, folder: Path) -> Any:
         logging_steps=1, logging_nan_inf_filter=False, report_to="none", disable_tqdm=True, push_to_hub=False,
         save_strategy="steps" if s.save_every else "no", save_steps=s.save_every or 500,
     )  # fmt: skip
+    if made.world_size > 1:
+        raise RecipeError("tune sft trains in one process", found=f"{made.world_size} processes", fix="start it without a launcher")
+    made._n_gpu = min(1, made.n_gpu)  # with several GPUs in sight, transformers would wrap the model in DataParallel
+    return made
 
 
-def trainer_class() -> type:
-    """The subclass, made when it is needed because its parent takes seconds to import."""
-    import torch
-    from transformers import PrinterCallback, TrainerCallback
-    from trl import SFTTrainer
+def watch(progress: Callable[..., None]) -> Any:
+    """A callback that tells progress, and stops at a loss that is not a number."""
+    from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
-        """Tells progress, and stops at a loss that is not a number."""
-
-        def __init__(self, progress: Callable[..., None]):
-            self.progress = progress
-
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if logs and "loss" in logs:
                 if not math.isfinite(logs["loss"]):
                     raise StepFailed("the loss is not a number any more", where=f"step {state.global_step}", found=logs["loss"],
                                      fix="lower the learning rate, or train in fp32")  # fmt: skip
-                self.progress(state.global_step, state.max_steps, f"loss {logs['loss']:.3f}")
+                progress(state.global_step, state.max_steps, f"loss {logs['loss']:.3f}")
+
+    return Watch()
+
+
+def trainer_class() -> type:
+    """The subclass, made when it is needed because its parent takes seconds to import."""
+    import torch
+    from transformers import PrinterCallback
+    from trl import SFTTrainer
 
     class Trainer(SFTTrainer):
         """Saves and resumes without pickles. `job` ties a state to the training that it came from."""
@@ -65,7 +71,7 @@ def trainer_class() -> type:
         args: Any
 
         def __init__(self, *, job: str, progress: Callable[..., None], **kwargs: Any):
-            super().__init__(callbacks=[Watch(progress)], **kwargs)
+            super().__init__(callbacks=[watch(progress)], **kwargs)
             self.remove_callback(PrinterCallback)
             self.job = job
 
