@@ -131,7 +131,7 @@ def test_adapter_is_peft_and_mergeable(base, whole):
 
 def test_packing_gives_the_loss_of_separate_rows(base, tmp_path):
     """One step over all rows: packed or not, the mean loss over answer tokens is the same number."""
-    one = dataclasses.replace(FAST, steps=1, batch=len(ROWS), save_every=0, schedule="constant_with_warmup", warmup=0.0)
+    one = dataclasses.replace(FAST, steps=1, batch=len(ROWS), save_every=0, schedule="constant", warmup=0.0)
     apart = train(base, ROWS, one, tmp_path / "a")
     packed = dataclasses.replace(one, packing=True, length=64)
     rows = len(examples_packed(base, packed))
@@ -162,3 +162,12 @@ def test_refusals(base, whole, tmp_path):
         train(resolve(whole.path, base=base), ROWS, FAST, tmp_path)
     with pytest.raises(InputError, match="no example has an answer"):
         train(base, [{"prompt": "x" * 100, "completion": "y"}], dataclasses.replace(FAST, length=8), tmp_path)
+
+
+def test_a_device_that_is_not_there(base, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(InputError, match="no CUDA device"):
+        train(base, ROWS, dataclasses.replace(FAST, device="cuda"), tmp_path)

@@ -133,7 +133,7 @@ def train(
     begun = time.monotonic()
     if source.checkpoint is None:
         raise InputError("an adapter cannot be tuned further", where=source.spec, fix="merge it into its base and tune that")
-    live = load(source, dtype="float32", device="cpu" if settings.device == "cpu" else "auto")
+    live = load(source, dtype="float32", device=settings.device)
     if live.tokenizer is None:
         raise InputError("the model has no tokenizer", where=source.spec, expected="tokenizer.json")
     data, notes = prepare(rows, live.tokenizer, settings)
