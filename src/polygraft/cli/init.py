@@ -9,14 +9,14 @@ import click
 
 FOLDER = Path(__file__).parent / "goals"
 GOALS = {
-    "swap": "two experts exist: graft them, compare with soup and task arithmetic, evaluate",
+    "swap": "two experts exist: graft them, compare with soup, evaluate",
     "experts": "train both experts from one base, then graft and evaluate",
     "eval": "score models you have, with intervals and paired tests",
     "delta": "see what fine-tuning changed, layer by layer",
 }
 
 
-@click.command(epilog="Goals: " + "; ".join(f"{k}: {v}" for k, v in GOALS.items()))
+@click.command(epilog="\b\nGoals:\n" + "\n".join(f"  {k:9}{v}" for k, v in GOALS.items()))
 @click.argument("goal")
 @click.option("--model", default="org/base-model", show_default=True, help="A folder, org/name[@revision] or demo:smollm2.")
 @click.option("--lang", default="sw", show_default=True, help="The target language, as a BCP-47 tag.")

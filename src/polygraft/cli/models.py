@@ -12,7 +12,7 @@ import click
 from polygraft.cli.recipes import JSON, OFFLINE
 
 DTYPE = click.option("--dtype", default="auto", show_default=True, type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-                     help="Type to compute in; auto takes the checkpoint's.")  # fmt: skip
+                     help="Type to compute in; auto: the checkpoint's, or float32 where a CPU has no bfloat16.")  # fmt: skip
 DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...; auto: a GPU where there is one.")
 BASE = click.option("--base", metavar="MODEL", help="What an adapter lies on.")
 
@@ -61,7 +61,7 @@ def read_rows(path: Path) -> Any:
 @BASE
 @click.option("--system", metavar="TEXT", help="A system message, for models with a chat template.")
 @click.option("--plain", is_flag=True, help="Continue the prompt as it is, without the chat template.")
-@click.option("--max-tokens", default=256, show_default=True, type=click.IntRange(1), help="Stop an answer here.")
+@click.option("--max-tokens", default=256, show_default=True, type=click.IntRange(1), metavar="N", help="Stop an answer here.")
 @DTYPE
 @DEVICE
 @OFFLINE
