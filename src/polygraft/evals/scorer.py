@@ -4,6 +4,7 @@ its logits are read. Knows nothing of tasks or lm-eval.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any
 
 from polygraft.errors import InputError
 from polygraft.evals import batches
+
+SHORT = 3  # tokens after which an answer no longer counts as almost the same as its neighbour
 
 
 class Scorer:
@@ -138,20 +141,31 @@ class Scorer:
         first, first_greedy = batches.gathered(logits[owner, at][:, None], differing)
         values = [float(nats[b.group, :b.shared].sum() + x) for b, x in zip(others, first[:, 0])]
         likeliest = [bool(greedy[b.group, :b.shared].all() and x) for b, x in zip(others, first_greedy[:, 0])]
-        if longer := [k for k, b in enumerate(others) if len(b.answer) > b.shared + 1]:
-            rows = owner[longer].to(self.device)
-            past.batch_select_indices(rows)
-            start = mask.shape[1] - logits.shape[1]  # the place of the context's last token, after which the answers stand
-            places = torch.arange(mask.shape[1], device=self.device)
-            seen = mask[rows] * (places <= start + at[longer].to(self.device)[:, None])
-            found, *_ = self._extend([others[k].answer[others[k].shared:-1] for k in longer], past, seen)
-            tails = [others[k].answer[others[k].shared + 1:] for k in longer]
-            ids, _ = batches.pad(tails, found.shape[1], left=False, device=self.device)
-            more, more_greedy = batches.gathered(found, ids)
-            for r, k in enumerate(longer):
-                value, all_greedy = _total(more[r], more_greedy[r], len(tails[r]))
-                values[k], likeliest[k] = values[k] + value, likeliest[k] and all_greedy
+        lengths = [len(b.answer) - b.shared - 1 for b in others]
+        # few and many tokens apart: padded together, the short rows would cost as much as the long ones
+        for longer in ([k for k, n in enumerate(lengths) if 0 < n <= SHORT], [k for k, n in enumerate(lengths) if n > SHORT]):
+            if longer:
+                found = self._after(longer, others, owner, at, logits.shape[1], past, mask)
+                for k, (value, all_greedy) in zip(longer, found):
+                    values[k], likeliest[k] = values[k] + value, likeliest[k] and all_greedy
         return [(b.index, (v, g)) for b, v, g in zip(others, values, likeliest)]
+
+    def _after(self, some: list[int], others: list[Branch], owner: Any, at: Any, width: int, past: Any,
+               mask: Any) -> list[tuple[float, bool]]:
+        """Score what follows the differing token of some branches; `width` places at the end of the mask are the first answers'."""
+        import torch
+
+        rows = owner[some].to(self.device)
+        own = copy.deepcopy(past)
+        own.batch_select_indices(rows)
+        start = mask.shape[1] - width  # the place of the context's last token, after which the answers stand
+        places = torch.arange(mask.shape[1], device=self.device)
+        seen = mask[rows] * (places <= start + at[some].to(self.device)[:, None])
+        logits, *_ = self._extend([others[k].answer[others[k].shared:-1] for k in some], own, seen)
+        tails = [others[k].answer[others[k].shared + 1:] for k in some]
+        ids, _ = batches.pad(tails, logits.shape[1], left=False, device=self.device)
+        nats, greedy = batches.gathered(logits, ids)
+        return [_total(nats[r], greedy[r], len(t)) for r, t in enumerate(tails)]
 
     def _extend(self, rows: list[list[int]], past: Any, mask: Any) -> tuple[Any, Any, Any]:
         """Feed right-padded rows after a cache: (logits [r, t, v], cache, mask). Positions follow from the mask."""
