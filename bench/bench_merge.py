@@ -158,6 +158,17 @@ def rounds(repeat: int, contestants: dict[str, Callable[[], Cost]]) -> dict[str,
     return {name: (statistics.median(s for s, _ in costs), max(p for _, p in costs)) for name, costs in found.items()}
 
 
+def agreement(ours: Path, theirs: Path) -> tuple[str, float]:
+    """How many tensors are equal to the bit, and the largest difference of any entry."""
+    a, b = Checkpoint.open(ours), Checkpoint.open(theirs)
+    same, worst = 0, 0.0
+    for key in a.tensors:
+        x, y = a.f32(key), b.f32(key)
+        same += bool(np.array_equal(x, y))
+        worst = max(worst, float(np.abs(x - y).max()))
+    return f"{same} of {len(a.tensors)}", worst
+
+
 def row(*cells: object) -> None:
     print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
@@ -185,6 +196,8 @@ def compare(work: Path, pair: tuple[Path, Path], repeat: int, python: Path | Non
             theirs, their_peak = told["mergekit"]
             row(f"swap, {name}: mergekit 0.1.5 wall time / ours", f"{theirs / mine:.1f}", ">= 3", f"{theirs:.1f} s, sync included")
             row(f"swap, {name}: our peak memory / mergekit's", f"{peak / their_peak:.3f}", "<= 0.1", f"{their_peak / 1e6:.0f} MB")
+            same, worst = agreement(work / "ours", work / "theirs")
+            row(f"swap, {name}: tensors equal to mergekit's bit for bit", same, "all but blends", f"largest difference {worst:.1e}")
         shutil.rmtree(used)
 
 
@@ -210,6 +223,11 @@ def planned(pair: tuple[Path, Path], **fields: object) -> dict:
     return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
 
 
+def predicted(command: list[str | Path]) -> dict:
+    """What `--plan` of the same command says."""
+    return json.loads(subprocess.run([*map(str, command), "--plan", "--json"], check=True, capture_output=True, text=True).stdout)
+
+
 def plan_of_8b(work: Path) -> None:
     sizes = {"layers": 32, "hidden": 4096, "ffn": 14336, "heads": 32, "kv": 8, "vocab": 128256}
     pair = hollow(work / "8b-one", **sizes), hollow(work / "8b-two", **sizes)
@@ -225,16 +243,12 @@ def predictions(work: Path, pair: tuple[Path, Path]) -> None:
     configurations = {"pure copy": {"transition": 0, "embed": "task", "norm": "task", "head": "task"}, "default": {},
                       "two transitions, ramp": {"transition": 2, "weights": "ramp"}}  # fmt: skip
     for name, fields in configurations.items():
-        told = planned(pair, bottom=5, top=2, **fields)
         flags = [w for k, v in fields.items() for w in (f"--{k}", str(v))]
+        told = predicted(swap_command(pair, work / "planned", flags))
         _, peak = ours(pair, work / "ours", flags)
         disk = sum(p.stat().st_size for p in (work / "ours").iterdir())
-        row(
-            f"plan / measured, {name}: peak memory, disk",
-            f"{told['peak'] / peak:.2f}, {told['disk'] / disk:.3f}",
-            "0.85 to 1.15",
-            "",
-        )
+        peaks, disks = told["peak_bytes"] / peak, told["disk_bytes"] / disk
+        row(f"plan / measured, {name}: peak memory, disk", f"{peaks:.2f}, {disks:.3f}", "0.85 to 1.15", f"{peak / 1e6:.0f} MB")
 
 
 def main() -> None:

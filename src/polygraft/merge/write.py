@@ -27,6 +27,7 @@ from polygraft.result import Cost, InputRef, Result
 from polygraft.writer import CheckpointWriter, natural, split
 
 SHARD_BYTES = 5e9
+THREADS = 6 << 20  # stacks and allocator arenas of the threads, as measured
 Progress = Callable[..., None]
 PASSES = {"linear": 1, "slerp": 2, "ties": 3, "dare_ties": 1}  # how often a blended tensor is read
 
@@ -133,7 +134,7 @@ def _buffers(job: Job) -> int:
         n, used = min(blend.CHUNK, t.numel), len(job.profile.used(key))
         arrays = used + (2 * used + 4 if job.profile.method in VECTORS else 4)
         blends = max(blends, n * (used * t.itemsize + 4 * arrays))
-    return int(WORKERS * (max(copies, blends) + min(CHUNK, max((t.nbytes for t in tensors.values()), default=0))))
+    return int(WORKERS * (max(copies, blends) + min(CHUNK, max((t.nbytes for t in tensors.values()), default=0))) + THREADS)
 
 
 def _resident() -> int:
