@@ -342,3 +342,30 @@ def test_a_misspelt_argument_says_what_was_meant(pair, tmp_path):
     task, language, _ = pair(layers=2)
     with pytest.raises(RecipeError, match="did you mean `bottom`"):
         merge.swap(task=task, language=language, botom=2, out=tmp_path / "out")
+
+
+@pytest.mark.group("G")
+def test_a_disk_that_gives_back_other_bytes_is_found_out(pair, tmp_path, monkeypatch):
+    import os
+
+    from polygraft import writer
+    from polygraft.errors import ResourceError
+
+    task, language, _ = pair(layers=2)
+    honest = os.pread
+
+    class Liar:
+        def __getattr__(self, name):
+            return getattr(os, name)
+
+        @staticmethod
+        def pread(fd, n, at):
+            data = bytearray(honest(fd, n, at))
+            if data and at > 3000:
+                data[len(data) // 2] ^= 1
+            return bytes(data)
+
+    monkeypatch.setattr(writer, "os", Liar())
+    with pytest.raises(ResourceError, match="other bytes than were written"):
+        merge.swap(task=task, language=language, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

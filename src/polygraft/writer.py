@@ -11,6 +11,7 @@ import json
 import os
 import re
 import threading
+import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -76,6 +77,7 @@ class CheckpointWriter:
             self.shards.append(_Shard(self.folder / name, head, tensors))
         self.total = sum(s.size for s in self.shards)
         self.digests: dict[str, str] = {}
+        self._crcs: dict[str, int] = {}
         self._where = {t.key: (s, t) for s in self.shards for t in s.tensors}
         self._files: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
@@ -117,7 +119,7 @@ class CheckpointWriter:
     def write(self, key: str, chunks: Iterable[Chunk] | Chunk) -> str:
         """Put one tensor's bytes, given whole or in pieces, at its place; returns their SHA-256 (hex)."""
         shard, t = self._take(key)
-        fd, position, digest = self._open(shard), t.start, hashlib.sha256()
+        fd, position, digest, crc = self._open(shard), t.start, hashlib.sha256(), 0
         for chunk in [chunks] if isinstance(chunks, bytes | bytearray | memoryview) else chunks:
             view = memoryview(chunk).cast("B")
             if position + len(view) > t.end:
@@ -125,12 +127,14 @@ class CheckpointWriter:
             hashing = self._hashers.submit(digest.update, view)
             with resource_errors(shard.path, t.end - position):
                 _pwrite_all(fd, view, position)
+            crc = zlib.crc32(view, crc)
             hashing.result()
             position += len(view)
         if position != t.end:
             raise InputError(
                 "fewer bytes than the tensor holds", where=key, found=f"{position - t.start:,}", expected=f"{t.nbytes:,}"
             )
+        self._crcs[key] = crc
         self._wrote(shard, key, digest.hexdigest())
         return self.digests[key]
 
@@ -152,22 +156,29 @@ class CheckpointWriter:
             late.result()  # writing waits for checking, so that few files are open at once, whatever their number
 
     def _finish(self, shard: _Shard) -> None:
-        """fsync a complete shard, read it back and compare every tensor with the digest of what was meant to be written."""
+        """fsync a complete shard, read it back and compare every tensor with what was meant to be written.
+
+        The comparison is by CRC-32, which no accident of a disk slips past, so that the second SHA-256 pass is the file's own.
+        """
         with resource_errors(shard.path):
             files.OPS.fsync(shard.fd)
         whole = hashlib.sha256()
         head = os.pread(shard.fd, len(shard.head), 0)
         whole.update(head)
         bad = None if head == shard.head else "its header"
+        hashing: Future[None] | None = None
         for t in shard.tensors:
-            digest = hashlib.sha256()
+            crc = 0
             for start in range(t.start, t.end, READ):
                 block = os.pread(shard.fd, min(READ, t.end - start), start)
-                hashing = self._hashers.submit(digest.update, block)
-                whole.update(block)
-                hashing.result()
-            if digest.hexdigest() != self.digests[t.key]:
+                crc = zlib.crc32(block, crc)
+                if hashing is not None:
+                    hashing.result()
+                hashing = self._hashers.submit(whole.update, block)
+            if crc != self._crcs[t.key]:
                 bad = bad or t.key
+        if hashing is not None:
+            hashing.result()
         if bad or os.fstat(shard.fd).st_size != shard.size:
             raise ResourceError(
                 "the disk gave back other bytes than were written",

@@ -62,7 +62,7 @@ class Common(Strict):
     donor: str | None = Field(
         None, description="the source whose config, tokenizer and chat template the result takes (default: the expert)"
     )
-    shard_bytes: int = Field(5_000_000_000, gt=0, description="a larger model is written in files of at most so many bytes")
+    shard_bytes: int = Field(1_000_000_000, gt=0, description="a larger model is written in files of at most so many bytes")
     anatomy: tuple[dict[str, str], ...] = Field((), description="rows for tensors that no rule knows", json_schema_extra=HIDDEN)
 
 

@@ -26,7 +26,7 @@ from polygraft.merge.profile import VECTORS, Profile
 from polygraft.result import Cost, InputRef, Result
 from polygraft.writer import CheckpointWriter, natural, split
 
-SHARD_BYTES = 5e9
+SHARD_BYTES = 1e9
 THREADS = 6 << 20  # stacks and allocator arenas of the threads, as measured
 Progress = Callable[..., None]
 PASSES = {"linear": 1, "slerp": 2, "ties": 3, "dare_ties": 1}  # how often a blended tensor is read
@@ -112,7 +112,7 @@ def needs(job: Job) -> Needs:
     blended = sum(tensors[k].nbytes for k in profile.blended)
     total = sum(t.nbytes for t in tensors.values())
     read = sum(tensors[k].nbytes * _reads(profile, k) for k in profile.weights)
-    hashed = 3 * total + sum(tensors[k].nbytes * len(profile.used(k)) for k in profile.blended)
+    hashed = 2 * total + sum(tensors[k].nbytes * len(profile.used(k)) for k in profile.blended)
     seconds = hashed / _sha_rate() / WORKERS + (read + 2 * total) / 2e9 + blended * 8e-9
     return Needs(_resident() + _buffers(job), total + _small_bytes(job), read + total, total - blended, blended, seconds)
 
