@@ -210,6 +210,7 @@ def labels(refs: Sequence[str]) -> list[str]:
 def run_step(config: EvalConfig, context: Context, folder: Path) -> Result:
     """Evaluate each model in turn (one in memory at a time). Raises UserError when a model cannot be loaded or scored."""
     jobs = make_jobs(config, context)
+    shutil.rmtree(folder / "samples", ignore_errors=True)  # an interrupted run's, half a set; the responses are what is kept
     names = labels(config.models)
     total, done = sum(j.size for j in jobs) * len(names), 0
     evaluated, how = [], ""
