@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from polygraft import files, recipe
 from polygraft.errors import InputError, RecipeError
 from polygraft.evals import compare, steps
 from polygraft.evals.compare import ACCURACY, BITS, NATS, Measure
@@ -161,6 +162,18 @@ def quiet_run(models, tmp_path_factory):
     assert attempt(wanted, folder, None) == 0
     yield wanted, sample_bytes(folder), time.monotonic() - start
     torch.set_num_threads(threads)
+
+
+def test_what_a_killed_write_left_is_not_sealed_into_the_step(models, tmp_path):
+    """The whole path of `polygraft eval --out`: the folder of an interrupted run holds a torn temporary file and a response log."""
+    part = tmp_path / "out.partial"
+    (part / "samples").mkdir(parents=True)
+    for name in (".result.json.77-77.tmp", "samples/.x.jsonl.77-77.tmp", "samples/old.jsonl"):
+        (part / name).write_text("torn")
+    recipe.run_step(steps.STEPS[0], config(models[:1], limit=2, corpora={}), tmp_path / "out", offline=True)
+    found = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert len(found) == 4 and {"manifest.json", "result.json"} < found and not any("tmp" in f or "old" in f for f in found), found
+    assert files.verify_folder(tmp_path / "out") == []
 
 
 # --------------------------------------------------------------------------------------------------------------- refusals

@@ -256,6 +256,8 @@ def commit(out: Path, manifest: dict[str, Any] | None = None, *, keep: bool = Fa
         out.parent.mkdir(parents=True, exist_ok=True)
         if not part.exists():
             OPS.mkdir(str(part))
+        for torn in part.rglob(".*.tmp"):  # what `write_atomic` had not finished when the run was killed
+            OPS.unlink(str(torn))
     try:
         yield part
         with resource_errors(out):
