@@ -24,16 +24,16 @@ pytestmark = pytest.mark.group("O")
 CONTEXT = Context(resolve, Path, planning=True)
 
 MEASURED = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
-from polygraft import merge, files
+from polygraft import merge, files, meter
 from polygraft.merge import configs, steps
 from polygraft.sources import resolve
 from polygraft.step import Context
 fields, kind, out = json.loads(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 plan = steps.plan(getattr(configs, kind)(**fields), Context(resolve, Path, planning=True))
 getattr(merge, {"Swap": "swap", "Soup": "soup", "Ties": "ties", "Slerp": "slerp"}[kind])(out=out, **fields)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak = meter.peak_resident()  # of this program alone; getrusage would count the parent before exec
 disk = sum(p.stat().st_size for p in files.list_files(out))
 print(json.dumps({"peak": peak, "plan": plan.peak_bytes, "disk": disk, "plan_disk": plan.disk_bytes,
                   "heavy": sorted({"torch", "transformers"} & set(sys.modules))}))

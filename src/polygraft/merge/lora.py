@@ -82,27 +82,37 @@ def check(adapters: Sequence[tuple[str, Adapter]]) -> None:
 def merge(profile: Profile, anatomy: Anatomy, adapters: Sequence[Adapter | None]) -> tuple[dict[str, Module], dict[str, Made]]:
     """Modules and whole tensors of the new adapter. `adapters` follow the profile's sources; None is the base: no change."""
     modules: dict[str, Module] = {}
+    names = keys_by_name(anatomy)
     for name in sorted({m for a in adapters if a for m in a.pairs}):
-        weights = weights_of(profile, anatomy, f"{name}.weight")
+        weights = weights_of(profile, names, f"{name}.weight")
         active = [(a, a.pairs[name], w) for a, w in zip(adapters, weights) if a and w and name in a.pairs]
         if active:
             modules[name] = _copied(*active[0][:2]) if len(active) == 1 and active[0][2] == 1.0 else _concatenated(active)
     whole = {}
     for name in sorted({n for a in adapters if a for n in a.replaced}):
-        made = _whole(name, weights_of(profile, anatomy, name), adapters)
+        made = _whole(name, weights_of(profile, names, name), adapters)
         if made is not None:
             whole[next(a.replaced[name] for a in adapters if a and name in a.replaced)] = made
     return modules, whole
 
 
-def weights_of(profile: Profile, anatomy: Anatomy, name: str) -> tuple[float, ...]:
+def keys_by_name(anatomy: Anatomy) -> dict[str, str]:
+    """The base's tensor key for every name it may have in a live model or a file, with and without the outermost prefix."""
+    table: dict[str, str] = {}
+    for key in anatomy.parts:
+        for name in (key, anatomy.live_name(key) or key):
+            for known in (name, name.partition(".")[2], f"model.{name}", f"transformer.{name}"):
+                table.setdefault(known, key)
+    return table
+
+
+def weights_of(profile: Profile, names: dict[str, str], name: str) -> tuple[float, ...]:
     """The profile's weights of the base tensor behind an adapter's name."""
-    for key in profile.weights:
-        if key == name or key.endswith("." + name) or name.endswith("." + key) or anatomy.live_name(key) == name:
-            return profile.weights[key]
-    raise InputError(
-        "the adapter changes a tensor that the base does not have", where=name, fix="name the base that it was trained on"
-    )
+    if name not in names:
+        raise InputError(
+            "the adapter changes a tensor that the base does not have", where=name, fix="name the base that it was trained on"
+        )
+    return profile.weights[names[name]]
 
 
 def _copied(adapter: Adapter, pair: Pair) -> Module:

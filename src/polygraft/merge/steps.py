@@ -168,7 +168,7 @@ def plan_adapter(config: Config, request: Request, sources: list[Source]) -> Pla
     notes = ("blended layers join the factors of all sources, so their rank is the sum of the ranks",)
     return Plan(
         tuple(profile.text(anatomy)),
-        write._resident() + 4 * size,
+        write.resident() + 4 * size,
         size + 20_000,
         size,
         size / 2e8,

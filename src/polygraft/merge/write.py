@@ -96,14 +96,19 @@ def profile_notes(profile: Profile) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes: resident memory at the peak, output on disk, read; copied and blended parts of the output; seconds of wall time."""
+    """Bytes: resident memory at the peak, output on disk, read; hashed in all; copied and blended parts of the output."""
 
     peak: int
     disk: int
     read: int
+    hashed: int
     copied: int
     blended: int
-    seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Wall time, guessed from how fast this machine hashes (measured for a few milliseconds)."""
+        return self.hashed / _sha_rate() / WORKERS + (self.read + self.disk) / 2e9 + self.blended * 8e-9
 
 
 def needs(job: Job) -> Needs:
@@ -113,8 +118,7 @@ def needs(job: Job) -> Needs:
     total = sum(t.nbytes for t in tensors.values())
     read = sum(tensors[k].nbytes * _reads(profile, k) for k in profile.weights)
     hashed = 2 * total + sum(tensors[k].nbytes * len(profile.used(k)) for k in profile.blended)
-    seconds = hashed / _sha_rate() / WORKERS + (read + 2 * total) / 2e9 + blended * 8e-9
-    return Needs(_resident() + _buffers(job), total + _small_bytes(job), read + total, total - blended, blended, seconds)
+    return Needs(resident() + _buffers(job), total + _small_bytes(job), read + total, hashed, total - blended, blended)
 
 
 def _reads(profile: Profile, key: str) -> int:
@@ -137,7 +141,7 @@ def _buffers(job: Job) -> int:
     return int(WORKERS * (max(copies, blends) + min(CHUNK, max((t.nbytes for t in tensors.values()), default=0))) + THREADS)
 
 
-def _resident() -> int:
+def resident() -> int:
     """This process's resident bytes now (Linux); elsewhere what Python and numpy take."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
