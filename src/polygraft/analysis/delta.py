@@ -244,9 +244,9 @@ def table(delta: Delta) -> Table:
         by: dict[str, Change] = {}
         for (label, _), c in delta.cells(i).items():
             by[label] = by[label] + c if label in by else c
-        rows += [
-            (name, label, c.mav, c.relative_frobenius, c.row_share(delta.thresholds[i]), c.zero_share) for label, c in by.items()
-        ]
+        for label in (*delta.anatomy.rows, *delta.anatomy.outside):
+            if c := by.get(label):
+                rows.append((name, label, c.mav, c.relative_frobenius, c.row_share(delta.thresholds[i]), c.zero_share))
     return Table(
         "Change by part, all layers",
         ("model", "part", "MAV", "relative Frobenius", "rows over threshold", "unchanged"),

@@ -26,7 +26,7 @@ def yaml_text(text: str) -> str:
 def plain(text: str) -> str:
     """Any string as one line of Markdown that shows it literally: no markup, HTML, control or direction characters."""
     visible = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$>])", r"\\\1", visible.replace("&", "&amp;").replace("<", "&lt;"))
+    return re.sub(r"([\\`*_{}\[\]()#|~$>])", r"\\\1", visible.replace("&", "&amp;").replace("<", "&lt;"))
 
 
 def fenced(text: str, language: str = "") -> str:
@@ -109,7 +109,7 @@ def card(
         f"Made by polygraft {__version__} with `merge {profile.name.replace('_', '-')}`. {' '.join(counts)}",
         "## Sources",
         "\n".join(sources),
-        f"Config and tokenizer come from {plain(donor)}.",
+        f"{'Config and tokenizer' if library == 'transformers' else 'The settings'} come from {plain(donor)}.",
         "## What came from where",
         fenced(picture(profile, anatomy)),
         fenced("\n".join(profile.text(anatomy))),
