@@ -245,7 +245,8 @@ def table(delta: Delta) -> Table:
         for (label, _), c in delta.cells(i).items():
             by[label] = by[label] + c if label in by else c
         for label in (*delta.anatomy.rows, *delta.anatomy.outside):
-            if c := by.get(label):
+            if label in by:
+                c = by[label]
                 rows.append((name, label, c.mav, c.relative_frobenius, c.row_share(delta.thresholds[i]), c.zero_share))
     return Table(
         "Change by part, all layers",
