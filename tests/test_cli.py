@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 
+import tiny
 from polygraft import cli
 
 

@@ -104,6 +104,18 @@ def test_wrong_solutions_are_wrong_and_read_alike(language):
                 assert {"+": int(x) + int(y), "-": int(x) - int(y)}[sign] == int(r)
 
 
+@pytest.mark.parametrize("wrong", [0, 1, 2])
+def test_as_many_wrong_solutions_as_asked(wrong):
+    assert {len(i.choices) for i in items.procedural("en", 20, 5, ProblemKind(wrong=wrong, operations="+-"))} == {wrong + 1}
+
+
+def test_without_wrong_solutions_the_right_one_must_be_the_likeliest_text():
+    assert tasks.score_choice({}, [(-1.5, True)]) == {"accuracy": 1.0, "nats": 1.5, "margin": 0.0}
+    assert tasks.score_choice({}, [(-1.5, False)])["accuracy"] == 0.0
+    assert tasks.score_choice({}, [(-1.5, False), (-2.0, False)])["accuracy"] == 1.0
+    assert tasks.score_choice({}, [(-1.5, True), (-1.5, False)])["accuracy"] == 0.0  # a tie is not a win
+
+
 def test_procedural_items_are_parallel_and_seeded():
     en, es = (items.procedural(language, 20, 5, ProblemKind()) for language in ("en", "es"))
     assert [(i.id, i.gold, i.choices) for i in en] == [(i.id, i.gold, i.choices) for i in es]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,7 +30,7 @@ def _born(pid: int) -> str:
 
 def _holder() -> dict[str, Any]:
     pid = os.getpid()
-    return {"pid": pid, "born": _born(pid), "boot": _boot_id(), "host": socket.gethostname(), "since": now()}
+    return {"pid": pid, "born": _born(pid), "boot": _boot_id(), "host": platform.node(), "since": now()}
 
 
 def _who(holder: dict[str, Any]) -> str:
@@ -98,7 +98,7 @@ def _held(path: Path, holder: dict[str, Any]) -> _Held:
 
 def _check_gone(holder: dict[str, Any], path: Path) -> None:
     """The kernel gave us the lock, but whoever left a note may be at work all the same: some file systems' locks do nothing."""
-    if holder["host"] != socket.gethostname():
+    if holder["host"] != platform.node():
         raise _Held("a run on another machine may still be at work in this folder", where=path.parent, found=_who(holder),
                     fix=f"if it is not, delete {path} and run again")
     if holder.get("boot") == _boot_id() and holder.get("born") and _born(holder["pid"]) == holder["born"]:

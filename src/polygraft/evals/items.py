@@ -36,11 +36,13 @@ class Labels(Strict):
 
 
 class ProblemKind(Strict):
-    """Which procedural problems: how many steps, which operations, which split."""
+    """Which procedural problems: how many steps, which operations, which split, and beside how many wrong solutions."""
 
     steps: tuple[int, ...] = Field(default=(1,), description="word problems of so many steps")
     operations: str = Field(default="+-*/", description="operations that word problems may need")
     split: Literal["train", "dev", "test"] = Field(default="test", description="splits share no template, name or number")
+    wrong: int = Field(default=2, ge=0, le=2, description="wrong solutions that the right one must beat; 0: it must be what the "
+                       "model would write (greedily), which is the cheapest to score")
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,9 @@ def load_items(source: Source, labels: Labels | None, language: str, *, data: Pa
 
 
 def procedural(language: str, n: int, seed: int, kind: ProblemKind) -> list[Item]:
-    """Procedural problems with their gold solution and two wrong ones as choices."""
+    """Procedural problems with their gold solution and at most `kind.wrong` wrong ones as choices."""
     drawn = problems.generate(language, n, seed=seed, split=kind.split, steps=kind.steps, operations=kind.operations)
-    return [Item(p.id, language, problems.prompt(p), str(p.answer), (p.solution, *wrong_solutions(p))) for p in drawn]
+    return [Item(p.id, language, problems.prompt(p), str(p.answer), (p.solution, *wrong_solutions(p)[: kind.wrong])) for p in drawn]
 
 
 def wrong_solutions(problem: Any) -> tuple[str, ...]:

@@ -118,10 +118,13 @@ def _metrics(*found: str) -> list[dict[str, Any]]:
 def score_choice(doc: dict[str, Any], results: Sequence[Any]) -> dict[str, float]:
     """The gold continuation comes first. `nats` is what it costs, `margin` by how much it beats the likeliest wrong one.
 
-    A tie is not a win: a model that cannot tell them apart has not answered.
+    A tie is not a win: a model that cannot tell them apart has not answered. Without wrong ones the answer is right if each of
+    its tokens is the likeliest, so that greedy writing would produce it.
     """
     likelihood = [float(r[0]) for r in results]
-    margin = likelihood[0] - max(likelihood[1:]) if len(likelihood) > 1 else 0.0
+    if len(likelihood) == 1:
+        return {"accuracy": float(bool(results[0][1])), "nats": -likelihood[0], "margin": 0.0}
+    margin = likelihood[0] - max(likelihood[1:])
     return {"accuracy": float(margin > 0), "nats": -likelihood[0], "margin": margin}
 
 
