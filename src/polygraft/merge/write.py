@@ -27,7 +27,7 @@ from polygraft.result import Cost, InputRef, Result
 from polygraft.writer import CheckpointWriter, natural, split
 
 SHARD_BYTES = 1e9
-THREADS = 6 << 20  # stacks and allocator arenas of the threads, as measured
+THREADS = 14 << 20  # the blocks that are being read back, stacks and allocator arenas, as measured
 Progress = Callable[..., None]
 PASSES = {"linear": 1, "slerp": 2, "ties": 3, "dare_ties": 1}  # how often a blended tensor is read
 
