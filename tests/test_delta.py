@@ -242,3 +242,22 @@ def test_other_layouts(tiny, family):
         for v in row
         if v is not None
     )
+
+
+def test_only_what_is_asked_is_drawn_and_the_overlap_can_be_left_out(tmp_path):
+    base, one, two = folders(tmp_path)
+
+    def drawn(**more):
+        config = steps.Delta(models=(str(one), str(two)), base=str(base), **more)
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        out.mkdir()
+        result = steps.run(config, CONTEXT, out)
+        return [m.title for m in result.maps], " ".join(result.summary)
+
+    titles, said = drawn()
+    assert len(titles) == 11 and not any("by head" in t for t in titles) and "overlap" in said
+    titles, said = drawn(draw=("frobenius", "cosine", "overlap"), top=0)
+    assert [t.partition(": ")[2] for t in titles] == ["relative Frobenius norm of the change"] * 2 + ["cosine of the two changes"]
+    assert "overlap" not in said
+    titles, _ = drawn(draw=("heads",))
+    assert titles and all("by head" in t for t in titles)

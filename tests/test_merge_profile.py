@@ -187,7 +187,7 @@ def test_a_plan_tells_the_layers_bytes_and_notes(tmp_path):
     one, two = (llama(tmp_path / n, seed=s) for n, s in (("math", 1), ("swahili", 2)))
     plan = steps.plan(configs.Swap(task=str(one), language=str(two), bottom=1, top=1, transition=1), CONTEXT)
     assert any("layer 0: swahili (copied)" in line for line in plan.lines)
-    assert len(plan.maps) == 2
+    assert [m.title for m in plan.maps] == ["Weight of swahili"]  # the task expert has the rest
     assert plan.read_bytes > plan.disk_bytes > (one / "model.safetensors").stat().st_size
     assert plan.like is not None
     same = steps.plan(

@@ -115,12 +115,13 @@ def measure(
     shape = base.info(key).shape
     found = [Change(means=tuple(np.zeros(n) for n in shape) if len(shape) == 2 else ()) for _ in experts]
     pair = Pair() if len(experts) > 1 else None
-    tops = [_largest(key, base, e, top) for e in experts[:2]] if pair is not None else []
+    tops = [_largest(key, base, e, top) for e in experts[:2]] if pair is not None and top > 0 else []
     for start, w, deltas in _chunks(key, base, experts):
         for change, delta in zip(found, deltas):
             _add(change, w, delta, start, shape)
         if pair is not None:
             _relate(pair, deltas[0], deltas[1], epsilon)
+        if pair is not None and tops:
             kept = [t.keep(magnitude_bits(d)) & (d != 0) for t, d in zip(tops, deltas)]
             pair.top_both += int((kept[0] & kept[1]).sum())
             pair.top_either += int((kept[0] | kept[1]).sum())

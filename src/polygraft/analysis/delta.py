@@ -230,7 +230,8 @@ def summary(delta: Delta) -> tuple[str, ...]:
     if delta.pairs:
         pair = reduce(add, delta.pairs.values())
         told = f"cosine {pair.cosine:.3f}" if pair.cosine is not None else "no common change"
-        lines.append(f"The two changes have {told}; their most changed entries overlap by {pair.overlap or 0:.1%} (Jaccard).")
+        shared = "" if pair.overlap is None else f"; their most changed entries overlap by {pair.overlap:.1%} (Jaccard)"
+        lines.append(f"The two changes have {told}{shared}.")
     return tuple(lines)
 
 

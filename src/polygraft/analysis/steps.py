@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,11 +14,17 @@ from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import Weights
 from polygraft.config import Strict
 from polygraft.errors import RecipeError
-from polygraft.result import Result, encode
+from polygraft.result import LayerMap, Result, encode
 from polygraft.sources import Source, with_base
 from polygraft.step import Context, ModelRef, Plan, Step
 
 BUFFERS = 40 << 20
+Figure = Literal["mav", "relative-mav", "frobenius", "unchanged", "rows", "heads", "cosine", "conflict", "overlap"]
+DRAWN: tuple[Figure, ...] = ("mav", "frobenius", "unchanged", "rows", "cosine", "conflict", "overlap")
+TITLES: dict[str, Figure] = {  # the first that a map's title holds tells its figure
+    " by head": "heads", "relative mean": "relative-mav", ": mean absolute change": "mav", "Frobenius": "frobenius",
+    "did not change": "unchanged", "rows that": "rows", "cosine": "cosine", "opposite signs": "conflict", "overlap of": "overlap",
+}  # fmt: skip
 
 
 class Delta(Strict):
@@ -31,7 +38,9 @@ class Delta(Strict):
         None, ge=0, description="a row changed much when its mean |change| exceeds this (default: the quantile)"
     )
     quantile: float = Field(0.9, ge=0, le=1, description="quantile of all rows' mean |change|, when no threshold is given")
-    top: float = Field(0.1, gt=0, le=1, description="share of entries that count as most changed, for the overlap")
+    top: float = Field(0.1, ge=0, le=1, description="share of entries that count as most changed, for the overlap of two experts; "
+                       "0 leaves the overlap out and saves four passes")
+    draw: tuple[Figure, ...] = Field(DRAWN, description="which figures become layer maps; the CSV files and maps.json have all")
     epsilon: float = Field(0.0, ge=0, description="changes up to this have no sign")
     anatomy: tuple[dict[str, str], ...] = Field(
         (), description="rows for tensors that no rule knows", json_schema_extra={"hidden": True}
@@ -51,11 +60,16 @@ def _opened(config: Delta, context: Context) -> tuple[Source, list[tuple[str, So
     return base, list(zip(names, sources)), anatomy
 
 
+def figure_of(m: LayerMap) -> Figure:
+    """Which figure a layer map shows."""
+    return next(figure for words, figure in TITLES.items() if words in m.title)
+
+
 def plan(config: Delta, context: Context) -> Plan:
     """Bytes and time from headers. Raises UserError when the models do not fit together."""
     base, experts, anatomy = _opened(config, context)
     size = sum(t.nbytes for t in base.weights.tensors.values())
-    passes = 1 + len(experts) + (8 if len(experts) > 1 else 0)
+    passes = 1 + len(experts) + (8 if len(experts) > 1 and config.top else 0)
     rows = sum(sum(t.shape) * 8 for t in base.weights.tensors.values() if len(t.shape) == 2) * len(experts)
     lines = (
         f"compare {', '.join(n for n, _ in experts)} with {config.base}: {anatomy.layers} layers, {len(anatomy.parts):,} tensors",
@@ -88,7 +102,7 @@ def run(config: Delta, context: Context, folder: Path) -> Result:
         "",
         f"What training changed in {', '.join(n for n, _ in experts)}",
         delta.summary(found),
-        tuple(m for m in maps if " by head" not in m.title and "relative mean" not in m.title),
+        tuple(m for m in maps if figure_of(m) in config.draw and (config.top or figure_of(m) != "overlap")),
         (delta.table(found),),
         (delta.per_layer(found),),
         inputs=(base.ref("base"), *(s.ref(n) for n, s in experts)),

@@ -145,18 +145,26 @@ def _difference_table(title: str, here: Sequence[Difference], family: int, langu
 
 
 def summary(found: Sequence[Difference], reference: str) -> tuple[str, ...]:
-    """One sentence a metric, and one for each difference that stood."""
+    """One sentence a metric: which models are better and worse than the reference, in which languages, and how many are neither."""
     out = []
     for metric in dict.fromkeys(d.metric for d in found):
         family = [d for d in found if d.metric == metric]
-        stood = [d for d in family if d.verdict != stats.UNCLEAR]
-        if not stood:
+        named = {v: _named(family, v) for v in (stats.BETTER, stats.WORSE)}
+        unclear = sum(d.verdict == stats.UNCLEAR for d in family)
+        if unclear == len(family):
             out.append(f"{metric}: no model could be distinguished from {reference} in {len(family)} comparisons.")
             continue
-        counts = [sum(d.verdict == v for d in stood) for v in (stats.BETTER, stats.WORSE)]
-        out.append(f"{metric}: of {len(family)} comparisons with {reference}, {counts[0]} better, {counts[1]} worse, "
-                   f"{len(family) - len(stood)} not distinguishable.")
+        out.append(f"{metric}: better than {reference}: {named[stats.BETTER]}. Worse: {named[stats.WORSE]}. "
+                   f"Not distinguishable: {unclear} of {len(family)} comparisons.")
     return tuple(out)
+
+
+def _named(family: Sequence[Difference], verdict: str) -> str:
+    """`swapped (es), soup (en, es)`, or none."""
+    here = [d for d in family if d.verdict == verdict]
+    models = dict.fromkeys(d.model for d in here)
+    said = [f"{m} ({', '.join(dict.fromkeys(d.language for d in here if d.model == m))})" for m in models]
+    return ", ".join(said) or "none"
 
 
 def caveats(found: Sequence[Difference]) -> tuple[str, ...]:

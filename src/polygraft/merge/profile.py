@@ -64,8 +64,14 @@ class Profile:
         }
 
     def maps(self, anatomy: Anatomy) -> tuple[LayerMap, ...]:
-        """One layer map per source: its weight in every part of every layer (averaged over the tensors of the part)."""
-        return tuple(self._map(anatomy, i) for i in range(len(self.sources)) if any(w[i] for w in self.weights.values()))
+        """One layer map per source: its weight in every part of every layer (averaged over the tensors of the part).
+
+        Of two sources that share every tensor the second is drawn: the first has the rest.
+        """
+        used = [i for i in range(len(self.sources)) if any(w[i] for w in self.weights.values())]
+        if len(used) == 2 and all(abs(w[used[0]] + w[used[1]] - 1) < 1e-9 for w in self.weights.values()):
+            used = used[1:]
+        return tuple(self._map(anatomy, i) for i in used)
 
     def _map(self, anatomy: Anatomy, i: int) -> LayerMap:
         return part_map(
