@@ -9,10 +9,10 @@ demo: $(VENV)/ready
 	$(VENV)/bin/polygraft demo
 
 test: $(VENV)/ready-test lint
-	$(PY) -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 test-all: $(VENV)/ready-test lint
-	$(PY) -m pytest -q
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal
 
 lint: $(VENV)/ready-test
 	$(PY) -m ruff check src tests bench
