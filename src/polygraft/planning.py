@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from polygraft import __version__
-from polygraft.errors import InputError, ResourceError, UserError
+from polygraft.errors import InputError, RecipeError, ResourceError, UserError
 from polygraft.files import digest, disk_of, free_space, list_files, sha256_file
 from polygraft.meter import memory_limit
 from polygraft.recipetext import AdapterSpec, Recipe, StepUse, references, rooted
@@ -97,7 +97,7 @@ def raise_all(errors: tuple[UserError, ...]) -> None:
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        kind = next((k for k in (InputError, ResourceError) if isinstance(errors[0], k)), UserError)
+        kind = next((k for k in (RecipeError, InputError, ResourceError) if isinstance(errors[0], k)), UserError)
         raise kind(f"{len(errors)} problems\n" + "\n".join(e.render() for e in errors))
 
 
@@ -272,7 +272,7 @@ class Workspace:
             return Plan(notes=(f"planned in full when it can be: {e.what}",)), []
         except UserError as e:
             return Plan(), [_at(use, e)]
-        return plan, [InputError(p, where=f"{use.where}: step `{use.id}`") for p in plan.problems]
+        return plan, [_at(use, p if isinstance(p, UserError) else InputError(p)) for p in plan.problems]
 
 
 def is_file_name(ref: str) -> bool:

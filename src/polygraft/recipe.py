@@ -6,6 +6,7 @@ This is the door to the recipe engine: `read_recipe` -> `plan` -> `run`, `run_st
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -28,10 +29,12 @@ from polygraft.files import (
     now,
     partial_path,
     read_json,
+    refuse_overlap,
     refuse_taken,
     resource_errors,
     seal,
     sha256_file,
+    verify_folder,
     write_json,
 )
 from polygraft.meter import measured
@@ -57,10 +60,11 @@ from polygraft.recipetext import (
     read_recipe,
     references,
     resolved,
+    rooted,
 )
 from polygraft.result import Result, encode
 from polygraft.step import Context, DataRef, Detail, ModelRef, Plan, Step
-from polygraft.store import RunFolder, lock, redact, write_result
+from polygraft.store import RunFolder, lock, read_result, redact, write_result
 
 __all__ = [
     "AdapterSpec", "Context", "DataRef", "Detail", "Event", "ModelRef", "Plan", "Recipe", "Run", "RunPlan", "Step", "StepPlan",
@@ -261,14 +265,21 @@ def run_step(step: Step, config: BaseModel, out: Path, *, folder: Path = Path(),
              tell: Tell = _silent, resolve: Resolve = default_resolve) -> Result:
     """Run a single step straight into `out`, which becomes the model folder of a step that makes one, with result.json in it.
 
-    `out` must not exist or be empty; with `force` an old one is moved to `<out>.replaced-<time>` first. It is absent or complete
-    afterwards. Raises like `run`.
+    `out` must not exist or be empty, unless it holds what this very step made of these very inputs: then nothing is done. With
+    `force` an old one is moved to `<out>.replaced-<time>` first. It is absent or complete afterwards, and never in, over or around
+    an input. Raises like `run`.
     """
     out = Path(out).absolute()
+    space, use = _alone(step, config, folder, out, offline, resolve)
+    refuse_overlap(out, _local_inputs(space, use))
+    planned = _plan_alone(space, use, out.parent)
+    if not force and _made_before(out, planned.key):
+        tell(Event("skip", f"{out} holds what this makes: nothing changed", use.id, 0, 1))
+        shutil.rmtree(partial_path(out), ignore_errors=True)
+        return read_result(out)
     if not force:
         refuse_taken(out)
-    space, use = _alone(step, config, folder, out, offline, resolve)
-    raise_all(_plan_alone(space, use, out.parent).errors)
+    raise_all(planned.errors)
     with _moved_aside(out, force, tell):
         for note in download_notes(space.downloads):
             tell(Event("note", note))
@@ -278,6 +289,20 @@ def run_step(step: Step, config: BaseModel, out: Path, *, folder: Path = Path(),
         result = (_run_model if step.makes_model else _run_folder)(space, use, out, progress)
         tell(Event("done", f"Wrote {out}", use.id, 0, 1, seconds=time.monotonic() - start))
     return result
+
+
+def _local_inputs(space: Workspace, use: StepUse) -> list[Path]:
+    """The files and folders on this machine that the step names."""
+    paths = [Path(rooted(str(ref), space.recipe.folder)) for _, ref in references(use.config)]
+    return [p for p in paths if os.path.lexists(p)]
+
+
+def _made_before(out: Path, key: str) -> bool:
+    """Whether `out` is complete and of this step: the same command again, or one that was killed after its last rename."""
+    try:
+        return bool(key) and read_json(out / MANIFEST).get("key") == key and not verify_folder(out, full=False)
+    except (UserError, AttributeError):
+        return False
 
 
 def _run_folder(space: Workspace, use: StepUse, out: Path, progress: Callable[..., None]) -> Result:
@@ -319,6 +344,7 @@ def _list_result(model: Path, records: dict[str, Any]) -> None:
         seal(model, records)
         return
     manifest, path = read_json(model / MANIFEST), model / "result.json"
+    manifest["key"] = records["key"]
     manifest["files"]["result.json"] = {"sha256": sha256_file(path), "size": path.stat().st_size}
     write_json(model / MANIFEST, manifest)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel
 
+from polygraft.errors import UserError
 from polygraft.result import LayerMap, Result
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Plan:
     read_bytes: int = 0
     seconds: float = 0.0
     maps: tuple[LayerMap, ...] = ()
-    problems: tuple[str, ...] = ()
+    problems: tuple[str | UserError, ...] = ()
     notes: tuple[str, ...] = ()
     like: Source | None = None
 

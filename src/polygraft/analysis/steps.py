@@ -21,9 +21,10 @@ from polygraft.step import Context, ModelRef, Plan, Step
 BUFFERS = 40 << 20
 Figure = Literal["mav", "relative-mav", "frobenius", "unchanged", "rows", "heads", "cosine", "conflict", "overlap"]
 DRAWN: tuple[Figure, ...] = ("mav", "frobenius", "unchanged", "rows", "cosine", "conflict", "overlap")
-TITLES: dict[str, Figure] = {  # the first that a map's title holds tells its figure
-    " by head": "heads", "relative mean": "relative-mav", ": mean absolute change": "mav", "Frobenius": "frobenius",
-    "did not change": "unchanged", "rows that": "rows", "cosine": "cosine", "opposite signs": "conflict", "overlap of": "overlap",
+TITLES: dict[str, Figure] = {  # the first that begins what stands behind the models' names in a map's title
+    "mean absolute change by head": "heads", "mean absolute change": "mav", "relative mean": "relative-mav",
+    "relative Frobenius": "frobenius", "entries that did not": "unchanged", "rows that": "rows", "cosine": "cosine",
+    "opposite signs": "conflict", "overlap of": "overlap",
 }  # fmt: skip
 
 
@@ -62,7 +63,8 @@ def _opened(config: Delta, context: Context) -> tuple[Source, list[tuple[str, So
 
 def figure_of(m: LayerMap) -> Figure:
     """Which figure a layer map shows."""
-    return next(figure for words, figure in TITLES.items() if words in m.title)
+    said = m.title.rpartition(": ")[2]
+    return next(figure for words, figure in TITLES.items() if said.startswith(words))
 
 
 def plan(config: Delta, context: Context) -> Plan:

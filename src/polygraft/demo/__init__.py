@@ -3,4 +3,3 @@
 from pathlib import Path
 
 RECIPE = Path(__file__).parent / "demo.yaml"
-EXPERTS = Path(__file__).parent / "experts"

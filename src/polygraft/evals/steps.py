@@ -140,14 +140,14 @@ def _corpus(language: str, ref: str, context: Context) -> Iterator[str]:
 # ----------------------------------------------------------------------------------------------------------------- plan
 
 
-def faults(config: EvalConfig, context: Context) -> tuple[list[Job], list[str]]:
-    """The jobs that can be made, and everything that is wrong with the others, each as one text."""
-    wrong = []
+def faults(config: EvalConfig, context: Context) -> tuple[list[Job], list[UserError]]:
+    """The jobs that can be made, and everything that is wrong with the others."""
+    wrong: list[UserError] = []
     if config.reference is not None and config.reference not in config.models:
         wrong.append(RecipeError("the reference is not one of the models", found=config.reference,
-                                 fix=suggestion(config.reference, config.models)).render())
+                                 fix=suggestion(config.reference, config.models)))
     if not config.tasks and not config.corpora:
-        wrong.append(RecipeError("nothing to evaluate", expected="at least one task or corpus").render())
+        wrong.append(RecipeError("nothing to evaluate", expected="at least one task or corpus"))
     fetched = [t for t in config.tasks if config.data is None and t.partition("@")[0] in {"mgsm", "msvamp"}]
     parts = [config.model_copy(update={"tasks": (t,), "corpora": {}, "generate": 0}) for t in config.tasks if t not in fetched]
     parts += [config.model_copy(update={"tasks": (), "corpora": {k: v}}) for k, v in config.corpora.items()]
@@ -156,15 +156,18 @@ def faults(config: EvalConfig, context: Context) -> tuple[list[Job], list[str]]:
         try:
             jobs += make_jobs(part, context)
         except UserError as e:
-            wrong.append(e.render())
+            wrong.append(e)
     for name in fetched:  # what comes from the hub is fetched when the step runs, not when it is planned
         for language in config.langs:
             try:
                 tasks.check_language(tasks.load(name), language)
             except UserError as e:
-                wrong.append(e.render())
+                wrong.append(e)
         if context.offline:
-            wrong.append(InputError(f"{name} would come from the hub, and this run is offline", fix="name a data folder").render())
+            wrong.append(InputError(f"{name} would come from the hub, and this run is offline", fix="name a data folder"))
+        if config.shots:
+            wrong.append(RecipeError("worked examples come from a data folder, and none is named", where=name,
+                                     found=f"shots: {config.shots}", fix="name a folder with exemplars.json, or leave shots out"))
     return jobs, wrong
 
 
