@@ -308,6 +308,14 @@ class Problem:
     what: str
 
 
+def _altered(path: Path, sha256: str) -> str:
+    """What is wrong with a file's content, "" if nothing is."""
+    try:
+        return "" if sha256_file(path) == sha256 else "content differs from its digest"
+    except OSError as e:
+        return f"cannot be read: {e.strerror}"
+
+
 def verify_folder(folder: Path, *, full: bool = True) -> list[Problem]:
     """Compare a folder with its manifest: missing, extra, resized and (if `full`) altered files. Needs no torch.
 
@@ -329,7 +337,7 @@ def verify_folder(folder: Path, *, full: bool = True) -> list[Problem]:
             problems.append(Problem(name, "missing"))
         elif path.stat().st_size != entry["size"]:
             problems.append(Problem(name, f"size {path.stat().st_size:,}, expected {entry['size']:,}"))
-        elif full and sha256_file(path) != entry["sha256"]:
-            problems.append(Problem(name, "content differs from its digest"))
+        elif full and (what := _altered(path, entry["sha256"])):
+            problems.append(Problem(name, what))
     present.pop(MANIFEST, None)
     return problems + [Problem(name, "not in the manifest") for name in sorted(present)]

@@ -176,6 +176,8 @@ class Workspace:
     def data(self, ref: str) -> Path:
         """The path of a data reference. Raises InputError when nothing is there."""
         path = Path(rooted(ref, self.recipe.folder))
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise InputError("not a plain file", where=ref, fix="name a file or a folder; pipes and devices are not read")
         if not path.exists():
             raise InputError("no such file or folder", where=ref, expected=f"a path, from {self.recipe.folder}")
         return path
@@ -296,6 +298,8 @@ def data_identity(path: Path) -> str:
     """A file by its content (or size and time, if large); a folder by its names, and each file likewise."""
     if path.is_dir():
         return digest([[p.relative_to(path).as_posix(), data_identity(p)] for p in list_files(path)])
+    if path.exists() and not path.is_file():
+        raise InputError("not a plain file", where=path, fix="name a file or a folder; pipes and devices are not read")
     try:
         stat = path.stat()
         return sha256_file(path) if stat.st_size <= SMALL else digest([stat.st_size, stat.st_mtime_ns])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -125,12 +126,27 @@ def run(args: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except FileNotFoundError as e:
+        if e.filename is not None:
+            return _bug(e)
+        click.echo("error: the current folder is gone\n  fix: change to a folder that exists", err=True)
+        return 4
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            return _bug(e)
+        click.echo("error: no room to write the output\n  fix: free some room, or write elsewhere", err=True)
+        return 4
     except MemoryError:
         click.echo("error: out of memory\n  fix: `polygraft plan` says how much a step needs", err=True)
         return 4
     except Exception as e:
-        if os.environ.get("POLYGRAFT_TRACEBACK"):
-            raise
-        click.echo(f"error: this is a bug in polygraft: {type(e).__name__}: {e}\n"
-                   "  fix: please report it with the output of the same command under POLYGRAFT_TRACEBACK=1", err=True)
-        return 1
+        return _bug(e)
+
+
+def _bug(e: Exception) -> int:
+    """Own up to it; the traceback is for those who ask."""
+    if os.environ.get("POLYGRAFT_TRACEBACK"):
+        raise e
+    click.echo(f"error: this is a bug in polygraft: {type(e).__name__}: {e}\n"
+               "  fix: please report it with the output of the same command under POLYGRAFT_TRACEBACK=1", err=True)
+    return 1

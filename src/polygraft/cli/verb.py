@@ -57,6 +57,8 @@ def run_verb(step: Any, given: dict[str, Any]) -> int:
     if given["plan_only"]:
         return plan_verb(step, config, given)
     out, scratch = given["out"], None
+    if out is not None and out.resolve() == Path.cwd():
+        raise RecipeError("the output would replace the current folder", where="--out", fix="name a new folder inside it")
     if out is None:
         if step.makes_model:
             raise RecipeError("`--out` is missing", where="command line", expected="a folder for the model", fix="add --out DIR")

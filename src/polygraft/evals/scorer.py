@@ -109,6 +109,8 @@ class Scorer:
         """One batch of contexts with their answers: prompts, then each context's first answer, then what the others add to it."""
         import torch
 
+        if all(len(rows) == 1 for _, rows in batch):
+            return self._lone(batch)
         with torch.inference_mode():
             leads = [rows[0][1] for _, rows in batch]
             past, mask = self._prefill([prefix[:-1] for prefix, _ in batch])
@@ -123,6 +125,26 @@ class Scorer:
                 out += self._branches(others, logits, past, mask, nats, greedy)
         self._check([value for _, (value, _) in out])
         return out
+
+    def _lone(self, batch: list[tuple[list[int], list[tuple[int, list[int]]]]]) -> list[tuple[int, tuple[float, bool]]]:
+        """One batch of contexts with one answer each: nothing is shared, so one pass without a cache is the cheapest."""
+        rows = [prefix + rows[0][1] for prefix, rows in batch]
+        lengths = [len(rows[0][1]) for _, rows in batch]
+        nats, greedy = self._tails(rows, max(lengths))
+        out = [(entry[0][0], _total(nats[r, -n:], greedy[r, -n:], n)) for r, ((_, entry), n) in enumerate(zip(batch, lengths))]
+        self._check([value for _, (value, _) in out])
+        return out
+
+    def _tails(self, rows: Sequence[Sequence[int]], keep: int) -> tuple[Any, Any]:
+        """(nats, greedy?), each [r, keep], of the last `keep` tokens of each row; the head sees no other position."""
+        import torch
+
+        with torch.inference_mode():
+            inputs, mask = batches.pad(rows, max(map(len, rows)), left=True, device=self.device)
+            position = (mask.cumsum(1) - 1).clamp(min=0)
+            logits = self.model(input_ids=inputs, attention_mask=mask, position_ids=position, use_cache=False,
+                                logits_to_keep=keep + 1).logits[:, :-1]
+            return batches.gathered(logits, inputs[:, -keep:])
 
     def _check(self, nats: Sequence[float]) -> None:
         """Raises InputError when a likelihood is not a number: nothing that is computed from it would mean anything."""
@@ -191,17 +213,10 @@ class Scorer:
 
     def windows(self, ids: Sequence[Sequence[int]], scored: Sequence[int]) -> list[tuple[float, int]]:
         """Log-likelihood (nats, float64 sum) of the last `scored[i]` tokens of each id sequence, and how many they are."""
-        import torch
-
         out: list[tuple[float, int]] = [(0.0, 0)] * len(ids)
         for batch in batches.by_length([len(x) for x in ids], self.batch_tokens):
-            width, keep = max(len(ids[i]) for i in batch), max(scored[i] for i in batch)
-            with torch.inference_mode():
-                inputs, mask = batches.pad([ids[i] for i in batch], width, left=True, device=self.device)
-                position = (mask.cumsum(1) - 1).clamp(min=0)
-                logits = self.model(input_ids=inputs, attention_mask=mask, position_ids=position, use_cache=False,
-                                    logits_to_keep=keep + 1).logits[:, :-1]
-                nats, _ = batches.gathered(logits, inputs[:, -keep:])
+            keep = max(scored[i] for i in batch)
+            nats, _ = self._tails([ids[i] for i in batch], keep)
             for r, i in enumerate(batch):
                 out[i] = (float(nats[r, keep - scored[i]:].sum()), scored[i])
             self._check([out[i][0] for i in batch])

@@ -159,6 +159,15 @@ def nouns(language: str, split: str, people: Sequence[int], thing: str) -> dict[
     return named | other | {"o": Noun(data["objects"][thing]), "m": Noun(data["money"])}
 
 
+MOST = 1_000_000  # in one call; more takes minutes and memory, and no evaluation or expert of this kind needs it
+
+
+def check_count(n: int) -> None:
+    """Raises RecipeError for a number of texts that cannot be meant."""
+    if not 0 <= n <= MOST:
+        raise RecipeError("not a number of texts that can be made", found=f"{n:,}", expected=f"at most {MOST:,}")
+
+
 def check_split(split: str) -> None:
     """Raises RecipeError for a split other than train, dev, test."""
     if split not in RESIDUES:
@@ -175,6 +184,7 @@ def generate(
     """
     data = words(language)
     check_split(split)
+    check_count(n)
     kind = f"{split}-{seed}-{''.join(map(str, sorted(steps)))}{operations if operations != '+-*/' else ''}"
     drawn = facts(n, seed, split, steps, operations)
     return [_tell(fact, f"{kind}-{index:05d}", language, data) for index, fact in enumerate(drawn)]

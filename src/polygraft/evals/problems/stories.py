@@ -10,7 +10,7 @@ import random
 from functools import cache
 
 from polygraft.errors import RecipeError, suggestion
-from polygraft.evals.problems.generate import PEOPLE, THINGS, check_split, nouns, pool
+from polygraft.evals.problems.generate import PEOPLE, THINGS, check_count, check_split, nouns, pool
 from polygraft.evals.problems.text import DATA, Noun, capital, fill, words
 
 
@@ -34,6 +34,7 @@ def stories(language: str, n: int, seed: int = 0, split: str = "train", length: 
     The same seed and split tell the same stories in every language; names and numbers keep to the split.
     """
     check_split(split)
+    check_count(n)
     return [_story(language, random.Random(f"story/{seed}/{split}/{index}"), split, length) for index in range(n)]
 
 
