@@ -279,6 +279,15 @@ def test_verdicts_are_held_over_the_whole_family():
     assert "no model could be distinguished" in compare.summary(found, "base")[0] and "unnoticed" in compare.caveats(found)[0]
 
 
+@pytest.mark.parametrize("n, verdict", [(7, "not distinguishable"), (60, "better")])
+def test_a_handful_of_documents_carries_no_verdict(n, verdict):
+    """Fourteen comparisons that all improve alike: with seven pairs each, no exact test could tell, so the bootstrap may not."""
+    base = np.random.default_rng(4).normal(5, 1, n)
+    m = Measure("t", "en", NATS, {"base": base, **{f"m{i}": base - 0.5 - 0.01 * i for i in range(14)}})
+    found = compare.differences([m], "base")
+    assert {d.verdict for d in found} == {verdict} and min(d.p for d in found) >= min(1.0, 2.0 ** (1 - n))
+
+
 def test_short_names():
     assert steps.labels(["base", "a/b/model", "runs/x/model"]) == ["base", "a/b/model", "runs/x/model"]
     assert steps.labels(["base", "a/b/swapped"]) == ["base", "swapped"]

@@ -102,6 +102,13 @@ def test_its_maps_hold_the_weights():
     assert swahili.outside["embed"] == 0.5
 
 
+def test_a_source_that_is_taken_away_is_drawn_around_zero():
+    maps = makers.task(anatomy(), ["base", "a", "b"], (1.0, 1.0)).maps(anatomy())
+    base = next(m for m in maps if m.title == "Weight of base")
+    assert (base.scale, base.low, base.high) == ("diverging", -1.0, 1.0) and base.values[0][0] == -1.0
+    assert {m.scale for m in maps if m is not base} == {"sequential"}
+
+
 # ------------------------------------------------------------------------------------------------------ card and mergekit
 
 HOSTILE = [

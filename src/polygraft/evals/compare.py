@@ -91,7 +91,8 @@ def difference(m: Measure, model: str, reference: str, seed: int = 0) -> Differe
     else:
         wa, wb = m.weight(reference), m.weight(model)
         boot = stats.paired_bootstrap(a, b, wa, wb, seed=seed)
-        value, low, high, p = boot.value, boot.low, boot.high, boot.p
+        # the bootstrap is too sure of itself on few items: no exact two-sided test of n pairs can go below 2 / 2^n
+        value, low, high, p = boot.value, boot.low, boot.high, max(boot.p, min(1.0, 2.0 ** (1 - n)))
         spread = float(np.std(b - a if wa is None or wb is None else _influence(b, wb) - _influence(a, wa)))
     k = m.scale
     return Difference(m.task, m.language, m.metric, model, reference, value * k, low * k, high * k, n, p,

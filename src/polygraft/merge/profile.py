@@ -74,13 +74,16 @@ class Profile:
         return tuple(self._map(anatomy, i) for i in used)
 
     def _map(self, anatomy: Anatomy, i: int) -> LayerMap:
+        most = max(1.0, *(abs(w[i]) for w in self.weights.values()))
+        below = any(w[i] < 0 for w in self.weights.values())  # task arithmetic takes the base away
         return part_map(
             anatomy,
             lambda key: self.weights[key][i] if key in self.weights else None,
             title=f"Weight of {self.sources[i]}",
             unit="weight",
-            low=0.0,
-            high=max(1.0, *(w[i] for w in self.weights.values())),
+            scale="diverging" if below else "sequential",
+            low=-most if below else 0.0,
+            high=most,
         )
 
     def text(self, anatomy: Anatomy) -> list[str]:
