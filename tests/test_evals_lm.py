@@ -11,9 +11,10 @@ import tiny as make
 from oracle import bpb_oracle as oracle
 from oracle import stats_oracle
 from polygraft.errors import InputError
-from polygraft.evals import batches, bpb
+from polygraft.evals import bpb
+from polygraft.evals.engines import batches
+from polygraft.evals.engines.hf import Scorer
 from polygraft.evals.lm import MemoryLog, lm_class
-from polygraft.evals.scorer import Scorer
 
 PAIRS = [
     ("How many?", " 12 + 7 = 19"), ("How many?", " 12 - 7 = 5"), ("How many?", " 12 + 7 = 18"), ("How many?", " 12 + 7 = 19 and more"),

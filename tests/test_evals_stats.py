@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracle import stats_oracle as oracle
-from polygraft.evals import stats
+from polygraft.evals.verdicts import stats
 
 bools = st.lists(st.booleans(), min_size=1, max_size=40)
 

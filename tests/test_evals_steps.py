@@ -12,10 +12,11 @@ import pytest
 
 from polygraft import files, recipe
 from polygraft.errors import InputError, RecipeError
-from polygraft.evals import compare, steps
-from polygraft.evals.compare import ACCURACY, BITS, NATS, Measure
-from polygraft.evals.scorer import Scorer
+from polygraft.evals import steps
+from polygraft.evals.engines.hf import Scorer
 from polygraft.evals.steps import EvalConfig
+from polygraft.evals.verdicts import compare
+from polygraft.evals.verdicts.compare import ACCURACY, BITS, NATS, Measure
 from polygraft.result import Result
 from polygraft.sources import resolve
 from polygraft.step import Context

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from polygraft.errors import InputError, RecipeError
-from polygraft.evals import answers, items, problems, records, tasks
-from polygraft.evals.items import ProblemKind
+from polygraft.evals import answers, records, tasks
+from polygraft.evals.tasks import problems
+from polygraft.evals.tasks import reading as items
+from polygraft.evals.tasks.reading import ProblemKind
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 

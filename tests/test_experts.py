@@ -9,7 +9,7 @@ import yaml
 
 import polygraft
 from polygraft.adapter import Adapter
-from polygraft.evals.problems.examples import examples as generate
+from polygraft.evals.tasks.problems.examples import examples as generate
 from polygraft.files import read_json, verify_folder
 from polygraft.tune.examples import digest
 

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polygraft.errors import RecipeError
-from polygraft.evals.problems import generate, languages, prompt, question_text, stories, story_languages
-from polygraft.evals.problems.generate import PEOPLE, RESIDUES, THINGS, mentions, structures
-from polygraft.evals.problems.stories import sentences
-from polygraft.evals.problems.text import TOKEN, Noun, fill, plural, words
+from polygraft.evals.tasks.problems import generate, languages, prompt, question_text, stories, story_languages
+from polygraft.evals.tasks.problems.generate import PEOPLE, RESIDUES, THINGS, mentions, structures
+from polygraft.evals.tasks.problems.stories import sentences
+from polygraft.evals.tasks.problems.text import TOKEN, Noun, fill, plural, words
 
 SPLITS = ("train", "dev", "test")
 STEPS = (1, 2, 3, 4)
@@ -145,7 +145,7 @@ def test_what_cannot_be_made_is_refused(options, hint):
 
 SCRIPT = """
 import hashlib, json, dataclasses
-from polygraft.evals.problems import generate, languages, stories
+from polygraft.evals.tasks.problems import generate, languages, stories
 made = [dataclasses.astuple(p) for tag in languages() for p in generate(tag, 40, 7, "train", (1, 2, 3, 4))] + stories("es", 20, 7)
 print(hashlib.sha256(json.dumps(made).encode()).hexdigest())
 """

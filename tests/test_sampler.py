@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from polygraft.errors import RecipeError
-from polygraft.evals import sampler
+from polygraft.evals.tasks import sampler
 
 SCRIPTS = {"ar": "ARABIC", "de": "LATIN", "en": "LATIN", "es": "LATIN", "fr": "LATIN", "hi": "DEVANAGARI", "ru": "CYRILLIC", "sw": "LATIN"}
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polygraft.errors import InputError, RecipeError
-from polygraft.evals.problems.examples import examples as generated
+from polygraft.evals.tasks.problems.examples import examples as generated
 from polygraft.tune import examples
 
 TEXT = {"text": "one two"}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
-from polygraft.evals.scorer import Scorer
+from polygraft.evals.engines.hf import Scorer
 
 
 class ResponseLog(Protocol):

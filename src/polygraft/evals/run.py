@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from polygraft.evals import bpb, tasks
-from polygraft.evals.items import Item
+from polygraft.evals.engines.hf import Scorer
 from polygraft.evals.lm import ResponseLog, lm_class, request_key
 from polygraft.evals.records import ResponseFile, prompt_hash, write_samples
-from polygraft.evals.scorer import Scorer
 from polygraft.evals.tasks import Task
+from polygraft.evals.tasks.reading import Item
 
 BPB = "bpb"
 CHUNK_BYTES = 16_384  # documents scored between two entries of the response log

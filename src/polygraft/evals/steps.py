@@ -15,10 +15,11 @@ from pydantic import AfterValidator, Field
 from polygraft import languages
 from polygraft.config import Strict
 from polygraft.errors import InputError, RecipeError, UserError, suggestion
-from polygraft.evals import compare, records, run, tasks
-from polygraft.evals.compare import ACCURACY, BITS, NATS, Measure
-from polygraft.evals.items import ProblemKind
+from polygraft.evals import records, run, tasks
 from polygraft.evals.run import BPB, Job
+from polygraft.evals.tasks.reading import ProblemKind
+from polygraft.evals.verdicts import compare
+from polygraft.evals.verdicts.compare import ACCURACY, BITS, NATS, Measure
 from polygraft.result import Result, Sample
 from polygraft.step import Context, DataRef, Detail, ModelRef, Plan, Step
 
@@ -128,7 +129,7 @@ def documents(language: str, ref: str, max_bytes: int, context: Context) -> list
 
 def _corpus(language: str, ref: str, context: Context) -> Iterator[str]:
     if ref == SAMPLER:
-        from polygraft.evals import sampler
+        from polygraft.evals.tasks import sampler
 
         yield from sampler.paragraphs(language)
         return
@@ -235,7 +236,7 @@ def evaluate_model(config: EvalConfig, source: Source, name: str, jobs: Sequence
                    tick: run.Progress) -> tuple[list[list[dict[str, Any]]], str]:
     """Load one model, run the jobs, and let it go again. Also returns how it was computed, in words."""
     from polygraft import model as live_models
-    from polygraft.evals.scorer import Scorer
+    from polygraft.evals.engines.hf import Scorer
 
     device = live_models.device_for(config.device)
     dtype, why = live_models.dtype_for(device, config.dtype)

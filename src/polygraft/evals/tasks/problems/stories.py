@@ -10,8 +10,8 @@ import random
 from functools import cache
 
 from polygraft.errors import RecipeError, suggestion
-from polygraft.evals.problems.generate import PEOPLE, THINGS, check_count, check_split, nouns, pool
-from polygraft.evals.problems.text import DATA, Noun, capital, fill, words
+from polygraft.evals.tasks.problems.generate import PEOPLE, THINGS, check_count, check_split, nouns, pool
+from polygraft.evals.tasks.problems.text import DATA, Noun, capital, fill, words
 
 
 def story_languages() -> tuple[str, ...]:

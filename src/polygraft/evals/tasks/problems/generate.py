@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from polygraft.errors import RecipeError, suggestion
-from polygraft.evals.problems.text import DATA, Noun, capital, fill, languages, name, words
+from polygraft.evals.tasks.problems.text import DATA, Noun, capital, fill, languages, name, words
 
 RESIDUES = {"train": (0, 1, 2, 5), "dev": (4,), "test": (3, 6)}  # a number belongs to the split of its remainder by 7
 SIZES = {"s": (2, 12), "t": (2, 20), "m": (5, 60), "l": (20, 99)}

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from polygraft.errors import InputError
-from polygraft.evals import batches
+from polygraft.evals.engines import batches
 
 SHORT = 3  # tokens after which an answer no longer counts as almost the same as its neighbour
 

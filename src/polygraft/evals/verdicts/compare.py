@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polygraft.evals import stats
+from polygraft.evals.verdicts import stats
 from polygraft.result import Cell, Estimate, Table
 
 ACCURACY, NATS, BITS = "accuracy", "nats", "bits per byte"

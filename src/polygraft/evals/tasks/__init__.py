@@ -1,6 +1,6 @@
 """Tasks: small YAML files that say where the items lie, how they are asked and what counts as an answer; run by lm-eval.
 
-`taskdata/*.yaml` are the shipped ones. A task is named with its version (`mgsm@1`): a change that moves scores is a new version.
+`data/*.yaml` are the shipped ones. A task is named with its version (`mgsm@1`): a change that moves scores is a new version.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pydantic import Field
 from polygraft.config import Strict, parse
 from polygraft.errors import RecipeError, suggestion
 from polygraft.evals import answers
-from polygraft.evals.items import Item, Labels, ProblemKind, Source, load_items
+from polygraft.evals.tasks.reading import Item, Labels, ProblemKind, Source, load_items
 from polygraft.yamltext import read_document
 
-FOLDER = Path(__file__).parent / "taskdata"
+FOLDER = Path(__file__).parent / "data"
 CHOICE = "multiple_choice"
 
 
@@ -45,7 +45,7 @@ class Task(Strict):
 
     def known_languages(self) -> tuple[str, ...]:
         if self.source.kind == "problems":
-            from polygraft.evals import problems
+            from polygraft.evals.tasks import problems
 
             return tuple(problems.languages())
         return tuple(self.languages)

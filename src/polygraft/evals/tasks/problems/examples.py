@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from polygraft.errors import RecipeError, suggestion
-from polygraft.evals.problems.generate import Problem, generate, prompt
-from polygraft.evals.problems.stories import stories
-from polygraft.evals.problems.text import words
+from polygraft.evals.tasks.problems.generate import Problem, generate, prompt
+from polygraft.evals.tasks.problems.stories import stories
+from polygraft.evals.tasks.problems.text import words
 
 DEFAULTS = {"kind": "solved", "split": "train", "n": "1000", "seed": "0", "steps": "1", "operations": "+-*/", "to": "en"}
 KINDS = ("solved", "questions", "stories", "translation")

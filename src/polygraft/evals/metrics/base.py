@@ -1,0 +1,42 @@
+"""A metric: what one item adds, and how the sums over items become the score.
+
+Every metric here is a function of sums over items: a mean is (sum of x) / (sum of 1), MCC and macro-F1 are functions of a summed
+confusion matrix, BLEU and chrF of summed n-gram counts, calibration error of sums per bin. So one paired bootstrap, one
+two-level bootstrap (seeds, items) and one table serve them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from polygraft.evals.items import Item, Response
+
+
+def mean(sums: np.ndarray) -> np.ndarray:
+    """(sum of values, number of items) [..., 2] -> mean [...]; nothing summed is 0."""
+    return np.divide(sums[..., 0], sums[..., 1], out=np.zeros(sums.shape[:-1]), where=sums[..., 1] > 0)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """score: an item's columns (k numbers, for means a value and 1); value: sums of columns [..., k] -> score [...].
+
+    unit: "%" multiplies by 100 in tables. binary: each item is right or wrong (columns (0 or 1, 1)), so that Wilson, McNemar and
+    Newcombe apply. meaning: one line below the table. group: "all" when items of one group count once, and only if all are right.
+    """
+
+    name: str
+    unit: str
+    meaning: str
+    score: Callable[[Item, Response], Sequence[float]]
+    value: Callable[[np.ndarray], np.ndarray] = mean
+    higher_is_better: bool = True
+    binary: bool = False
+    group: str = ""
+
+    @property
+    def scale(self) -> float:
+        return 100.0 if self.unit == "%" else 1.0
