@@ -13,6 +13,7 @@ from oracle import stats_oracle
 from polygraft.errors import InputError
 from polygraft.evals import bpb
 from polygraft.evals.engines import batches
+from polygraft.evals.engines.base import Decoding
 from polygraft.evals.engines.hf import Scorer
 from polygraft.evals.lm import MemoryLog, lm_class
 
@@ -120,17 +121,18 @@ def test_generation_is_greedy_and_independent_of_the_batch(scorer):
                 break
         alone.append(scorer.tokenizer.decode(ids[len(scorer.encode_prompt(p)):], skip_special_tokens=True))
     out = {}
-    scorer.generate(prompts, [], 6, out.update)
-    assert [out[i] for i in range(3)] == alone
+    scorer.generate(prompts, Decoding(6), out.update)
+    assert [out[i].text for i in range(3)] == alone
 
 
 def test_generation_stops_before_a_stop_string(scorer):
     whole, cut = {}, {}
-    scorer.generate(["one", "three"], [], 12, whole.update)
-    stop = whole[0][3]
-    scorer.generate(["one", "three"], [stop], 12, cut.update)
-    assert cut[0] == whole[0].split(stop)[0]
-    assert cut[1] == whole[1].split(stop)[0]
+    scorer.generate(["one", "three"], Decoding(12), whole.update)
+    stop = whole[0].text[3]
+    scorer.generate(["one", "three"], Decoding(12, (stop,)), cut.update)
+    assert cut[0].text == whole[0].text.split(stop)[0]
+    assert cut[1].text == whole[1].text.split(stop)[0]
+    assert cut[0].finished and not whole[0].finished
 
 
 def test_cut_takes_the_first_of_several():
@@ -205,9 +207,9 @@ class Counting(Scorer):
         self.asked += len(pairs)
         super().pairs(pairs, done)
 
-    def generate(self, prompts, stops, limit, done):
+    def generate(self, prompts, decoding, done):
         self.asked += len(prompts)
-        super().generate(prompts, stops, limit, done)
+        super().generate(prompts, decoding, done)
 
 
 def test_lm_answers_from_its_log_and_asks_the_rest(scorer):

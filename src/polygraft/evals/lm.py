@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
+from polygraft.evals.engines.base import Decoding
 from polygraft.evals.engines.hf import Scorer
 
 
@@ -73,7 +74,9 @@ def lm_class() -> type:
                 for options, indices in _same_options(todo):
                     stops, limit = options.get("until") or [], int(options.get("max_gen_toks", 256))
                     stops = [stops] if isinstance(stops, str) else stops
-                    self.scorer.generate([todo[i].args[0] for i in indices], stops, limit, _renumbered(done, indices))
+                    whole = _renumbered(done, indices)
+                    self.scorer.generate([todo[i].args[0] for i in indices], Decoding(limit, tuple(stops)),
+                                         lambda pairs, whole=whole: whole([(i, w.text) for i, w in pairs]))
             return self._answered("generate", requests, run)
 
         def _answered(self, kind: str, requests: list[Any], run: Callable) -> list[Any]:

@@ -12,7 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from polygraft.errors import InputError
+from polygraft.evals import bpb
 from polygraft.evals.engines import batches
+from polygraft.evals.engines.base import Decoding, Written
 
 SHORT = 3  # tokens after which an answer no longer counts as almost the same as its neighbour
 
@@ -224,30 +226,62 @@ class Scorer:
 
     # ------------------------------------------------------------------------------------------------------ generation
 
-    def generate(self, prompts: Sequence[str], stops: Sequence[str], limit: int,
-                 done: Callable[[list[tuple[int, str]]], None]) -> None:
-        """Greedy continuations, cut before the first stop string; `done` receives (index, text) batch by batch.
+    def generate(self, prompts: Sequence[str], decoding: Decoding, done: Callable[[list[tuple[int, Written]]], None]) -> None:
+        """Continuations, cut before the first stop string; `done` receives (index, answer) batch by batch.
 
-        A prompt that does not fit beside `limit` new tokens loses its beginning; at least half of the context is the prompt's.
+        A prompt that does not fit beside the new tokens loses its beginning; at least half of the context is the prompt's.
         """
-        limit = min(limit, max(1, self.max_length // 2))
+        limit = min(decoding.max_tokens, max(1, self.max_length // 2))
         ids = [self.encode_prompt(p)[-(self.max_length - limit):] for p in prompts]
         for batch in batches.by_length([len(x) + limit for x in ids], max(self.batch_tokens, 4 * limit)):
-            texts = self._generate([ids[i] for i in batch], stops, limit)
-            done(list(zip(batch, texts)))
+            done(list(zip(batch, self._generate([ids[i] for i in batch], decoding, limit))))
 
-    def _generate(self, ids: list[list[int]], stops: Sequence[str], limit: int) -> list[str]:
+    def _generate(self, ids: list[list[int]], decoding: Decoding, limit: int) -> list[Written]:
         import torch
 
-        width = max(map(len, ids))
+        width, pad = max(map(len, ids)), 0 if self.eos is None else self.eos
         inputs, mask = batches.pad(ids, width, left=True, device=self.device)
-        stopper = batches.StopAt(self.tokenizer, stops, width)
+        stopper = batches.StopAt(self.tokenizer, decoding.stops, width)
         with torch.inference_mode():
             out = self.model.generate(input_ids=inputs, attention_mask=mask, max_new_tokens=limit, num_beams=1, do_sample=False,
-                                      temperature=None, top_p=None, top_k=None, pad_token_id=0 if self.eos is None else self.eos,
-                                      stopping_criteria=[stopper])
-        texts = self.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
-        return [batches.cut(t, stops) for t in texts]
+                                      temperature=None, top_p=None, top_k=None, pad_token_id=pad, stopping_criteria=[stopper])
+        return [self._written(row, decoding.stops) for row in out[:, width:].tolist()]
+
+    def _written(self, ids: list[int], stops: Sequence[str]) -> Written:
+        """What a row of new tokens says: without what follows its end or its stop."""
+        at = ids.index(self.eos) if self.eos in ids else None
+        text = self.tokenizer.decode(ids[:at], skip_special_tokens=True)
+        cut = batches.cut(text, stops)
+        return Written(cut, len(ids) if at is None else at + 1, at is not None or cut != text)
+
+    # ------------------------------------------------------------------------------------------------------------ text
+
+    @property
+    def name(self) -> str:
+        return str(self.tokenizer.name_or_path)
+
+    def documents(self, texts: Sequence[str], window: int = bpb.WINDOW, stride: int = bpb.STRIDE) -> list[bpb.Scored]:
+        """Nats, bytes and tokens of whole texts."""
+        return bpb.score_documents(self, texts, window=window, stride=stride)
+
+    def chat(self, messages: Sequence[dict[str, str]], prefix: str = "") -> str:
+        """A conversation as the model's chat template writes it, up to where the assistant speaks; `prefix` begins its turn.
+
+        Raises InputError when there is no template, or it cannot write this conversation.
+        """
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise InputError("the model has no chat template", where=self.name, fix="ask it as a base model: `chat: false`")
+        try:
+            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # a template is a program of the model's author: whatever it raises, it is refused by name
+            found = f"{type(error).__name__}: {error}"
+            raise InputError("the model's chat template cannot render this", where=self.name, found=found,
+                             fix="ask it as a base model: `chat: false`") from None
+        return text + prefix
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, special tokens not counted."""
+        return len(self.ids(text))
 
 
 @dataclass(frozen=True)
