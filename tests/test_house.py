@@ -15,7 +15,7 @@ MODULES = sorted(SRC.rglob("*.py"))
 LEVELS = [
     {"errors", "files", "config", "result", "yamltext", "redact", "samplelog", "meter"},
     {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub", "topk"},
-    {"anatomy", "selection", "anatomy_rules", "addresses"},
+    {"anatomy", "selection", "anatomy_rules", "addresses", "maps"},
     {"model", "taps", "inspection", "ask", "step"},
     {"analysis", "merge", "tune", "evals"},
     {"lock", "store", "recipetext", "planning", "recipe", "steps"},

@@ -21,12 +21,17 @@ class UserError(Exception):
         super().__init__(self.render())
 
     def render(self) -> str:
-        head = f"{self.where}: {self.what}" if self.where is not None else self.what
+        head = f"{_visible(self.where)}: {self.what}" if self.where is not None else self.what
         pairs = (("found", self.found), ("expected", self.expected), ("fix", self.fix))
         return "\n".join([head, *(f"  {name}: {value}" for name, value in pairs if value is not None)])
 
     def __reduce__(self):  # keyword-only arguments do not survive the default pickling between worker processes
         return _rebuild, (type(self), self.what, self.__dict__)
+
+
+def _visible(where: object) -> str:
+    """A place on one line: a file's name may hold newlines and terminal codes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(where))
 
 
 def _rebuild(cls: type[UserError], what: str, state: dict) -> UserError:

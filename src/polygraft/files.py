@@ -5,6 +5,7 @@ Every system call goes through `OPS`, which fault tests replace to make any one 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -120,8 +121,10 @@ def resource_errors(path: Path, needed: int | None = None) -> Iterator[None]:
             found += f"; {free:,} bytes free"
         if needed is not None:
             found += f", {needed:,} bytes needed"
-        raise ResourceError("could not write", where=path, found=found,
-                            fix="free some room, or write to another disk or folder") from e
+        forbidden = e.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        fix = "check who may write there" if forbidden else "free some room"
+        fix += ", or write to another disk or folder"
+        raise ResourceError("could not write", where=path, found=found, fix=fix) from e
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -218,5 +218,5 @@ def _no_answer(spec: str, cause: BaseException) -> InputError:
     said = str(redact(str(cause))).strip().partition("\n")[0][:200] or type(cause).__name__
     if getattr(getattr(cause, "response", None), "status_code", None) in (401, 403):
         return InputError("the hub refused", where=spec, found=said, fix="`hf auth login` with a token that may read this model")
-    fix = "check the network; what is in the cache can be used with --offline"
-    return InputError("the hub could not be reached", where=spec, found=said, fix=fix)
+    fix = "check the path or the network; what is in the cache can be used with --offline"
+    return InputError("no folder of this name here, and the hub could not be reached", where=spec, found=said, fix=fix)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import Weights
+from polygraft.maps import Cell, layer_map
 from polygraft.result import InputRef, LayerMap, Result, Table
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def inspect(source: Source, *, check: bool = False, progress: Progress | None = 
     anatomy = Anatomy.of(weights.config, weights.tensors, extra=extra, where=source.spec)
     facts, kinds = _facts(anatomy, weights), _kinds(anatomy, weights)
     summary, caveats, data = [_sentence(anatomy, weights)], list(weights.warnings), {}
+    if "auto_map" in weights.config:
+        caveats.append("it brings Python code (auto_map), which is never run: it loads only if transformers knows the family")
     if check:
         from polygraft.model import load
 
@@ -88,15 +91,10 @@ def _kinds(anatomy: Anatomy, weights: Weights) -> Table:
 
 
 def _map(anatomy: Anatomy, weights: Weights) -> LayerMap:
-    counts, outside = Counter[tuple[str, int]](), Counter[str]()
+    counts = Counter[Cell]()
     for key, part in anatomy.parts.items():
-        if part.layer is None:
-            outside[part.label] += weights.tensors[key].numel
-        else:
-            counts[part.label, part.layer] += weights.tensors[key].numel
-    values = tuple(tuple(float(n) if (n := counts[row, i]) else None for i in range(anatomy.layers)) for row in anatomy.rows)
-    ends: dict[str, float | None] = {label: float(outside[label]) for label in anatomy.outside}
-    return LayerMap("Parameters", tuple(anatomy.rows), anatomy.layers, values, ends, unit="parameters")
+        counts[part.label, part.layer] += weights.tensors[key].numel
+    return layer_map(anatomy, {k: float(n) for k, n in counts.items()}, "Parameters", unit="parameters")
 
 
 def _verdict(anatomy: Anatomy, silent: dict[str, str]) -> str:

@@ -23,6 +23,7 @@ from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import Weights
 from polygraft.errors import InputError
 from polygraft.floats import FLOATS
+from polygraft.maps import layer_map
 from polygraft.result import Curve, LayerMap, Table
 
 WORKERS = 2
@@ -178,11 +179,7 @@ def maps(delta: Delta) -> tuple[LayerMap, ...]:
 
 
 def _map(delta: Delta, cells: dict[Cell, Any], value: Callable[[Any], float | None], title: str, **look: Any) -> LayerMap:
-    a = delta.anatomy
-    rows = tuple(r for r in a.rows if any((r, i) in cells for i in range(a.layers)))
-    grid = tuple(tuple(value(cells[r, i]) if (r, i) in cells else None for i in range(a.layers)) for r in rows)
-    outside = {label: value(c) for (label, layer), c in cells.items() if layer is None}
-    return LayerMap(title, rows, a.layers, grid, outside, **look)
+    return layer_map(delta.anatomy, {k: value(c) for k, c in cells.items()}, title, **look)
 
 
 def _head_maps(delta: Delta, expert: int, name: str) -> list[LayerMap]:

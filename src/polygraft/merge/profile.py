@@ -16,6 +16,7 @@ from typing import Any
 
 from polygraft.anatomy import Anatomy
 from polygraft.files import digest
+from polygraft.maps import layer_map
 from polygraft.result import LayerMap
 
 VECTORS = ("ties", "dare_ties")  # methods that work on differences to sources[0]
@@ -125,8 +126,4 @@ def part_map(anatomy: Anatomy, value: Callable[[str], float | None], *, title: s
         v = value(key)
         if v is not None:
             cells.setdefault((part.label, part.layer), []).append(v)
-    mean = {k: sum(v) / len(v) for k, v in cells.items()}
-    rows = tuple(r for r in anatomy.rows if any((r, i) in mean for i in range(anatomy.layers)))
-    outside: dict[str, float | None] = {label: v for (label, layer), v in mean.items() if layer is None}
-    grid = tuple(tuple(mean.get((r, i)) for i in range(anatomy.layers)) for r in rows)
-    return LayerMap(title, rows, anatomy.layers, grid, outside, **look)
+    return layer_map(anatomy, {k: sum(v) / len(v) for k, v in cells.items()}, title, **look)

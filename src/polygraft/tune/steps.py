@@ -14,6 +14,7 @@ from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import Checkpoint
 from polygraft.config import Strict
 from polygraft.errors import InputError
+from polygraft.maps import Cell, layer_map
 from polygraft.result import InputRef, LayerMap, Result
 from polygraft.step import Context, DataRef, Detail, ModelRef, Plan, Step
 from polygraft.tune import examples
@@ -89,17 +90,13 @@ def sizes(config: Sft, checkpoint: Checkpoint) -> tuple[dict[str, int], LayerMap
 
 def share_map(anatomy: Anatomy, checkpoint: Checkpoint, trained: Mapping[str, int]) -> LayerMap:
     """Trained parameters over stored ones, for every part of every layer."""
-    rows, top = anatomy.rows, [p for p in anatomy.parts.values() if p.layer is None]
-    count: dict[tuple[int | None, str], list[int]] = {}
+    count: dict[Cell, list[int]] = {}
     for key, part in anatomy.parts.items():
-        cell = count.setdefault((part.layer, part.label), [0, 0])
+        cell = count.setdefault((part.label, part.layer), [0, 0])
         cell[0] += trained.get(key, 0)
         cell[1] += prod(checkpoint.tensors[key].shape)
     share = {k: a / b for k, (a, b) in count.items()}
-    values = tuple(tuple(share.get((layer, row)) for layer in range(anatomy.layers)) for row in rows)
-    outside: dict[str, float | None] = {p.label: share[None, p.label] for p in top}
-    return LayerMap("Trained share", rows=tuple(rows), layers=anatomy.layers, values=values, outside=outside, unit="of the weights",
-                    low=0.0, high=max(share.values()))  # fmt: skip
+    return layer_map(anatomy, share, "Trained share", unit="of the weights", low=0.0, high=max(share.values()))
 
 
 def plan(config: Sft, context: Context, generators: Mapping[str, Generator]) -> Plan:
