@@ -79,7 +79,7 @@ def job(profile: Profile, sources: Sequence[Named], anatomy: Anatomy, donor: str
     compat.check([(s.name, s.weights) for s in sources])
     at = [s.name for s in sources].index(donor) if donor is not None else 0
     compat.check_donor(sources[at].name, sources[at].weights.config, sources[at].weights, anatomy.layers, anatomy.tied)
-    notes = (*profile_notes(profile), *tokens.check([(s.name, s.weights.extras) for s in sources], at))
+    notes = (*profile_notes(profile), *same_notes(sources), *tokens.check([(s.name, s.weights.extras) for s in sources], at))
     return Job(settle(profile, [s.weights for s in sources]), tuple(sources), anatomy, at, notes=notes, **more)
 
 
@@ -88,7 +88,16 @@ def profile_notes(profile: Profile) -> tuple[str, ...]:
     used = {i for k in profile.weights for i in profile.used(k)}
     if len(used) == 1 and not profile.blended:
         return (f"nothing is merged: every tensor is copied from {profile.sources[used.pop()]}",)
+    if profile.params.get("density") == 0:
+        return ("a density of 0 keeps no change: the result is the base",)
     return ()
+
+
+def same_notes(sources: Sequence[Named]) -> tuple[str, ...]:
+    """Two names for one model are seldom meant."""
+    first: dict[str, str] = {}
+    return tuple(f"{s.name} and {n} are the same model" for s in sources
+                 if (n := first.setdefault(s.weights.identity, s.name)) != s.name)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------------ plan
