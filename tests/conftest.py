@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -44,6 +45,12 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.section("fault catalogue")
         for group in sorted(total, key=lambda g: list(GROUPS).index(g) if g in GROUPS else 99):
             terminalreporter.write_line(f"{group:>3} {GROUPS.get(group, 'cases')} {passed[group]}/{total[group]}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_responses_of_other_runs():
+    """Tests find no answers of earlier runs, and leave none in the user's cache."""
+    os.environ["POLYGRAFT_RESPONSES"] = "none"
 
 
 @pytest.fixture(scope="session")

@@ -68,11 +68,12 @@ def convert(gguf: Path, sha256: str | None = None) -> Path:
 
 
 def file_digest(gguf: Path) -> str:
-    """SHA-256 of a GGUF file, remembered for as long as path, size and modification time stay the same."""
+    """SHA-256 of a plain file, remembered for as long as its path, inode, size and times stay the same."""
     os.close(open_plain(gguf))
     state = gguf.stat()
     note = cache_root() / "gguf" / "seen" / f"{files.digest(str(gguf))[:24]}.json"
-    now = {"path": str(gguf), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+    now = {"path": str(gguf), "size": state.st_size, "mtime_ns": state.st_mtime_ns,
+           "ctime_ns": state.st_ctime_ns, "inode": state.st_ino}
     if note.exists() and isinstance(known := files.read_json(note), dict) and {k: known.get(k) for k in now} == now:
         return str(known["sha256"])
     sha256 = files.sha256_file(gguf)

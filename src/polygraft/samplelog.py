@@ -37,7 +37,7 @@ class SampleLog:
         """Add rows and wait until they are on the disk. Raises ResourceError when there is no room; earlier rows stay."""
         rows = list(rows)
         with resource_errors(self.path):
-            write_all(self._fd, b"".join(_line(redact(row)) for row in rows))
+            write_all(self._fd, b"".join(line(redact(row)) for row in rows))
             files.OPS.fsync(self._fd)
         self.rows += rows
 
@@ -56,7 +56,8 @@ class SampleLog:
 _HEAD, _MIDDLE, _TAIL = b'{"crc":"', b'","row":', b"}\n"
 
 
-def _line(row: dict[str, Any]) -> bytes:
+def line(row: dict[str, Any]) -> bytes:
+    """A row as it stands in a log, with its checksum and its newline."""
     body = files.canonical(row)
     return _HEAD + b"%08x" % zlib.crc32(body) + _MIDDLE + body + _TAIL
 
@@ -66,7 +67,7 @@ def _read_rows(data: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
     rows: list[dict[str, Any]] = []
     good = 0
     while (end := data.find(b"\n", good)) >= 0:
-        row = _read_row(data[good : end + 1])
+        row = read_line(data[good : end + 1])
         if row is None:
             raise InputError("a line does not match its checksum", where=f"{path}:{len(rows) + 1}",
                              fix="the file was altered or the disk is failing: delete this file, and its rows are made again")
@@ -75,7 +76,8 @@ def _read_rows(data: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
     return rows, good
 
 
-def _read_row(line: bytes) -> dict[str, Any] | None:
+def read_line(line: bytes) -> dict[str, Any] | None:
+    """The row of a whole line, newline included; None when it does not match its checksum."""
     head, middle = len(_HEAD), len(_HEAD) + 8
     body = line[middle + len(_MIDDLE) : -len(_TAIL)]
     if line[:head] != _HEAD or line[middle : middle + len(_MIDDLE)] != _MIDDLE or line[-len(_TAIL) :] != _TAIL:

@@ -1,38 +1,27 @@
-"""One lm-eval language model of ours, registered as `polygraft`, around a model that is already in memory.
+"""One lm-eval language model of ours, registered as `polygraft`, around any engine and the response store.
 
-A response log makes an evaluation resumable: a killed run loses at most one batch. lm-eval's own response cache is not used,
-because it does not know which model answered.
+lm-eval's own response cache is not used, because it does not know which model answered.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
+from polygraft.evals.asking import Asker
 from polygraft.evals.engines.base import Decoding
-from polygraft.evals.engines.hf import Scorer
+from polygraft.evals.responses import About
 
 
-class ResponseLog(Protocol):
-    """Where responses are kept while an evaluation runs: `get` by key, `put` whole batches."""
-
-    def get(self, key: str) -> Any | None: ...
-
-    def put(self, items: Sequence[tuple[str, Any]]) -> None: ...
-
-
-class MemoryLog(dict):
-    """A response log that lives as long as the process."""
-
-    def put(self, items: Sequence[tuple[str, Any]]) -> None:
-        self.update(items)
-
-
-def request_key(kind: str, args: Sequence[Any]) -> str:
-    """The name of one request in a response log: its kind and every argument, hashed."""
-    return hashlib.sha256(repr((kind, *args)).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+def decoding(options: Mapping[str, Any], seed: int = 0) -> Decoding:
+    """lm-eval's generation options as ours."""
+    stops = options.get("until") or []
+    sampled = (options.get("do_sample", True) and float(options.get("temperature") or 0)) or 0.0
+    return Decoding(int(options.get("max_gen_toks", 256)), (stops,) if isinstance(stops, str) else tuple(stops),
+                    sampled, float(options.get("top_p") or 1.0), seed if sampled else 0)
 
 
 @lru_cache(maxsize=1)
@@ -43,68 +32,42 @@ def lm_class() -> type:
 
     @register_model("polygraft")
     class PolygraftLM(LM):
-        """lm-eval's view of a `Scorer`; answers found in the response log are not computed again."""
+        """lm-eval's view of an `Asker`. `about` says for each lm-eval task's name what names its responses in the store."""
 
-        def __init__(self, scorer: Scorer, log: ResponseLog | None = None, progress: Callable[[int], None] | None = None):
+        def __init__(self, asker: Asker, about: Mapping[str, About] | None = None):
             super().__init__()
-            self.scorer, self.log, self.progress = scorer, MemoryLog() if log is None else log, progress
+            self.asker, self.about = asker, about or {}
 
         @property
         def tokenizer_name(self) -> str:
-            return str(self.scorer.tokenizer.name_or_path)
+            return self.asker.engine.name
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-            tokenizer = self.scorer.tokenizer
-            return tokenizer.apply_chat_template(chat_history, tokenize=False, add_generation_prompt=add_generation_prompt)
+            prefix = "" if add_generation_prompt else chat_history[-1]["content"]
+            return self.asker.engine.chat(chat_history if add_generation_prompt else chat_history[:-1], prefix)
 
         def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-            found = self._answered("loglikelihood", requests, lambda todo, done: self.scorer.pairs([r.args for r in todo], done))
-            return [(float(nats), bool(greedy)) for nats, greedy in found]
+            return [(p.nats, p.greedy) for p in self.asker.pairs([(self._about(r), *r.args) for r in requests])]
 
         def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-            from polygraft.evals import bpb
-
-            def run(todo: list[Any], done: Callable) -> None:
-                for i, text in enumerate(r.args[0] for r in todo):
-                    done([(i, bpb.score_documents(self.scorer, [text], window=self.scorer.max_length)[0].log_likelihood)])
-            return self._answered("rolling", requests, run)
+            window = self.asker.engine.max_length
+            found = self.asker.documents([(self._about(r), r.args[0]) for r in requests], window, max(1, window // 2))
+            return [s.log_likelihood for s in found]
 
         def generate_until(self, requests: list[Any]) -> list[str]:
-            def run(todo: list[Any], done: Callable) -> None:
-                for options, indices in _same_options(todo):
-                    stops, limit = options.get("until") or [], int(options.get("max_gen_toks", 256))
-                    stops = [stops] if isinstance(stops, str) else stops
-                    whole = _renumbered(done, indices)
-                    self.scorer.generate([todo[i].args[0] for i in indices], Decoding(limit, tuple(stops)),
-                                         lambda pairs, whole=whole: whole([(i, w.text) for i, w in pairs]))
-            return self._answered("generate", requests, run)
+            times: Counter[str] = Counter()  # a prompt that is sampled again is another draw
+            asked = []
+            for r in requests:
+                about, how = self._about(r), decoding(r.args[1])
+                if how.temperature:
+                    name = repr((about, r.args))
+                    how = replace(how, seed=about.seed + times[name])
+                    times[name] += 1
+                asked.append((about, r.args[0], how))
+            return [w.text for w in self.asker.generate(asked)]
 
-        def _answered(self, kind: str, requests: list[Any], run: Callable) -> list[Any]:
-            """Answers in the order of the requests: from the log where it has them, else computed and logged batch by batch."""
-            keys = [request_key(kind, r.args) for r in requests]
-            unique = {k: r for k, r in zip(keys, requests) if self.log.get(k) is None}
-            names, todo = list(unique), list(unique.values())
-
-            def done(pairs: Iterable[tuple[int, Any]]) -> None:
-                batch = [(names[i], answer) for i, answer in pairs]
-                self.log.put(batch)
-                if self.progress is not None:
-                    self.progress(len(batch))
-            if todo:
-                run(todo, done)
-            return [self.log.get(k) for k in keys]
+        def _about(self, request: Any) -> About:
+            name = getattr(request, "task_name", None) or ""
+            return self.about.get(name) or About(f"lm-eval:{name}")
 
     return PolygraftLM
-
-
-def _renumbered(done: Callable, indices: list[int]) -> Callable:
-    """`done` for a part of the requests: numbers within the part become numbers within the whole."""
-    return lambda pairs: done([(indices[i], answer) for i, answer in pairs])
-
-
-def _same_options(requests: list[Any]) -> list[tuple[dict, list[int]]]:
-    """Generation requests grouped by their options: only equal ones can share a batch."""
-    groups: dict[str, tuple[dict, list[int]]] = {}
-    for i, r in enumerate(requests):
-        groups.setdefault(repr(sorted(r.args[1].items())), (r.args[1], []))[1].append(i)
-    return list(groups.values())

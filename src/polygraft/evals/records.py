@@ -1,4 +1,4 @@
-"""What an evaluation keeps: every response while it runs, so that a cut costs one batch; every item's record when it is done."""
+"""What an evaluation leaves: every item's record."""
 
 from __future__ import annotations
 
@@ -8,29 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from polygraft.files import digest, write_atomic
-from polygraft.samplelog import SampleLog
-
-
-class ResponseFile:
-    """A response log on disk. Its name is made from all that decides an answer, so that another model's are never read."""
-
-    def __init__(self, folder: Path, identity: dict[str, Any]):
-        self.file = SampleLog(Path(folder) / f"{digest(identity)[:24]}.jsonl")
-        self.answers = {row["key"]: row["answer"] for row in self.file.rows}
-
-    def get(self, key: str) -> Any | None:
-        return self.answers.get(key)
-
-    def put(self, items: Sequence[tuple[str, Any]]) -> None:
-        self.file.append({"key": key, "answer": answer} for key, answer in items)
-        self.answers.update(items)
-
-    def __enter__(self) -> ResponseFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+from polygraft.files import write_atomic
 
 
 def prompt_hash(prompt: str) -> str:

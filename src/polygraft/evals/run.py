@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polygraft.evals import bpb, tasks
-from polygraft.evals.engines.hf import Scorer
-from polygraft.evals.lm import ResponseLog, lm_class, request_key
-from polygraft.evals.records import ResponseFile, prompt_hash, write_samples
+from polygraft.evals import tasks
+from polygraft.evals.asking import Asker
+from polygraft.evals.engines.base import Engine
+from polygraft.evals.lm import lm_class
+from polygraft.evals.records import prompt_hash, write_samples
+from polygraft.evals.responses import About, Store
 from polygraft.evals.tasks import Task
 from polygraft.evals.tasks.reading import Item
 
 BPB = "bpb"
-CHUNK_BYTES = 16_384  # documents scored between two entries of the response log
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,16 @@ class Job:
 Progress = Callable[[int], None]
 
 
-def run_jobs(scorer: Scorer, jobs: Sequence[Job], *, folder: Path, model: str, identity: str, settings: dict[str, Any],
-             chat: bool = False, progress: Progress | None = None) -> list[list[dict[str, Any]]]:
+def run_jobs(engine: Engine, jobs: Sequence[Job], *, folder: Path, model: str, store: Store, computed: dict[str, Any],
+             seed: int = 0, shots: int = 0, chat: bool = False, progress: Progress | None = None) -> list[list[dict[str, Any]]]:
     """The records of every job (one list a job, one record an item), also written to `folder/samples/`.
 
-    Responses go to `folder/responses/` batch by batch and are found there again after an interruption.
+    Responses go to the store batch by batch and are found there again after an interruption, or by a later evaluation.
     """
-    key = {"model": identity, "jobs": [[j.name, j.language] for j in jobs], "chat": chat, **settings}
-    with ResponseFile(Path(folder) / "responses", key) as log:
-        asked = iter(task_records(scorer, [j for j in jobs if j.task is not None], log, chat, progress))
-        out = [corpus_records(scorer, j, log, progress) if j.task is None else next(asked) for j in jobs]
+    asker = Asker(engine, store, computed=computed, progress=progress)
+    about = {j.key: About(j.name, j.language, shots, seed) for j in jobs}
+    asked = iter(task_records(asker, [j for j in jobs if j.task is not None], about, chat))
+    out = [corpus_records(asker, j, about[j.key]) if j.task is None else next(asked) for j in jobs]
     for job, records in zip(jobs, out):
         write_samples(folder, sample_name(job, model), records)
     return out
@@ -71,8 +72,7 @@ def sample_name(job: Job, model: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------- tasks
 
 
-def task_records(scorer: Scorer, jobs: Sequence[Job], log: ResponseLog, chat: bool,
-                 progress: Progress | None) -> list[list[dict[str, Any]]]:
+def task_records(asker: Asker, jobs: Sequence[Job], about: dict[str, About], chat: bool) -> list[list[dict[str, Any]]]:
     """Ask all tasks through lm-eval at once, so that their requests share batches, and turn what it logged into records."""
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
@@ -80,7 +80,7 @@ def task_records(scorer: Scorer, jobs: Sequence[Job], log: ResponseLog, chat: bo
     if not jobs:
         return []
     configs = [tasks.lm_eval_config(j.task, j.language, j.items) | {"task": j.key} for j in jobs if j.task is not None]
-    lm = lm_class()(scorer, log, progress)
+    lm = lm_class()(asker, about)
     with quiet():
         loaded = TaskManager(include_defaults=False).load(configs)
         found = evaluate(lm=lm, task_dict=loaded, log_samples=True, bootstrap_iters=0, apply_chat_template=chat)
@@ -122,28 +122,8 @@ def quiet() -> Iterator[None]:
 # --------------------------------------------------------------------------------------------------------------- corpora
 
 
-def corpus_records(scorer: Scorer, job: Job, log: ResponseLog, progress: Progress | None) -> list[dict[str, Any]]:
-    """Nats, bytes and tokens of each document, scored in chunks so that an interruption costs one of them."""
-    keys = [request_key(BPB, (text,)) for text in job.documents]
-    todo = dict.fromkeys(i for i, k in enumerate(keys) if log.get(k) is None)
-    for chunk in chunks(list(todo), [len(t.encode("utf-8", "replace")) for t in job.documents]):
-        scored = bpb.score_documents(scorer, [job.documents[i] for i in chunk])
-        log.put([(keys[i], [s.nats, s.bytes, s.tokens]) for i, s in zip(chunk, scored)])
-        if progress is not None:
-            progress(len(chunk))
-    rows = [log.get(k) for k in keys]
-    return [{"id": f"{job.language}-{i:04d}", "language": job.language, "prompt_sha256_16": prompt_hash(job.documents[i]),
-             "nats": r[0], "bytes": r[1], "tokens": r[2]} for i, r in enumerate(rows) if r is not None]
-
-
-def chunks(indices: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
-    """Indices in runs of about CHUNK_BYTES bytes."""
-    out: list[list[int]] = []
-    room = 0
-    for i in indices:
-        if room <= 0:
-            out.append([])
-            room = CHUNK_BYTES
-        out[-1].append(i)
-        room -= sizes[i]
-    return out
+def corpus_records(asker: Asker, job: Job, about: About) -> list[dict[str, Any]]:
+    """Nats, bytes and tokens of each document."""
+    found = asker.documents([(about, text) for text in job.documents])
+    return [{"id": f"{job.language}-{i:04d}", "language": job.language, "prompt_sha256_16": prompt_hash(text),
+             "nats": s.nats, "bytes": s.bytes, "tokens": s.tokens} for i, (text, s) in enumerate(zip(job.documents, found))]
