@@ -8,14 +8,14 @@ from importlib import import_module
 from polygraft.errors import RecipeError, suggestion
 from polygraft.evals.metrics.base import Metric
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("choice", "numbers", "likelihood")
 
 
 @cache
 def table() -> dict[str, Metric]:
-    """Every metric by its name."""
-    found = [m for module in MODULES for m in import_module(f"{__name__}.{module}").METRICS]
-    return {m.name: m for m in found}
+    """Every metric by its name and, where two kinds of answer have one of the same name, by `numbers.accuracy` (module.name)."""
+    found = [(module, m) for module in MODULES for m in import_module(f"{__name__}.{module}").METRICS]
+    return {f"{module}.{m.name}": m for module, m in found} | {m.name: m for _, m in reversed(found)}
 
 
 def get(name: str) -> Metric:

@@ -26,6 +26,8 @@ class Metric:
 
     unit: "%" multiplies by 100 in tables. binary: each item is right or wrong (columns (0 or 1, 1)), so that Wilson, McNemar and
     Newcombe apply. meaning: one line below the table. group: "all" when items of one group count once, and only if all are right.
+    averages: False where scores of different languages may not be averaged (bits per byte). parse: the answer that was read out of
+    a written text, for the record. fault: what the item's gold would have to be (in words) when it is not of the metric's kind.
     """
 
     name: str
@@ -36,6 +38,9 @@ class Metric:
     higher_is_better: bool = True
     binary: bool = False
     group: str = ""
+    averages: bool = True
+    parse: Callable[[Item, Response], str | None] | None = None
+    fault: Callable[[Item], str | None] | None = None
 
     @property
     def scale(self) -> float:

@@ -1,58 +1,79 @@
-"""From per-item values to tables: scores with intervals, differences on the same items with adjusted p values and verdicts."""
+"""From measures to scores with intervals and differences with verdicts: single languages, strata, averages, the worst language.
+
+Everything random is one bootstrap: the items of every measure are drawn once per resample, and whatever is asked (a language, a
+mean of languages, the worst one) is a function of the sums of what was drawn. So averages cost little and models stay paired.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from polygraft.evals.verdicts import stats
-from polygraft.result import Cell, Estimate, Table
+from polygraft.errors import InputError
+from polygraft.evals.metrics.base import Metric
+from polygraft.evals.verdicts import planning, stats
+from polygraft.evals.verdicts.measures import Measure
+from polygraft.result import Estimate
 
-ACCURACY, NATS, BITS = "accuracy", "nats", "bits per byte"
-UNITS = {ACCURACY: "%", NATS: "nats", BITS: "bits/byte"}
-MEANING = {
-    ACCURACY: "right answers of all items, in percent, with Wilson intervals",
-    NATS: "what the gold solution costs, in nats an item: the finer score, lower is better; bootstrap intervals over items",
-    BITS: "nats / (ln 2 x UTF-8 bytes), lower is better; compare within a language only; bootstrap intervals over documents",
-}
+ONE, MEAN, POOL, WORST, STRATA = "", "mean", "pool", "worst", "strata"
+AVERAGES = {MEAN: "mean of languages", POOL: "all items", WORST: "worst language"}
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One metric of one task in one language: for every model a value per item, on the same items in the same order.
+class Figure:
+    """One column of a table: a measure by itself, or several put together.
 
-    `weights[model]` divides the sum of values: documents' bytes for bits per byte, nothing (None) for means.
+    kind: "" one measure; "mean" and "strata" the mean of the parts' values (macro average); "pool" the value of all parts' items
+    together (micro average); "worst" the least good of the parts. Parts of a mean may be of different tasks and metrics that have
+    one unit and direction: that is how a suite's average is made.
     """
 
     task: str
     language: str
+    metric: Metric
+    parts: tuple[Measure, ...]
+    kind: str = ONE
+
+    @property
+    def models(self) -> list[str]:
+        """The models for which every part is defined by at least one item."""
+        return [m for m in self.parts[0].models if all(m in p.columns and p.defined(m).any() for p in self.parts)]
+
+    def count(self, *models: str) -> int:
+        """How many items count for all of these models."""
+        return sum(int(np.logical_and.reduce([p.defined(m) for m in models]).sum()) for p in self.parts)
+
+    def value(self, sums: Sequence[np.ndarray]) -> np.ndarray:
+        """The score [...] from each part's sums [..., k], in the metric's own scale (a share, not percent)."""
+        if self.kind == POOL:
+            return self.metric.value(np.sum(sums, axis=0))
+        values = np.stack([p.metric.value(s) for p, s in zip(self.parts, sums)])
+        if self.kind == WORST:
+            return values.min(axis=0) if self.metric.higher_is_better else values.max(axis=0)
+        return values.mean(axis=0)
+
+    def observed(self, model: str) -> float:
+        return float(self.value([p.columns[model].sum(axis=0) for p in self.parts]))
+
+    @property
+    def exact(self) -> bool:
+        """True where closed forms apply: right or wrong items of one measure."""
+        return self.metric.binary and len(self.parts) == 1
+
+
+@dataclass(frozen=True)
+class Score:
+    """A model's score; `average` is "" for a single language, else how languages or strata were put together."""
+
+    task: str
+    language: str
     metric: str
-    values: dict[str, np.ndarray]
-    weights: dict[str, np.ndarray] | None = None
-
-    @property
-    def scale(self) -> float:
-        return {ACCURACY: 100.0, BITS: 1 / math.log(2)}.get(self.metric, 1.0)
-
-    @property
-    def higher_is_better(self) -> bool:
-        return self.metric == ACCURACY
-
-    def weight(self, model: str) -> np.ndarray | None:
-        return None if self.weights is None else self.weights[model]
-
-    def estimate(self, model: str, seed: int = 0) -> Estimate:
-        """The model's score with its 95 % interval."""
-        v = self.values[model]
-        unit, n = UNITS[self.metric], len(v)
-        if self.metric == ACCURACY:
-            low, high = stats.wilson(int(v.sum()), n)
-            return Estimate(100 * float(v.mean()), 100 * low, 100 * high, n, unit)
-        b = stats.bootstrap(v, self.weight(model), seed=seed)
-        return Estimate(b.value * self.scale, b.low * self.scale, b.high * self.scale, n, unit)
+    average: str
+    model: str
+    estimate: Estimate
 
 
 @dataclass(frozen=True)
@@ -65,6 +86,7 @@ class Difference:
     task: str
     language: str
     metric: str
+    average: str
     model: str
     reference: str
     value: float
@@ -73,108 +95,128 @@ class Difference:
     n: int
     p: float
     detectable: float
+    unit: str
     holm: float = 1.0
     verdict: str = ""
 
-    @property
-    def unit(self) -> str:
-        return "points" if self.metric == ACCURACY else UNITS[self.metric]
+
+@dataclass(frozen=True)
+class Comparison:
+    """All scores, and all differences from the reference."""
+
+    figures: tuple[Figure, ...]
+    reference: str
+    scores: tuple[Score, ...]
+    differences: tuple[Difference, ...]
+
+    def data(self) -> dict[str, Any]:
+        """Plain values for `Result.data`: scores and differences of languages, and the same of averages."""
+        scores = [{k: v for k, v in asdict(s).items() if k != "estimate"} | asdict(s.estimate) for s in self.scores]
+        differences = [asdict(d) for d in self.differences]
+        return {"reference": self.reference, "scores": [s for s in scores if not s["average"]],
+                "differences": [d for d in differences if not d["average"]],
+                "averages": {"scores": [s for s in scores if s["average"]],
+                             "differences": [d for d in differences if d["average"]]}}
 
 
-def difference(m: Measure, model: str, reference: str, seed: int = 0) -> Difference:
-    """McNemar's exact p and Newcombe's interval for right and wrong; the paired bootstrap for everything else."""
-    a, b = m.values[reference], m.values[model]
-    n = len(a)
-    if m.metric == ACCURACY:
-        value, (low, high), p = float(b.mean() - a.mean()), stats.newcombe(a > 0, b > 0), stats.mcnemar(a > 0, b > 0)
-        spread = float(np.std(b - a))
-    else:
-        wa, wb = m.weight(reference), m.weight(model)
-        boot = stats.paired_bootstrap(a, b, wa, wb, seed=seed)
-        # the bootstrap is too sure of itself on few items: no exact two-sided test of n pairs can go below 2 / 2^n
-        value, low, high, p = boot.value, boot.low, boot.high, max(boot.p, min(1.0, 2.0 ** (1 - n)))
-        spread = float(np.std(b - a if wa is None or wb is None else _influence(b, wb) - _influence(a, wa)))
-    k = m.scale
-    return Difference(m.task, m.language, m.metric, model, reference, value * k, low * k, high * k, n, p,
-                      stats.detectable(spread, n) * k)
+# -------------------------------------------------------------------------------------------------------------- figures
 
 
-def _influence(v: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """What each document adds to the ratio's error (the delta method): its deviation from the ratio, over the mean weight."""
-    return (v - v.sum() / w.sum() * w) / w.mean()
-
-
-def differences(measures: Sequence[Measure], reference: str, seed: int = 0) -> list[Difference]:
-    """Every model against the reference in every measure; Holm over all comparisons of one metric (models, tasks, languages)."""
-    from dataclasses import replace
-
-    found = [difference(m, model, reference, seed) for m in measures for model in m.values if model != reference]
-    out: list[Difference] = []
-    for metric in dict.fromkeys(d.metric for d in found):
-        family = [d for d in found if d.metric == metric]
-        for d, p in zip(family, stats.holm([d.p for d in family])):
-            out.append(replace(d, holm=p, verdict=stats.verdict(d.value, p, higher_is_better=metric == ACCURACY)))
+def figures(measures: Sequence[Measure]) -> list[Figure]:
+    """The columns of the tables: every language, the mean of its strata where it has some, then the averages over languages."""
+    out = []
+    for task, name in dict.fromkeys((m.task, m.metric.name) for m in measures):
+        here = [m for m in measures if (m.task, m.metric.name) == (task, name)]
+        metric = here[0].metric
+        for m in here:
+            out.append(Figure(task, m.language, metric, (m,)))
+            if strata := tuple(m.by_stratum().values()):
+                out.append(Figure(task, f"{m.language}, mean of {len(strata)} strata", metric, strata, STRATA))
+        if len(here) > 1 and metric.averages:
+            kinds = [MEAN, *([POOL] if len({m.n for m in here}) > 1 else []), WORST]
+            out += [Figure(task, AVERAGES[kind], metric, tuple(here), kind) for kind in kinds]
     return out
 
 
-# --------------------------------------------------------------------------------------------------------------- tables
+def compared(measures: Sequence[Measure], reference: str, seed: int = 0, extra: Iterable[Figure] = (),
+             draws: int = stats.DRAWS) -> Comparison:
+    """Scores of every figure, and every model against the reference; Holm over all comparisons of one metric.
+
+    `extra` are further figures, such as a suite's average. Raises InputError where a score is not finite.
+    """
+    wanted = (*figures(measures), *extra)
+    samples = draw([f for f in wanted if not f.exact], seed, draws)
+    scores, found = [], []
+    for f in wanted:
+        for model in f.models:
+            scores.append(Score(f.task, f.language, f.metric.name, f.kind, model, estimate(f, model, samples)))
+            if model != reference and reference in f.models:
+                found.append(difference(f, model, reference, samples))
+    return Comparison(wanted, reference, tuple(scores), tuple(judged(found, wanted)))
 
 
-def tables(measures: Sequence[Measure], found: Sequence[Difference], reference: str, seed: int = 0) -> tuple[Table, ...]:
-    """For each task and metric: the scores (models down, languages across), then the differences from the reference."""
-    out = []
-    for task, metric in dict.fromkeys((m.task, m.metric) for m in measures):
-        here = [m for m in measures if (m.task, m.metric) == (task, metric)]
-        languages, models = tuple(m.language for m in here), list(here[0].values)
-        title = metric if metric == BITS else f"{task}: {metric}"
-        rows: tuple[tuple[Cell, ...], ...] = tuple((model, *(m.estimate(model, seed) for m in here)) for model in models)
-        out.append(Table(title, ("model", *languages), rows, MEANING[metric]))
-        if len(models) > 1:
-            paired = [d for d in found if (d.task, d.metric) == (task, metric)]
-            family = sum(d.metric == metric for d in found)
-            out.append(_difference_table(title, paired, family, languages, reference))
-    return tuple(out)
+Samples = dict[int, dict[str, np.ndarray]]  # id of a figure -> model -> bootstrap values [draws]
 
 
-def _difference_table(title: str, here: Sequence[Difference], family: int, languages: tuple[str, ...], reference: str) -> Table:
-    cells = {(d.model, d.language): Estimate(d.value, d.low, d.high, d.n, d.unit, d.verdict) for d in here}
-    models = dict.fromkeys(d.model for d in here)
-    rows: tuple[tuple[Cell, ...], ...] = tuple((model, *(cells[model, language] for language in languages)) for model in models)
-    test = "exact McNemar tests, Newcombe intervals" if here[0].metric == ACCURACY else "paired bootstrap over the same items"
-    return Table(f"{title}, difference from {reference}", ("model", *languages), rows,
-                 f"{test}; intervals are 95 % each; verdicts hold over all {family} comparisons of this metric (Holm, 5 %)")
+def draw(wanted: Sequence[Figure], seed: int, draws: int = stats.DRAWS) -> Samples:
+    """Bootstrap values of every figure for each of its models, all from the same draws of the items."""
+    parts = list({id(p): p for f in wanted for p in f.parts}.values())
+    place = {id(p): i for i, p in enumerate(parts)}
+    out = {id(f): np.empty((draws, len(f.models))) for f in wanted}
+    columns = {id(f): [[list(p.models).index(m) for m in f.models] for p in f.parts] for f in wanted}
+    start = 0
+    for block in stats.resampled([np.hstack(list(p.columns.values())) for p in parts], seed=seed, draws=draws) if parts else ():
+        sums = [s.reshape(len(s), len(p.models), -1) for p, s in zip(parts, block)]
+        for f in wanted:
+            of = [sums[place[id(p)]][:, models] for p, models in zip(f.parts, columns[id(f)])]
+            out[id(f)][start:start + len(block[0])] = f.value(of)
+        start += len(block[0])
+    for f in wanted:
+        if not np.isfinite(out[id(f)]).all():
+            raise InputError("a resampled score is not a number", where=f"{f.task} {f.language}: {f.metric.name}",
+                             fix="the metric must give a number for any sums of its columns")
+    return {id(f): {m: out[id(f)][:, i] for i, m in enumerate(f.models)} for f in wanted}
 
 
-def summary(found: Sequence[Difference], reference: str) -> tuple[str, ...]:
-    """One sentence a metric: which models are better and worse than the reference, in which languages, and how many are neither."""
-    out = []
-    for metric in dict.fromkeys(d.metric for d in found):
-        family = [d for d in found if d.metric == metric]
-        named = {v: _named(family, v) for v in (stats.BETTER, stats.WORSE)}
-        unclear = sum(d.verdict == stats.UNCLEAR for d in family)
-        if unclear == len(family):
-            out.append(f"{metric}: no model could be distinguished from {reference} in {len(family)} comparisons.")
-            continue
-        out.append(f"{metric}: better than {reference}: {named[stats.BETTER]}. Worse: {named[stats.WORSE]}. "
-                   f"Not distinguishable: {unclear} of {len(family)} comparisons.")
-    return tuple(out)
+# ------------------------------------------------------------------------------------------------- one score, one difference
 
 
-def _named(family: Sequence[Difference], verdict: str) -> str:
-    """`swapped (es), soup (en, es)`, or none."""
-    here = [d for d in family if d.verdict == verdict]
-    models = dict.fromkeys(d.model for d in here)
-    said = [f"{m} ({', '.join(dict.fromkeys(d.language for d in here if d.model == m))})" for m in models]
-    return ", ".join(said) or "none"
+def estimate(f: Figure, model: str, samples: Samples) -> Estimate:
+    """The model's score with its 95 % interval, in the metric's unit: Wilson for right and wrong, else bootstrap percentiles."""
+    n, k, value = f.count(model), f.metric.scale, f.observed(model)
+    if f.exact:
+        low, high = stats.wilson(round(float(f.parts[0].columns[model][:, 0].sum())), n)
+    else:
+        boot = stats.summarise(value, samples[id(f)][model], n)
+        low, high = boot.low, boot.high
+    return Estimate(value * k, low * k, high * k, n, f.metric.unit)
 
 
-def caveats(found: Sequence[Difference]) -> tuple[str, ...]:
-    """What the numbers cannot tell: the smallest differences that these items would have shown."""
-    out = []
-    for metric in dict.fromkeys(d.metric for d in found):
-        unclear = [d for d in found if d.metric == metric and d.verdict == stats.UNCLEAR]
-        if unclear:
-            worst = max(unclear, key=lambda d: d.detectable)
-            out.append(f"{metric}: at n = {worst.n}, true differences below about {worst.detectable:.2g} {worst.unit} would mostly "
-                       "go unnoticed, even without the correction for many comparisons; \"not distinguishable\" is not \"equal\".")
-    return tuple(out)
+def difference(f: Figure, model: str, reference: str, samples: Samples) -> Difference:
+    """McNemar's exact p and Newcombe's interval for right and wrong; the paired bootstrap for everything else."""
+    n, k = f.count(model, reference), f.metric.scale
+    if f.exact:
+        part = f.parts[0]
+        both = part.defined(model) & part.defined(reference)
+        a, b = part.columns[reference][both, 0], part.columns[model][both, 0]
+        value, (low, high), p = float(b.mean() - a.mean()) if n else 0.0, stats.newcombe(a, b), stats.mcnemar(a, b)
+        detectable = planning.detectable(planning.spread(a, b), n)
+    else:
+        value = float(stats.paired(np.float64(f.observed(reference)), np.float64(f.observed(model))))
+        boot = stats.summarise(value, stats.paired(samples[id(f)][reference], samples[id(f)][model]), n)
+        low, high, p, detectable = boot.low, boot.high, boot.p, planning.DETECTABLE * boot.se
+    unit = "points" if f.metric.unit == "%" else f.metric.unit
+    return Difference(f.task, f.language, f.metric.name, f.kind, model, reference, value * k, low * k, high * k, n, p,
+                      detectable * k, unit)
+
+
+def judged(found: Sequence[Difference], wanted: Sequence[Figure]) -> list[Difference]:
+    """The differences with p adjusted over all of one metric (models, tasks, languages, averages), and their verdicts."""
+    higher = {f.metric.name: f.metric.higher_is_better for f in wanted}
+    out: dict[int, Difference] = {}
+    for metric in higher:
+        family = [i for i, d in enumerate(found) if d.metric == metric]
+        for i, p in zip(family, stats.holm([found[i].p for i in family])):
+            said = stats.verdict(found[i].value, p, higher_is_better=higher[metric])
+            out[i] = replace(found[i], holm=p, verdict=said)
+    return [out[i] for i in range(len(found))]

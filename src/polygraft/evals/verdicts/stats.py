@@ -5,7 +5,7 @@ Plain functions of arrays, float64, seeded where they draw. Every interval is 95
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import comb
@@ -75,39 +75,66 @@ def newcombe(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> tuple[float, fl
     return float(d - np.sqrt(max(down, 0.0))), float(d + np.sqrt(max(up, 0.0)))
 
 
+DRAWS, BLOCK = 10_000, 250  # BLOCK is fixed, so that the draws do not depend on what else is drawn with them
+
+
 @dataclass(frozen=True)
 class Bootstrap:
-    """A resampled statistic: its value, its percentile interval, and the two-sided p that it is zero."""
+    """A resampled statistic: its value, its percentile interval, the two-sided p that it is zero, its standard error."""
 
     value: float
     low: float
     high: float
     p: float
-    n: int
+    se: float
 
 
-def bootstrap(values: ArrayLike, weights: ArrayLike | None = None, *, seed: int = 0, draws: int = 10_000,
-              level: float = 0.95) -> Bootstrap:
-    """Percentile bootstrap of sum(values) / sum(weights), items drawn with replacement (weights default to 1: the mean).
+def resampled(matrices: Sequence[np.ndarray], *, seed: int = 0, draws: int = DRAWS) -> Iterator[list[np.ndarray]]:
+    """Bootstrap draws, BLOCK at a time: for each matrix [n, k] the sums [block, k] of n of its rows drawn with replacement.
 
-    `values` and `weights` have one entry per item (a question, or a document with its bytes). The p value counts the draws on
-    the far side of zero, with one added so that it is never zero (Davison & Hinkley 1997, eq. 4.11). Raises ValueError when
-    there is no item, when a value is not finite, or when the weights do not sum to something positive.
+    Matrices with as many rows get the same draws: models on the same items stay paired, and items that several languages have in
+    parallel stay together. The sums of all matrices of one n are one product, so ten models cost hardly more than one.
     """
-    v, w = _weighted(values, weights)
-    return _resampled(len(v), lambda counts: _ratio(counts, v, w), seed, draws, level)
+    sizes = sorted({len(m) for m in matrices})
+    places = {n: [i for i, m in enumerate(matrices) if len(m) == n] for n in sizes}
+    stacked = {n: np.hstack([np.asarray(matrices[i], np.float64) for i in places[n]]) for n in sizes}
+    generators = {n: np.random.default_rng([seed, n]) for n in sizes}
+    for start in range(0, draws, BLOCK):
+        size, out = min(BLOCK, draws - start), [np.empty((0, 0))] * len(matrices)
+        for n in sizes:
+            sums, left = counts(generators[n], n, BLOCK)[:size] @ stacked[n], 0
+            for i in places[n]:
+                out[i] = sums[:, left:left + matrices[i].shape[1]]
+                left += matrices[i].shape[1]
+        yield out
 
 
-def paired_bootstrap(a: ArrayLike, b: ArrayLike, weights_a: ArrayLike | None = None,
-                     weights_b: ArrayLike | None = None, *, seed: int = 0, draws: int = 10_000,
-                     level: float = 0.95) -> Bootstrap:
-    """Bootstrap of sum(b) / sum(weights_b) - sum(a) / sum(weights_a) over the same items: what changed from model a to model b.
+def counts(rng: np.random.Generator, n: int, size: int) -> np.ndarray:
+    """float64 [size, n]: how often each of n items is drawn in each of `size` resamples."""
+    drawn = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
+    return np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
 
-    Every draw takes the same items for both models. Raises ValueError as `bootstrap` does, and for unequal numbers of items.
+
+def summarise(value: float, samples: ArrayLike, n: int, level: float = 0.95) -> Bootstrap:
+    """Percentile interval and p of a statistic from its bootstrap samples; `n` items were drawn each time.
+
+    p counts the samples on the far side of zero, with one added so that it is never zero (Davison & Hinkley 1997, eq. 4.11), and
+    never goes below 2 / 2^n, the least that an exact two-sided test of n pairs can give: a bootstrap of few items is too sure.
+    Raises ValueError when a sample is not finite.
     """
-    (x, wx), (y, wy) = _weighted(a, weights_a), _weighted(b, weights_b)
-    _pair(a, b)
-    return _resampled(len(x), lambda counts: _ratio(counts, y, wy) - _ratio(counts, x, wx), seed, draws, level)
+    s = np.asarray(samples, np.float64)
+    if not (np.isfinite(s).all() and np.isfinite(value)):
+        raise ValueError("a resampled score is not finite")
+    low, high = np.quantile(s, [(1 - level) / 2, (1 + level) / 2])
+    far = min(int(np.sum(s <= 0)), int(np.sum(s >= 0)))
+    p = min(1.0, max(2 * (far + 1) / (len(s) + 1), 2.0 ** (1 - n)))
+    return Bootstrap(float(value), float(low), float(high), p, float(s.std()))
+
+
+def paired(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """b - a of two models' values on the same draws; what differs in its last bits only is equal."""
+    d = b - a
+    return np.where(np.abs(d) <= 1e-12 * (np.abs(a) + np.abs(b)), 0.0, d)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -127,49 +154,8 @@ def verdict(difference: float, p: float, *, higher_is_better: bool = True, alpha
     return BETTER if (difference > 0) == higher_is_better else WORSE
 
 
-def detectable(spread: float, n: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
-    """The smallest mean difference that n paired items show with this power: (z_a + z_b) * spread / sqrt(n).
-
-    `spread` is the standard deviation of the paired differences (for right/wrong items about the root of the share of
-    discordant pairs). Infinite when there is no item.
-    """
-    if n == 0:
-        return float("inf")
-    return (z_value(1 - alpha) + NormalDist().inv_cdf(power)) * spread / float(np.sqrt(n))
-
-
 def _pair(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"both models must answer the same items: got {x.shape} and {y.shape}")
     return x, y
-
-
-def _weighted(values: ArrayLike, weights: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
-    v = np.asarray(values, np.float64)
-    w = np.ones_like(v) if weights is None else np.asarray(weights, np.float64)
-    if v.ndim != 1 or v.shape != w.shape or len(v) == 0:
-        raise ValueError(f"one value and one weight per item, at least one item: got {v.shape} and {w.shape}")
-    if not (np.isfinite(v).all() and np.isfinite(w).all() and (w >= 0).all() and w.sum() > 0):
-        raise ValueError("values and weights must be finite, and the weights at least 0 with a positive sum")
-    return v, w
-
-
-def _ratio(counts: np.ndarray, v: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """sum(values) / sum(weights) of each resample; a resample of empty documents only (weight 0) counts as 0."""
-    total = counts @ w
-    return np.divide(counts @ v, total, out=np.zeros(len(counts)), where=total > 0)
-
-
-def _resampled(n: int, statistic: Callable[[np.ndarray], np.ndarray], seed: int, draws: int, level: float,
-               block: int = 500) -> Bootstrap:
-    """The statistic of `draws` resamples, a block at a time so that memory stays at block x items."""
-    rng, samples = np.random.default_rng(seed), np.empty(draws)
-    for start in range(0, draws, block):
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(block, draws - start)).astype(np.float64)
-        samples[start:start + len(counts)] = statistic(counts)
-    tail = (1 - level) / 2
-    low, high = np.quantile(samples, [tail, 1 - tail])
-    far = min(int(np.sum(samples <= 0)), int(np.sum(samples >= 0)))
-    value = float(statistic(np.ones((1, n)))[0])
-    return Bootstrap(value, float(low), float(high), min(1.0, 2 * (far + 1) / (draws + 1)), n)
