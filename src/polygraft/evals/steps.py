@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,16 +16,23 @@ from polygraft import languages
 from polygraft.config import Strict
 from polygraft.errors import InputError, RecipeError, UserError, suggestion
 from polygraft.evals import records, run, tasks
+from polygraft.evals.identity import model_digest
+from polygraft.evals.metrics.base import Metric
+from polygraft.evals.metrics.likelihood import BITS, NATS
+from polygraft.evals.responses import Store, store_root
 from polygraft.evals.run import BPB, Job
 from polygraft.evals.tasks.reading import ProblemKind
 from polygraft.evals.verdicts import compare
-from polygraft.evals.verdicts.compare import ACCURACY, BITS, NATS, Measure
+from polygraft.evals.verdicts import tables as verdict_tables
+from polygraft.evals.verdicts.measures import Measure
 from polygraft.result import Result, Sample
 from polygraft.step import Context, DataRef, Detail, ModelRef, Plan, Step
 
 if TYPE_CHECKING:
     from polygraft.sources import Source
 
+ACCURACY = Metric("accuracy", "%", "right answers of all items, in percent, with Wilson intervals", lambda item, response: (),
+                  binary=True)
 SAMPLER = "sampler"  # a corpus that comes with the package: short parallel paragraphs
 READING = "problems-generate"
 TOKENS_PER_ITEM, BYTES_PER_TOKEN, CPU_FLOPS = 80, 2.5, 5e10  # for the plan's estimate of time only
@@ -75,6 +82,8 @@ class EvalConfig(Strict):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="type to compute in; auto: the checkpoint's own, or float32 where a CPU has no bfloat16")
     device: Annotated[str, Detail] = Field(default="auto", description="cpu, cuda, cuda:1 ...; auto: a GPU where there is one")
+    store: Annotated[str | None, Detail] = Field(
+        default=None, description="folder of the response store, where answers are found again; `none`: only while this runs")
     batch_tokens: Annotated[int, Detail] = Field(default=1024, ge=1, description="tokens in one batch; less needs less memory")
 
     @property
@@ -247,9 +256,10 @@ def evaluate_model(config: EvalConfig, source: Source, name: str, jobs: Sequence
     if config.chat and not live.chat:
         raise InputError("the model has no chat template", where=name, fix="set chat: false, or name a chat model")
     scorer = Scorer(live.model, live.tokenizer, batch_tokens=config.batch_tokens)
-    settings = {"seed": config.seed, "shots": config.shots, "dtype": dtype}
-    found = run.run_jobs(scorer, jobs, folder=folder, model=name, identity=source.identity, settings=settings, chat=config.chat,
-                         progress=tick)
+    computed = {"backend": "hf", "dtype": str(live.model.dtype).removeprefix("torch.")}
+    with Store(store_root(config.store) or folder / "responses", model_digest(source)) as store:
+        found = run.run_jobs(scorer, jobs, folder=folder, model=name, store=store, computed=computed, seed=config.seed,
+                             shots=config.shots, chat=config.chat, progress=tick)
     del live, scorer
     gc.collect()
     return found, f"computed in {dtype if dtype != 'auto' else 'the stored type'} on {device} ({why})"
@@ -266,15 +276,15 @@ def measures(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[Measur
             continue
         rows = {e.label: e.records[i] for e in evaluated}
 
-        def values(key: str, rows: dict[str, list[dict[str, Any]]] = rows) -> dict[str, np.ndarray]:
-            return {label: np.array([float(r[key]) for r in found]) for label, found in rows.items()}
+        def columns(key: str, per: str = "", rows: dict[str, list[dict[str, Any]]] = rows) -> dict[str, np.ndarray]:
+            return {label: np.array([[float(r[key]), float(r[per]) if per else 1] for r in found]) for label, found in rows.items()}
 
         if job.task is None:
-            out.append(Measure(BPB, job.language, BITS, values("nats"), values("bytes")))
+            out.append(Measure(BPB, job.language, BITS, columns("nats", "bytes")))
             continue
-        out.append(Measure(job.task.task, job.language, ACCURACY, values("correct")))
+        out.append(Measure(job.task.task, job.language, ACCURACY, columns("correct")))
         if job.task.output_type == tasks.CHOICE:
-            out.append(Measure(job.task.task, job.language, NATS, values("nats")))
+            out.append(Measure(job.task.task, job.language, NATS, columns("nats")))
     return out
 
 
@@ -293,21 +303,17 @@ def samples(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluat
 
 def build_result(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluated], reference: str, how: str) -> Result:
     """Tables, verdicts, samples and caveats; `data` holds every score and difference as plain values."""
-    found = measures(jobs, evaluated)
-    differences = compare.differences(found, reference, config.seed)
-    scores = [{"model": label, "task": m.task, "language": m.language, "metric": m.metric, **asdict(m.estimate(label, config.seed))}
-              for m in found for label in m.values]
+    found = compare.compared(measures(jobs, evaluated), reference, config.seed)
     settings = config.model_dump(mode="json", exclude={"models", "corpora", "data"})
     asked = sorted({f"{j.name} {j.language} (n = {len(j.items) or len(j.documents)})" for j in jobs if not j.reading})
     return Result(
         "eval@1", "", f"Evaluation of {', '.join(e.label for e in evaluated)}",
-        summary=compare.summary(differences, reference),
-        tables=compare.tables(found, differences, reference, config.seed),
+        summary=verdict_tables.summary(found),
+        tables=verdict_tables.tables(found),
         samples=samples(config, jobs, evaluated),
-        caveats=(*compare.caveats(differences), *notes(config, jobs),
+        caveats=(*verdict_tables.caveats(found), *notes(config, jobs),
                  f"Scores were {how}; other machines and versions differ slightly."),
-        data={"reference": reference, "scores": scores, "differences": [asdict(d) for d in differences], "settings": settings,
-              "asked": asked, "computed": how},
+        data=found.data() | {"settings": settings, "asked": asked, "computed": how},
     )
 
 

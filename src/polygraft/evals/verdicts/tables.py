@@ -89,9 +89,9 @@ def caveats(c: Comparison) -> tuple[str, ...]:
         unclear = [d for d in c.differences if d.metric == metric and d.verdict == stats.UNCLEAR]
         if unclear:
             worst_of = max(unclear, key=lambda d: d.detectable)
-            least = f"{worst_of.detectable:.2g} {worst_of.unit}"
-            out.append(f"{metric}: at n = {worst_of.n}, true differences below about {least} would mostly go unnoticed, even without "
-                       "the correction for many comparisons; \"not distinguishable\" is not \"equal\".")
+            least = f"about {worst_of.detectable:.2g} {worst_of.unit}"
+            out.append(f"{metric}: at n = {worst_of.n}, true differences below {least} would mostly go unnoticed, even "
+                       "without the correction for many comparisons; \"not distinguishable\" is not \"equal\".")
     if c.differences:
         out.append("The verdicts are about these checkpoints. A claim about a method needs at least 3 training seeds of each "
                    "(`polygraft compare method=A,B,C`).")
