@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracle import stats_oracle as oracle
-from polygraft.evals.verdicts import stats
+from polygraft.evals.metrics.base import mean
+from polygraft.evals.verdicts import planning, stats
 
 bools = st.lists(st.booleans(), min_size=1, max_size=40)
 
@@ -83,54 +84,64 @@ def _truth():
     return float(((u + 0.3 * v) < 0.35).mean() - 0.3)
 
 
+def boot(columns, value=mean, seed=0, draws=2000):
+    """The bootstrap of one measure, from its parts."""
+    columns = np.asarray(columns, float)
+    samples = np.concatenate([value(block[0]) for block in stats.resampled([columns], seed=seed, draws=draws)])
+    return stats.summarise(float(value(columns.sum(axis=0))), samples, len(columns))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0.5, 4)), min_size=2, max_size=4), st.integers(0, 5))
 def test_bootstrap_is_a_sample_of_all_resamples(items, seed):
-    v, w = [x for x, _ in items], [y for _, y in items]
-    every = np.array(oracle.bootstrap_draws(v, w))
-    b = stats.bootstrap(v, w, seed=seed, draws=4000)
-    assert b.value == pytest.approx(sum(v) / sum(w))
-    assert b.p == pytest.approx(min(1.0, 2 * min((every <= 0).mean(), (every >= 0).mean())), abs=0.06)
+    every = np.array(oracle.bootstrap_draws(items))
+    b = boot(items, seed=seed, draws=4000)
+    assert b.value == pytest.approx(sum(v for v, _ in items) / sum(w for _, w in items))
+    want = max(min(1.0, 2 * min((every <= 0).mean(), (every >= 0).mean())), 2.0 ** (1 - len(items)))
+    assert b.p == pytest.approx(want, abs=0.06)
     for got, q in ((b.low, 0.025), (b.high, 0.975)):
         assert np.quantile(every, max(q - 0.02, 0), method="lower") - 1e-9 <= got
         assert got <= np.quantile(every, min(q + 0.02, 1), method="higher") + 1e-9
 
 
-def test_bootstrap_is_seeded_and_checks_its_input():
-    x = np.random.default_rng(1).normal(size=50)
-    assert stats.bootstrap(x, seed=3) == stats.bootstrap(x, seed=3)
-    assert stats.bootstrap(x, seed=3).low != stats.bootstrap(x, seed=4).low
-    for bad, weights in (([], None), ([np.nan], None), ([1.0], [0.0]), ([1.0, 2.0], [1.0]), ([1.0, 2.0], [2.0, -1.0])):
-        with pytest.raises(ValueError):
-            stats.bootstrap(bad, weights)
+def test_the_standard_error_of_a_mean_is_known():
+    x = np.random.default_rng(1).normal(size=200)
+    assert boot(np.column_stack([x, np.ones(200)]), draws=8000).se == pytest.approx(x.std() / np.sqrt(200), rel=0.03)
 
 
-def test_bootstrap_where_all_are_equal():
-    b = stats.paired_bootstrap([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
-    assert (b.value, b.low, b.high, b.p) == (0.0, 0.0, 0.0, 1.0)
+def test_draws_are_seeded_and_do_not_depend_on_what_is_drawn_with_them():
+    rng = np.random.default_rng(1)
+    a, b, c = rng.random((50, 2)), rng.random((50, 3)), rng.random((20, 1))
+    alone = np.concatenate([s[0] for s in stats.resampled([a], seed=3, draws=700)])
+    together = [np.concatenate(x) for x in zip(*stats.resampled([c, b, a], seed=3, draws=700))]
+    assert [t.shape for t in together] == [(700, 1), (700, 3), (700, 2)]
+    assert np.allclose(together[2], alone)
+    assert np.allclose(np.concatenate([s[0] for s in stats.resampled([a], seed=3, draws=300)]), alone[:300])
+    assert not np.allclose(np.concatenate([s[0] for s in stats.resampled([a], seed=4, draws=700)]), alone)
 
 
-def test_paired_bootstrap_finds_a_planted_difference_that_an_unpaired_reading_would_miss():
-    rng = np.random.default_rng(0)
-    item = rng.normal(10, 5, 100)  # items differ far more than models do
-    a, b = item + rng.normal(0, 0.5, 100), item + rng.normal(0, 0.5, 100) - 0.5
-    found = stats.paired_bootstrap(a, b)
-    assert found.p < 0.01 and found.low < -0.5 < found.high < 0
-    apart = [stats.bootstrap(x) for x in (a, b)]
-    assert apart[0].low < apart[1].high  # the two intervals overlap widely
+def test_equal_item_sets_are_drawn_alike():
+    a = np.arange(12.0)[:, None]
+    for x, y in stats.resampled([a, a + 5], draws=500):
+        assert np.allclose(y - x, 12 * 5)
 
 
-def test_paired_bootstrap_of_ratios_takes_each_models_own_weights():
-    a, b = [10.0, 20.0, 30.0], [12.0, 18.0, 33.0]
-    wa, wb = [5.0, 10.0, 15.0], [6.0, 9.0, 16.5]
-    found = stats.paired_bootstrap(a, b, wa, wb)
-    assert found.value == pytest.approx(sum(b) / sum(wb) - sum(a) / sum(wa))
+@pytest.mark.parametrize("samples", [[np.nan, 1.0], [np.inf]])
+def test_samples_that_are_not_finite_are_refused(samples):
+    with pytest.raises(ValueError):
+        stats.summarise(0.0, samples, 5)
 
 
-def test_the_false_alarm_rate_is_what_is_promised():
-    rng = np.random.default_rng(7)
-    alarms = sum(stats.paired_bootstrap(rng.normal(size=40), rng.normal(size=40), seed=i, draws=1000).p < 0.05 for i in range(200))
-    assert alarms / 200 < 0.10
+def test_few_items_cannot_give_a_small_p():
+    assert stats.summarise(1.0, np.ones(10_000), 5).p == 2.0**-4
+    assert stats.summarise(1.0, np.ones(10_000), 1).p == 1.0
+    assert stats.summarise(1.0, np.ones(999), 60).p == pytest.approx(2 / 1000)
+    assert stats.summarise(0.0, np.zeros(999), 60).p == 1.0
+
+
+def test_what_differs_in_the_last_bit_only_is_equal():
+    a = np.array([0.1 + 0.2, 0.0, 1.0])
+    assert stats.paired(a, np.array([0.3, 0.0, 1.5])).tolist() == [0.0, 0.0, 0.5]
 
 
 @settings(deadline=None)
@@ -155,11 +166,28 @@ def test_verdicts(difference, p, higher, says):
 
 
 def test_what_is_called_detectable_is_found_four_times_of_five():
-    rng = np.random.default_rng(0)
-    d = stats.detectable(1.0, 80)
-    found = 0
-    for i in range(200):
-        x = rng.normal(size=80)
-        found += stats.paired_bootstrap(x * 0, x + d, seed=i, draws=600).p < 0.05
-    assert 0.7 < found / 200 < 0.92
-    assert stats.detectable(1.0, 0) == float("inf")
+    rng, n = np.random.default_rng(0), 250
+    points, found = planning.detectable_points(n) / 100, 0
+    for _ in range(300):
+        u = rng.random(n)  # a quarter of the items discordant, in favour of b by what is said to be detectable
+        gain = (0.25 + points) / 2
+        a, b = u < 0.4 + (0.25 - gain), (u < 0.4) | (u > 1 - gain)
+        found += stats.mcnemar(a, b) < 0.05
+    assert 0.7 < found / 300 < 0.92
+
+
+def test_250_items_show_about_9_points():
+    assert planning.detectable_points(250) == pytest.approx(8.86, abs=0.01)
+    assert "250 items" in planning.sentence(250) and "8.9 points" in planning.sentence(250)
+    assert planning.detectable_points(250, comparisons=11) > 11
+    assert planning.detectable_points(0) == 100.0 and planning.detectable(1.0, 0) == float("inf")
+    assert planning.detectable_points(250, discordant=0.0) == 0.0
+    with pytest.raises(ValueError):
+        planning.detectable_points(250, discordant=1.5)
+
+
+def test_agreement_on_a_few_items_is_no_proof_of_agreement():
+    same = np.ones(10)
+    assert planning.detectable(planning.spread(same, same), 10) > 0.3
+    many = np.ones(100_000)
+    assert planning.spread(many, many) < 0.01

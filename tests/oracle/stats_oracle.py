@@ -21,10 +21,9 @@ def mcnemar(a, b):
     return min(1.0, sum(comb(n, k) for k in range(n + 1) if abs(k - n / 2) >= abs(x - n / 2)) / 2**n)
 
 
-def bootstrap_draws(values, weights):
-    """Every one of the n^n resamples of a tiny sample."""
-    n = len(values)
-    return [sum(values[i] for i in pick) / sum(weights[i] for i in pick) for pick in product(range(n), repeat=n)]
+def bootstrap_draws(rows):
+    """sum(first column) / sum(second) of every one of the n^n resamples of a tiny sample."""
+    return [sum(rows[i][0] for i in pick) / sum(rows[i][1] for i in pick) for pick in product(range(len(rows)), repeat=len(rows))]
 
 
 def holm(p):
