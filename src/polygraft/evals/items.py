@@ -32,11 +32,13 @@ class Item:
 @dataclass(frozen=True)
 class Response:
     """What one model made of one item: the log-likelihood in nats of every choice and whether each is what it would write
-    (greedily), or the text that it wrote, in how many tokens, and whether it came to an end by itself."""
+    (greedily), or the text that it wrote, in how many tokens, and whether it came to an end by itself. gold_tokens: the tokens
+    that the model's own tokenizer makes of the first gold, where there is one."""
 
     nats: tuple[float, ...] = ()
     greedy: tuple[bool, ...] = ()
     text: str = ""
     tokens: int = 0
+    gold_tokens: int = 0
     finished: bool = True
     seconds: float = 0.0

@@ -25,7 +25,8 @@ class Metric:
     """score: an item's columns (k numbers, for means a value and 1); value: sums of columns [..., k] -> score [...].
 
     unit: "%" multiplies by 100 in tables. binary: each item is right or wrong (columns (0 or 1, 1)), so that Wilson, McNemar and
-    Newcombe apply. meaning: one line below the table. group: "all" when items of one group count once, and only if all are right.
+    Newcombe apply. meaning: one line below the table. group: "all" when items of one group count once, and only if all are right;
+    "sum" when they are added up, so that a document is resampled as a whole.
     averages: False where scores of different languages may not be averaged (bits per byte). parse: the answer that was read out of
     a written text, for the record. fault: what the item's gold would have to be (in words) when it is not of the metric's kind.
     """

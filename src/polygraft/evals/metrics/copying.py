@@ -70,12 +70,12 @@ def symbols_per_token(item: Item, response: Response) -> Sequence[float]:
 
 
 METRICS = (
-    Metric("copy length", "%", "tokens of the copy against tokens of the source (at most 128), the smaller over the larger: 100 is a "
-           "copy in the tokenizer's own pieces", copy_length),
-    Metric("copy characters", "%", "characters of the copy against those of the source, the smaller over the larger: needs no tokenizer",
-           copy_characters),
-    Metric("copied", "%", "answers that match at least 99 % of the source's characters, in order; divided by the source's length, so "
-           "that a copy that stops early does not count", copied, binary=True),
+    Metric("copy length", "%", "tokens of the copy against tokens of the source (at most 128), the smaller over the larger: 100 is "
+           "a copy in the tokenizer's own pieces", copy_length),
+    Metric("copy characters", "%", "characters of the copy against those of the source, the smaller over the larger: needs no "
+           "tokenizer", copy_characters),
+    Metric("copied", "%", "answers that match at least 99 % of the source's characters, in order; divided by the source's length, "
+           "so that a copy that stops early does not count", copied, binary=True),
     Metric("identical copy", "%", "answers that are the source and nothing else", identical, binary=True),
     Metric("symbols per token", "characters", "characters written for each new token: the more, the faster a text is written",
            symbols_per_token),

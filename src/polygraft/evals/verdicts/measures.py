@@ -97,7 +97,7 @@ def from_records(task: str, language: str, records: Mapping[str, Sequence[Mappin
                    for model, found in records.items()}
         strata = tuple(str(r.get("stratum") or "") for r in rows[0])
         measure = Measure(task, language, metric, columns, ids[0], strata if any(strata) else ())
-        out.append(one_per_group(measure, [r.get("group") for r in rows[0]]) if metric.group == "all" else measure)
+        out.append(one_per_group(measure, [r.get("group") for r in rows[0]]) if metric.group else measure)
     return out
 
 
@@ -110,10 +110,12 @@ def stack(rows: Sequence[Sequence[float] | None], where: str) -> np.ndarray:
 
 
 def one_per_group(measure: Measure, groups: Iterable[str | None]) -> Measure:
-    """Items of one group become one row, the least of theirs: right only where all are right. Items without a group stay."""
+    """Items of one group become one row: the least of theirs ("all": right only where all are right), or their sum ("sum": a
+    document is drawn as a whole). Items without a group stay."""
     members: dict[Any, list[int]] = {}
     for i, group in enumerate(groups):
         members.setdefault(group or i, []).append(i)
+    reduce = np.min if measure.metric.group == "all" else np.sum
     first = [places[0] for places in members.values()]
-    columns = {m: np.stack([a[places].min(axis=0) for places in members.values()]) for m, a in measure.columns.items()}
+    columns = {m: np.stack([reduce(a[places], axis=0) for places in members.values()]) for m, a in measure.columns.items()}
     return replace(measure.rows(first), columns=columns)
