@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,14 +38,14 @@ class Figure:
     parts: tuple[Measure, ...]
     kind: str = ONE
 
-    @property
+    @cached_property
     def models(self) -> list[str]:
         """The models for which every part is defined by at least one item."""
-        return [m for m in self.parts[0].models if all(m in p.columns and p.defined(m).any() for p in self.parts)]
+        return [m for m in self.parts[0].models if all(m in p.columns and p.defined[m].any() for p in self.parts)]
 
     def count(self, *models: str) -> int:
         """How many items count for all of these models."""
-        return sum(int(np.logical_and.reduce([p.defined(m) for m in models]).sum()) for p in self.parts)
+        return sum(int(np.logical_and.reduce([p.defined[m] for m in models]).sum()) for p in self.parts)
 
     def value(self, sums: Sequence[np.ndarray]) -> np.ndarray:
         """The score [...] from each part's sums [..., k], in the metric's own scale (a share, not percent)."""
@@ -197,12 +198,12 @@ def difference(f: Figure, model: str, reference: str, samples: Samples) -> Diffe
     n, k = f.count(model, reference), f.metric.scale
     if f.exact:
         part = f.parts[0]
-        both = part.defined(model) & part.defined(reference)
+        both = part.defined[model] & part.defined[reference]
         a, b = part.columns[reference][both, 0], part.columns[model][both, 0]
         value, (low, high), p = float(b.mean() - a.mean()) if n else 0.0, stats.newcombe(a, b), stats.mcnemar(a, b)
         detectable = planning.detectable(planning.spread(a, b), n)
     else:
-        value = float(stats.paired(np.float64(f.observed(reference)), np.float64(f.observed(model))))
+        value = float(stats.paired(f.observed(reference), f.observed(model)))
         boot = stats.summarise(value, stats.paired(samples[id(f)][reference], samples[id(f)][model]), n)
         low, high, p, detectable = boot.low, boot.high, boot.p, planning.DETECTABLE * boot.se
     unit = "points" if f.metric.unit == "%" else f.metric.unit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,9 +59,10 @@ class Measure:
     def n(self) -> int:
         return len(next(iter(self.columns.values())))
 
-    def defined(self, model: str) -> np.ndarray:
-        """[n] of bool: the items that count for this model."""
-        return self.columns[model].any(axis=1)
+    @cached_property
+    def defined(self) -> dict[str, np.ndarray]:
+        """For each model [n] of bool: the items that count."""
+        return {m: np.any(a != 0, axis=1) for m, a in self.columns.items()}
 
     def by_stratum(self) -> dict[str, Measure]:
         """The same measure on the items of each stratum; empty where there are fewer than two."""

@@ -131,9 +131,9 @@ def summarise(value: float, samples: ArrayLike, n: int, level: float = 0.95) -> 
     return Bootstrap(float(value), float(low), float(high), p, float(s.std()))
 
 
-def paired(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def paired(a: np.ndarray | float, b: np.ndarray | float) -> np.ndarray:
     """b - a of two models' values on the same draws; what differs in its last bits only is equal."""
-    d = b - a
+    d = np.subtract(b, a)
     return np.where(np.abs(d) <= 1e-12 * (np.abs(a) + np.abs(b)), 0.0, d)
 
 
