@@ -35,39 +35,25 @@ def pad(rows: Sequence[Sequence[int]], width: int, *, left: bool, device: Any) -
     return ids.to(device), mask.to(device)
 
 
-def gathered(logits: Any, gold: Any) -> tuple[Any, Any]:
-    """Log-probability (nats, float64) of each gold id and whether it is the most likely: logits [r, t, v], gold [r, t].
+def gathered(logits: Any, row: Any, gold: Any) -> tuple[Any, Any]:
+    """Log-probability (nats, float64 [n]) of each gold id after its row of logits [r, v], and whether it is the most likely.
 
-    Taken a block of rows and positions at a time: a float32 copy of all logits would be the largest thing in memory.
+    Taken a block of rows at a time: a float32 copy of all logits would be the largest thing in memory.
     """
     import torch
 
-    flat, ids = logits.reshape(-1, logits.shape[-1]), gold.reshape(-1)
-    step = max(1, LOGIT_BLOCK // flat.shape[-1])
-    nats, greedy = [], []
-    for start in range(0, len(ids), step):
-        block, want = flat[start:start + step].float(), ids[start:start + step, None]
-        nats.append((block.gather(1, want)[:, 0] - block.logsumexp(1)).double())
-        greedy.append(block.argmax(1) == want[:, 0])
-    return torch.cat(nats).reshape(gold.shape).cpu(), torch.cat(greedy).reshape(gold.shape).cpu()
+    row, gold = (torch.as_tensor(x, dtype=torch.long, device=logits.device) for x in (row, gold))
+    step = max(1, LOGIT_BLOCK // logits.shape[-1])
+    sums, best = [], []
+    for start in range(0, len(logits), step):
+        block = logits[start:start + step].float()
+        sums.append(block.logsumexp(1))
+        best.append(block.argmax(1))
+    nats = logits[row, gold].double() - torch.cat(sums)[row].double()
+    return nats.cpu().numpy(), (torch.cat(best)[row] == gold).cpu().numpy()
 
 
 def cut(text: str, stops: Sequence[str]) -> str:
     """The text before the first stop string that occurs in it."""
     at = [text.find(s) for s in stops if s and s in text]
     return text[:min(at)] if at else text
-
-
-class StopAt:
-    """A stopping criterion for `generate`: a row is done when its new text holds a stop string."""
-
-    def __init__(self, tokenizer: Any, stops: Sequence[str], start: int):
-        self.tokenizer, self.stops, self.start = tokenizer, [s for s in stops if s], start
-
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        import torch
-
-        if not self.stops:
-            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        texts = self.tokenizer.batch_decode(input_ids[:, self.start:], skip_special_tokens=True)
-        return torch.tensor([any(s in t for s in self.stops) for t in texts], device=input_ids.device)
