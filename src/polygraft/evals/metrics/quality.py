@@ -49,10 +49,11 @@ def _share(name: str, meaning: str, score: Callable[[Item, Response], Sequence[f
 
 
 METRICS: tuple[Metric, ...] = (
-    _share("language fidelity", "answers in the language asked (or one written alike), of those whose language can be told", language,
-           higher=True),
+    _share("language fidelity", "answers in the language asked (or one written alike), of those whose language can be told",
+           language, higher=True),
     _share("line fidelity", "lines in the language asked, of those whose language can be told", by_line, higher=True, binary=False),
-    _share("script fidelity", "letters in the script of the language asked, mean over answers", in_script, higher=True, binary=False),
+    _share("script fidelity", "letters in the script of the language asked, mean over answers", in_script, higher=True,
+           binary=False),
     _share("repetition", "4-grams of words (of characters in scripts without spaces) that an answer had before, mean over answers",
            repeats, binary=False),
     _share("stuck", "answers that end in a loop: the same up to 500 characters at least 4 times", lambda _, r: yes(

@@ -23,11 +23,17 @@ ENOUGH = 6_000  # characters looked at: more change nothing but the time
 KANA = 0.05  # a Japanese text of this length has at least this share of kana among its signs
 RENAMED = {"no": "nb", "gug": "gn", "kik": "ki", "grc": "el", "hbo": "he", "fuv": "ff", "uzs": "uz", "sdh": "ckb"}
 # written alike, so that a model of short texts takes one for the other: an answer in one passes for the other
-FAMILIES = (("id", "ms"), ("bs", "hr", "sr", "sh", "cnr"), ("nb", "nn", "no"), ("zh", "wuu", "yue", "gan", "hak", "hsn", "lzh"),
-            ("ar", "arz", "ary", "acm", "acq", "aeb", "ajp", "apc", "arq", "ars"), ("tl", "fil"), ("fa", "prs"), ("gom", "kok"))  # fmt: skip
-HINDI_WORDS = frozenset(
-    ["hai", "hain", "tha", "thi", "ho", "hoon", "hum", "main", "mein", "mera", "meri", "mujhe", "aap", "aapka", "aapki", "aapko", "tum", "tumhara", "kya", "kyon", "kyun", "kaise", "kab", "kahan", "kaun", "ka", "ki", "ke", "ko", "se", "par", "aur", "ya", "nahi", "nahin", "bhi", "toh", "yah", "yeh", "voh", "woh", "iska", "uska", "unka", "kar", "karo", "karna", "karte", "karta", "raha", "rahi", "rahe", "sakta", "sakte", "gaya", "gayi", "liye", "saath", "baad", "pehle", "bahut", "accha", "acha"]
-)
+FAMILIES = (
+    ("id", "ms"), ("bs", "hr", "sr", "sh", "cnr"), ("nb", "nn", "no"), ("zh", "wuu", "yue", "gan", "hak", "hsn", "lzh"),
+    ("ar", "arz", "ary", "acm", "acq", "aeb", "ajp", "apc", "arq", "ars"), ("tl", "fil"), ("fa", "prs"), ("gom", "kok"),
+)  # fmt: skip
+HINDI_WORDS = frozenset((
+    "hai", "hain", "tha", "thi", "ho", "hoon", "hum", "main", "mein", "mera", "meri", "mujhe", "aap", "aapka", "aapki",
+    "aapko", "tum", "tumhara", "kya", "kyon", "kyun", "kaise", "kab", "kahan", "kaun", "ka", "ki", "ke", "ko", "se", "par",
+    "aur", "ya", "nahi", "nahin", "bhi", "toh", "yah", "yeh", "voh", "woh", "iska", "uska", "unka", "kar", "karo", "karna",
+    "karte", "karta", "raha", "rahi", "rahe", "sakta", "sakte", "gaya", "gayi", "liye", "saath", "baad", "pehle", "bahut",
+    "accha", "acha",
+))  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ def loop(text: str) -> tuple[str, float]:
 
 def _periods(end: str) -> list[int]:
     """Candidate lengths of the unit: how far back the last few characters stood before, shortest first."""
-    last, out, at = end[-8:], [], len(end) - 8
+    last, at = end[-8:], len(end) - 8
+    out: list[int] = []
     while len(out) < 50:
         found = end.rfind(last, max(0, len(end) - 8 - LONGEST), at + 7)
         if found < 0:

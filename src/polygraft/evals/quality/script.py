@@ -11,13 +11,14 @@ from polygraft import languages
 
 # the first word of a letter's Unicode name -> ISO 15924
 NAMES = {
-    "LATIN": "Latn", "CYRILLIC": "Cyrl", "GREEK": "Grek", "ARMENIAN": "Armn", "GEORGIAN": "Geor", "HEBREW": "Hebr", "ARABIC": "Arab",
-    "SYRIAC": "Syrc", "THAANA": "Thaa", "NKO": "Nkoo", "ADLAM": "Adlm", "ETHIOPIC": "Ethi", "TIFINAGH": "Tfng", "DEVANAGARI": "Deva",
-    "BENGALI": "Beng", "GURMUKHI": "Guru", "GUJARATI": "Gujr", "ORIYA": "Orya", "TAMIL": "Taml", "TELUGU": "Telu", "KANNADA": "Knda",
-    "MALAYALAM": "Mlym", "SINHALA": "Sinh", "THAI": "Thai", "LAO": "Laoo", "TIBETAN": "Tibt", "MYANMAR": "Mymr", "KHMER": "Khmr",
-    "MONGOLIAN": "Mong", "HANGUL": "Hang", "HIRAGANA": "Hira", "KATAKANA": "Kana", "CJK": "Hani", "IDEOGRAPHIC": "Hani",
-    "BOPOMOFO": "Bopo", "YI": "Yiii", "CHEROKEE": "Cher", "CANADIAN": "Cans", "OL": "Olck", "MEETEI": "Mtei", "GOTHIC": "Goth",
-    "COPTIC": "Copt", "JAVANESE": "Java", "SUNDANESE": "Sund", "CUNEIFORM": "Xsux", "TAGALOG": "Tglg",
+    "LATIN": "Latn", "CYRILLIC": "Cyrl", "GREEK": "Grek", "ARMENIAN": "Armn", "GEORGIAN": "Geor", "HEBREW": "Hebr",
+    "ARABIC": "Arab", "SYRIAC": "Syrc", "THAANA": "Thaa", "NKO": "Nkoo", "ADLAM": "Adlm", "ETHIOPIC": "Ethi",
+    "TIFINAGH": "Tfng", "DEVANAGARI": "Deva", "BENGALI": "Beng", "GURMUKHI": "Guru", "GUJARATI": "Gujr", "ORIYA": "Orya",
+    "TAMIL": "Taml", "TELUGU": "Telu", "KANNADA": "Knda", "MALAYALAM": "Mlym", "SINHALA": "Sinh", "THAI": "Thai",
+    "LAO": "Laoo", "TIBETAN": "Tibt", "MYANMAR": "Mymr", "KHMER": "Khmr", "MONGOLIAN": "Mong", "HANGUL": "Hang",
+    "HIRAGANA": "Hira", "KATAKANA": "Kana", "CJK": "Hani", "IDEOGRAPHIC": "Hani", "BOPOMOFO": "Bopo", "YI": "Yiii",
+    "CHEROKEE": "Cher", "CANADIAN": "Cans", "OL": "Olck", "MEETEI": "Mtei", "GOTHIC": "Goth", "COPTIC": "Copt",
+    "JAVANESE": "Java", "SUNDANESE": "Sund", "CUNEIFORM": "Xsux", "TAGALOG": "Tglg",
 }  # fmt: skip
 UNNAMED = "Zzzz"  # letters of any other script
 SCRIPTS = (UNNAMED, *dict.fromkeys(NAMES.values()))
