@@ -8,7 +8,7 @@ from importlib import import_module
 from polygraft.errors import RecipeError, suggestion
 from polygraft.evals.metrics.base import Metric
 
-MODULES: tuple[str, ...] = ("choice", "numbers", "likelihood", "copying", "summaries", "exams", "parallel")
+MODULES: tuple[str, ...] = ("choice", "numbers", "likelihood", "copying", "summaries", "exams", "parallel", "quality")
 
 
 @cache
