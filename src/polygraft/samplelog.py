@@ -37,7 +37,7 @@ class SampleLog:
         """Add rows and wait until they are on the disk. Raises ResourceError when there is no room; earlier rows stay."""
         rows = list(rows)
         with resource_errors(self.path):
-            write_all(self._fd, b"".join(line(redact(row)) for row in rows))
+            write_all(self._fd, b"".join(line(row) for row in redact(rows)))
             files.OPS.fsync(self._fd)
         self.rows += rows
 

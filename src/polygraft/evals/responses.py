@@ -126,7 +126,7 @@ class _Part:
 
     def put(self, rows: Mapping[str, dict[str, Any]]) -> None:
         if self.path is not None:
-            data = b"".join(samplelog.line(redact({"key": k, **row})) for k, row in rows.items())
+            data = b"".join(samplelog.line(row) for row in redact([{"key": k, **row} for k, row in rows.items()]))
             with resource_errors(self.path, len(data)):
                 self._append(self.path, data)
         self.rows.update(rows)
