@@ -8,7 +8,8 @@ from importlib import import_module
 from polygraft.errors import RecipeError, suggestion
 from polygraft.evals.metrics.base import Metric
 
-MODULES: tuple[str, ...] = ("choice", "numbers", "likelihood", "copying", "summaries", "exams", "parallel", "quality")
+MODULES: tuple[str, ...] = (
+    "choice", "numbers", "likelihood", "copying", "summaries", "exams", "parallel", "quality", "qa", "labels")
 
 
 @cache
