@@ -13,7 +13,7 @@ import pytest
 from polygraft import files, recipe
 from polygraft.errors import InputError, RecipeError
 from polygraft.evals import steps
-from polygraft.evals.engines.hf import Scorer
+from polygraft.evals.engines import hf
 from polygraft.evals.steps import EvalConfig
 from polygraft.result import Result
 from polygraft.sources import resolve
@@ -95,15 +95,16 @@ def test_a_cut_after_any_batch_costs_no_batch(models, tmp_path, monkeypatch):
     """Stop after each batch in turn; the next attempt asks only what is not yet in the log, and the bytes are those of a quiet run."""
     wanted = config(models[:1], batch_tokens=256, corpora={}, limit=5)
     evaluate(wanted, tmp_path / "quiet")
-    asked, whole = [], Scorer._score
+    asked = []
 
-    def counted(self, batch):
-        if len(asked) and asked[-1] == "cut":
-            raise Cut
-        asked.append("cut")
-        return whole(self, batch)
+    class Counted(hf.Walk):
+        def step(self):
+            if asked:
+                raise Cut
+            asked.append("cut")
+            super().step()
 
-    monkeypatch.setattr(Scorer, "_score", counted)
+    monkeypatch.setattr(hf, "Walk", Counted)
     attempts = 0
     while True:
         asked.clear()
