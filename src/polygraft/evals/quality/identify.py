@@ -21,12 +21,15 @@ LETTERS = 20  # fewer letters say nothing
 SURE = 0.7  # the share of the probability that a language needs
 ENOUGH = 6_000  # characters looked at: more change nothing but the time
 KANA = 0.05  # a Japanese text of this length has at least this share of kana among its signs
-RENAMED = {"no": "nb", "gug": "gn", "kik": "ki", "grc": "el", "hbo": "he", "fuv": "ff", "uzs": "uz", "sdh": "ckb"}
+RENAMED = {"no": "nb", "gug": "gn", "kik": "ki", "grc": "el", "hbo": "he", "fuv": "ff", "uzs": "uz", "sdh": "ckb", "dz": "bo"}
 # written alike, so that a model of short texts takes one for the other: an answer in one passes for the other
 FAMILIES = (
     ("id", "ms"), ("bs", "hr", "sr", "sh", "cnr"), ("nb", "nn", "no"), ("zh", "wuu", "yue", "gan", "hak", "hsn", "lzh"),
     ("ar", "arz", "ary", "acm", "acq", "aeb", "ajp", "apc", "arq", "ars"), ("tl", "fil"), ("fa", "prs"), ("gom", "kok"),
+    ("bo", "dz", "adx", "khg"),
 )  # fmt: skip
+# letters of a language that the model was not taught, and that no other language of its script has
+OWN_LETTERS = {"Ethi": ("ti", "ቐቑቒቓቔቕቖኸኹኺኻኼኽኾ"), "Arab": ("sd", "ٻڀٺٽٿڄڃڇڌڏڊڍڙڦڱڳڻ")}
 HINDI_WORDS = frozenset((
     "hai", "hain", "tha", "thi", "ho", "hoon", "hum", "main", "mein", "mera", "meri", "mujhe", "aap", "aapka", "aapki",
     "aapko", "tum", "tumhara", "kya", "kyon", "kyun", "kaise", "kab", "kahan", "kaun", "ka", "ki", "ke", "ko", "se", "par",
@@ -34,6 +37,7 @@ HINDI_WORDS = frozenset((
     "karte", "karta", "raha", "rahi", "rahe", "sakta", "sakte", "gaya", "gayi", "liye", "saath", "baad", "pehle", "bahut",
     "accha", "acha",
 ))  # fmt: skip
+HINDI_ONLY = frozenset(("hai", "hain", "mein", "nahi", "nahin", "kya", "aap", "mujhe", "aur", "kyon", "kaise", "raha", "rahe"))
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,14 @@ def taught() -> dict[str, str]:
         except RecipeError:
             continue  # French creoles, Gun, "no language": they have no line in the table of languages
     return out
+
+
+@lru_cache(1)
+def told() -> frozenset[str]:
+    """Languages whose absence can be told: taught to the model, or alone in their script."""
+    families = {family(t) for t in taught().values()}
+    alone = {next(iter(w)) for w in _writers().values() if len(w) == 1}
+    return frozenset({t for t in languages.table() if family(t) in families} | alone)
 
 
 @lru_cache(1)
@@ -101,6 +113,10 @@ def _identify(text: str, candidates: frozenset[str]) -> Found:
         return Found(next(iter(alone)), share)
     if main == "Latn" and romanised_hindi(text) and (not candidates or "hi" in candidates):
         return Found("hi-Latn", share)
+    if main in OWN_LETTERS:
+        tag, own = OWN_LETTERS[main]
+        if sum(text.count(c) for c in own) > 0.01 * total:
+            return Found(tag if tag in alone else UNDETERMINED, share)
     return _by_model(text, alone, main)
 
 
@@ -150,7 +166,7 @@ def romanised_hindi(text: str) -> bool:
     """Whether a text in Latin letters is Hindi: by its commonest little words."""
     words = [w.strip(".,!?;:\"'()") for w in text[:ENOUGH].casefold().split()]
     hits = [w for w in words if w in HINDI_WORDS]
-    return len(set(hits)) >= 3 and len(hits) >= 0.25 * len(words)
+    return len(set(hits)) >= 3 and len(hits) >= 0.25 * len(words) and not HINDI_ONLY.isdisjoint(hits)
 
 
 def spoken(text: str, language: str) -> bool | None:
@@ -171,7 +187,7 @@ def spoken(text: str, language: str) -> bool | None:
     found = _identify(text, frozenset())
     if found.tag != UNDETERMINED and family(found.tag) == family(lang):
         return True
-    if family(lang) not in {family(t) for t in taught().values()}:
+    if lang not in told():
         return False if found.tag == "en" and found.confidence > 0.99 else None
     return None if found.tag == UNDETERMINED else False
 

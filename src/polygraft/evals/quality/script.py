@@ -27,9 +27,8 @@ DENSE = ("Hani", "Hira", "Kana", "Hang", "Bopo", "Yiii")  # a sign of these says
 WIDE = {"HALFWIDTH", "FULLWIDTH", "VERTICAL"}
 # scripts that a language is written in besides its usual one
 OTHER_SCRIPTS = {
-    "sr": ("Latn",), "bs": ("Cyrl",), "uz": ("Cyrl", "Arab"), "kk": ("Latn", "Arab"), "az": ("Cyrl", "Arab"), "tt": ("Latn",),
-    "crh": ("Cyrl",), "tk": ("Cyrl",), "ku": ("Arab",), "ms": ("Arab",), "ha": ("Arab",), "pa": ("Arab",), "sd": ("Deva",),
-    "mn": ("Mong",), "mni": ("Mtei",), "ug": ("Latn", "Cyrl"), "ro": ("Cyrl",), "kab": ("Tfng",), "ks": ("Deva",), "sat": ("Beng",),
+    "sr": ("Latn",), "bs": ("Cyrl",), "uz": ("Cyrl",), "kk": ("Latn",), "tt": ("Latn",), "ku": ("Arab",), "ms": ("Arab",),
+    "pa": ("Arab",), "sd": ("Deva",), "mn": ("Mong",), "mni": ("Mtei",), "kab": ("Tfng",), "ks": ("Deva",),
 }  # fmt: skip
 TOP = 0x32400  # no letter of any script lies above
 
