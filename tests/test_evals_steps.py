@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def evaluate(config, folder):
 
 
 def sample_bytes(folder):
-    return {p.name: p.read_bytes() for p in sorted((folder / "samples").iterdir())}
+    """Every record of a run, but for how long it took."""
+    return {p.name: re.sub(rb'"seconds": [^,]+, ', b"", p.read_bytes()) for p in sorted((folder / "samples").iterdir())}
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 
 from polygraft.errors import InputError, RecipeError
 from polygraft.evals import answers, records, tasks
-from polygraft.evals.tasks import problems
-from polygraft.evals.tasks import reading as items
-from polygraft.evals.tasks.reading import ProblemKind
+from polygraft.evals.items import Item, Response
+from polygraft.evals.metrics import choice
+from polygraft.evals.tasks import ProblemKind, problems, procedural, rendering
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -20,8 +20,8 @@ def data(tmp_path):
     """A data folder with three made-up items a language, MGSM's exemplar file, and MSVAMP's format."""
     (tmp_path / "mgsm").mkdir()
     for language in ("en", "sw"):
-        (tmp_path / "mgsm" / f"mgsm_{language}.tsv").write_text(f"Q1 {language}?\t5\nQ2?\t2,125\r\n\nQ3\twith a tab?\t-7\n", "utf-8")
-    exemplars = {"MGSM_EXEMPLARS": {"en": {"1": {"q": "Question: E1", "a": "Step-by-Step Answer: A1"}, "2": {"q": "E2", "a": "A2"}}}}
+        (tmp_path / "mgsm" / f"mgsm_{language}.tsv").write_text(f"Q1 {language}?\t5\nQ2?\t2,125\r\n\nQ3\t-7\n", "utf-8")
+    exemplars = {"MGSM_EXEMPLARS": {"en": {"1": {"q": "Question: E1", "a": "Step-by-Step Answer: A1"}, "2": {"q": "Question: E2", "a": "Step-by-Step Answer: A2"}}}}
     (tmp_path / "mgsm" / "exemplars.json").write_text(json.dumps(exemplars))
     rows = [{"question": " How many? ", "answer": 8.0}, {"question": "And?", "answer": 2.5}]
     (tmp_path / "msvamp_en.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
@@ -30,26 +30,27 @@ def data(tmp_path):
 
 def test_mgsm_items(data):
     found = tasks.items(tasks.load("mgsm"), "en", data=data)
-    assert [i.gold for i in found] == ["5", "2,125", "-7"]
+    assert [i.golds for i in found] == [("5",), ("2,125",), ("-7",)]
     assert found[0].prompt == "Question: Q1 en?\nStep-by-Step Answer:"
-    assert "Q3\twith a tab?" in found[2].prompt
     assert tasks.items(tasks.load("mgsm"), "sw", data=data, limit=1)[0].prompt == "Swali: Q1 sw?\nJibu la Hatua kwa Hatua:"
     assert len(tasks.items(tasks.load("mgsm@1"), "en", data=data / "mgsm")) == 3  # the task's own folder serves too
 
 
 def test_worked_examples_come_first(data):
-    [found, *_] = tasks.items(tasks.load("mgsm"), "en", data=data, shots=2)
-    assert found.prompt == "Question: E1\nStep-by-Step Answer: A1\n\nE2\nA2\n\nQuestion: Q1 en?\nStep-by-Step Answer:"
+    task = tasks.load("mgsm")
+    [found, *_] = tasks.items(task, "en", data=data, shots=2)
+    want = "Question: E1\nStep-by-Step Answer: A1\n\nQuestion: E2\nStep-by-Step Answer: A2\n\nQuestion: Q1 en?\nStep-by-Step Answer:"
+    assert rendering.plain(found, 2, rendering.form(task, "en")) == want
 
 
 def test_msvamp_items(data):
-    assert [i.gold for i in tasks.items(tasks.load("msvamp"), "en", data=data)] == ["8", "2.5"]
+    assert [i.golds for i in tasks.items(tasks.load("msvamp"), "en", data=data)] == [("8",), ("2.5",)]
 
 
 @pytest.mark.parametrize(("name", "options", "says"), [
     ("mgsm", {"language": "xx"}, "no such language"), ("mgsm", {"language": "fr"}, "the task's file is not here"),
-    ("mgsm", {"shots": 3}, "more worked examples"), ("mgsm", {"language": "sw", "shots": 1}, "not the worked examples"),
-    ("msvamp", {"shots": 1}, "no worked examples"), ("problems", {"shots": 1}, "without examples"),
+    ("mgsm", {"shots": 3}, "more worked examples"), ("mgsm", {"language": "sw", "shots": 1}, "does not have the layout"),
+    ("msvamp", {"shots": 2}, "more worked examples"), ("problems", {"shots": 1}, "without examples"),
     ("problems", {"language": "tlh"}, "no such language"), ("mgsm", {"data": None, "offline": True}, "this run is offline"),
 ])
 def test_what_cannot_be_asked_is_refused(data, name, options, says):
@@ -70,7 +71,7 @@ def test_damaged_items_are_named_with_their_line(data, line):
 @pytest.mark.parametrize("row", ["[]", "{}", '{"question": 3, "answer": 1}', '{"question": "q", "answer": null}', "{"])
 def test_damaged_json_items_are_refused(data, row):
     (data / "msvamp_en.jsonl.gz").write_bytes(gzip.compress(row.encode()))
-    with pytest.raises(InputError, match="not an item"):
+    with pytest.raises(InputError, match="msvamp_en"):
         tasks.items(tasks.load("msvamp"), "en", data=data)
 
 
@@ -96,7 +97,7 @@ def test_every_shipped_task_is_well_formed():
 def test_wrong_solutions_are_wrong_and_read_alike(language):
     for steps in (1, 2, 3, 4):
         for problem in problems.generate(language, 25, seed=3, steps=(steps,)):
-            wrong = items.wrong_solutions(problem)
+            wrong = procedural.wrong_solutions(problem)
             assert len({problem.solution, *wrong}) == 1 + len(wrong) >= 2
             for text in wrong:
                 assert answers.answer(text) != str(problem.answer)
@@ -108,27 +109,32 @@ def test_wrong_solutions_are_wrong_and_read_alike(language):
 
 @pytest.mark.parametrize("wrong", [0, 1, 2])
 def test_as_many_wrong_solutions_as_asked(wrong):
-    assert {len(i.choices) for i in items.procedural("en", 20, 5, ProblemKind(wrong=wrong, operations="+-"))} == {wrong + 1}
-
-
-def test_without_wrong_solutions_the_right_one_must_be_the_likeliest_text():
-    assert tasks.score_choice({}, [(-1.5, True)]) == {"accuracy": 1.0, "nats": 1.5, "margin": 0.0}
-    assert tasks.score_choice({}, [(-1.5, False)])["accuracy"] == 0.0
-    assert tasks.score_choice({}, [(-1.5, False), (-2.0, False)])["accuracy"] == 1.0
-    assert tasks.score_choice({}, [(-1.5, True), (-1.5, False)])["accuracy"] == 0.0  # a tie is not a win
+    found = procedural.word_problems("en", 20, 5, ProblemKind(wrong=wrong, operations="+-"))
+    assert {len(i.choices) for i in found} == {wrong + 1} and {i.target for i in found} == {0}
 
 
 def test_procedural_items_are_parallel_and_seeded():
-    en, es = (items.procedural(language, 20, 5, ProblemKind()) for language in ("en", "es"))
-    assert [(i.id, i.gold, i.choices) for i in en] == [(i.id, i.gold, i.choices) for i in es]
-    assert [i.prompt for i in en] != [i.prompt for i in items.procedural("en", 20, 6, ProblemKind())]
-    assert items.procedural("en", 10, 5, ProblemKind()) == en[:10]
+    en, es = (procedural.word_problems(language, 20, 5, ProblemKind()) for language in ("en", "es"))
+    assert [(i.id, i.golds, i.choices) for i in en] == [(i.id, i.golds, i.choices) for i in es]
+    assert [i.prompt for i in en] != [i.prompt for i in procedural.word_problems("en", 20, 6, ProblemKind())]
+    assert procedural.word_problems("en", 10, 5, ProblemKind()) == en[:10]
 
 
-def test_choice_scores():
-    assert tasks.score_choice({}, [(-1.0, True), (-3.0, False), (-2.0, False)]) == {"accuracy": 1.0, "nats": 1.0, "margin": 1.0}
-    assert tasks.score_choice({}, [(-2.0, False), (-2.0, False)])["accuracy"] == 0.0
-    assert tasks.score_choice({}, [(-4.0, False), (-1.0, True)]) == {"accuracy": 0.0, "nats": 4.0, "margin": -3.0}
+def answered(*nats, target=0, greedy=False):
+    item = Item("1", "en", "?", tuple("abcd"[: len(nats)]), target)
+    return item, Response(nats, (greedy,) * len(nats))
+
+
+def test_the_likeliest_choice_answers_and_a_tie_is_not_a_win():
+    for row, want in ((answered(-1.0, -3.0, -2.0), 1.0), (answered(-2.0, -2.0), 0.0), (answered(-4.0, -1.0), 0.0),
+                      (answered(-4.0, -1.0, target=1), 1.0), (answered(-1.0, -2.0, -2.0), 1.0)):
+        assert choice.right(*row) == (want, 1.0)
+    assert choice.tied(answered(-2.0, -2.0)[1]) and not choice.tied(answered(-1.0, -2.0, -2.0)[1])
+
+
+def test_without_wrong_solutions_the_right_one_must_be_the_likeliest_text():
+    assert choice.right(*answered(-1.5, greedy=True)) == (1.0, 1.0)
+    assert choice.right(*answered(-1.5)) == (0.0, 1.0)
 
 
 # --------------------------------------------------------------------------------------------------------------- records
@@ -163,7 +169,7 @@ def test_the_real_data_is_read_in_every_language(name):
     for language in task.known_languages():
         found = tasks.items(task, language, data=SHARED, shots=8 if name == "mgsm" else 0)
         assert len(found) == {"mgsm": 250, "msvamp": 1000}[name]
-        assert all(answers.correct(f"x {i.gold}.", i.gold) for i in found)
+        assert all(answers.correct(f"x {i.golds[0]}.", i.golds[0]) for i in found)
 
 
 @pytest.mark.real
@@ -171,6 +177,6 @@ def test_the_real_data_is_read_in_every_language(name):
 def test_the_answers_of_mgsms_own_worked_examples_are_found():
     data = json.loads((SHARED / "mgsm" / "exemplars.json").read_text("utf-8"))
     for language, found in data["MGSM_EXEMPLARS"].items():
-        marks = tasks.markers(tasks.load("mgsm"), language)
+        marks = tasks.load("mgsm").words_of(language)["markers"]
         right = [answers.correct(e["a"], str(gold), marks) for e, gold in zip(found.values(), data["EXEMPLAR_NUMBER_ANSWERS"])]
         assert sum(right) >= (8 if language != "te" else 6), (language, right)  # some Telugu ones close with another number

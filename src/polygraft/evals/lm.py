@@ -6,13 +6,14 @@ lm-eval's own response cache is not used, because it does not know which model a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from polygraft.evals.asking import Asker
+from polygraft.evals.asking import Asker, Pair
 from polygraft.evals.engines.base import Decoding
+from polygraft.evals.items import Response
 from polygraft.evals.responses import About
 
 
@@ -32,11 +33,15 @@ def lm_class() -> type:
 
     @register_model("polygraft")
     class PolygraftLM(LM):
-        """lm-eval's view of an `Asker`. `about` says for each lm-eval task's name what names its responses in the store."""
+        """lm-eval's view of an `Asker`. `about` says for each lm-eval task's name what names its responses in the store.
+
+        `given[task, document, place]` is what each request was answered, with what lm-eval does not carry (tokens, seconds ...).
+        """
 
         def __init__(self, asker: Asker, about: Mapping[str, About] | None = None):
             super().__init__()
             self.asker, self.about = asker, about or {}
+            self.given: dict[tuple[str, int, int], Pair | Response] = {}
 
         @property
         def tokenizer_name(self) -> str:
@@ -47,7 +52,9 @@ def lm_class() -> type:
             return self.asker.engine.chat(chat_history if add_generation_prompt else chat_history[:-1], prefix)
 
         def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-            return [(p.nats, p.greedy) for p in self.asker.pairs([(self._about(r), *r.args) for r in requests])]
+            found = self.asker.pairs([(self._about(r), *r.args) for r in requests])
+            self._keep(requests, found)
+            return [(p.nats, p.greedy) for p in found]
 
         def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
             window = self.asker.engine.max_length
@@ -64,7 +71,14 @@ def lm_class() -> type:
                     how = replace(how, seed=about.seed + times[name])
                     times[name] += 1
                 asked.append((about, r.args[0], how))
-            return [w.text for w in self.asker.generate(asked)]
+            found = self.asker.generate(asked)
+            self._keep(requests, found)
+            return [w.text for w in found]
+
+        def _keep(self, requests: list[Any], found: Sequence[Pair | Response]) -> None:
+            for r, answer in zip(requests, found):
+                if getattr(r, "task_name", None) is not None and r.doc_id is not None:
+                    self.given[r.task_name, r.doc_id, r.idx] = answer
 
         def _about(self, request: Any) -> About:
             name = getattr(request, "task_name", None) or ""

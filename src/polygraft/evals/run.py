@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polygraft.evals import tasks
+from polygraft.evals import records
 from polygraft.evals.asking import Asker
 from polygraft.evals.engines.base import Engine
+from polygraft.evals.items import Item, Response
 from polygraft.evals.lm import lm_class
-from polygraft.evals.records import prompt_hash, write_samples
+from polygraft.evals.records import write_samples
 from polygraft.evals.responses import About, Store
-from polygraft.evals.tasks import Task
-from polygraft.evals.tasks.reading import Item
+from polygraft.evals.tasks import Task, rendering
+from polygraft.evals.tasks.packing import lm_eval_config
+from polygraft.evals.tasks.rendering import Asked
 
 BPB = "bpb"
 
@@ -41,6 +43,11 @@ class Job:
         return f"{self.name.partition('@')[0]}.{self.language}" + (".reading" if self.reading else "")
 
     @property
+    def shots(self) -> int:
+        """Worked examples before each item, as asked for; a record says how many were sent."""
+        return max((len(i.examples) for i in self.items), default=0)
+
+    @property
     def size(self) -> int:
         """Requests that the job makes: what progress counts."""
         return sum(max(1, len(i.choices)) for i in self.items) + len(self.documents)
@@ -49,19 +56,19 @@ class Job:
 Progress = Callable[[int], None]
 
 
-def run_jobs(engine: Engine, jobs: Sequence[Job], *, folder: Path, model: str, store: Store, computed: dict[str, Any],
-             seed: int = 0, shots: int = 0, chat: bool = False, progress: Progress | None = None) -> list[list[dict[str, Any]]]:
-    """The records of every job (one list a job, one record an item), also written to `folder/samples/`.
+def run_jobs(engine: Engine, jobs: Sequence[Job], *, folder: Path | None, model: str, store: Store, computed: dict[str, Any],
+             seed: int = 0, chat: bool = False, system: str = "", progress: Progress | None = None) -> list[list[dict[str, Any]]]:
+    """The records of every job (one list a job, one record an item), also written to `folder/samples/` where there is a folder.
 
     Responses go to the store batch by batch and are found there again after an interruption, or by a later evaluation.
     """
     asker = Asker(engine, store, computed=computed, progress=progress)
-    about = {j.key: About(j.name, j.language, shots, seed) for j in jobs}
-    asked = iter(task_records(asker, [j for j in jobs if j.task is not None], about, chat))
-    out = [corpus_records(asker, j, about[j.key]) if j.task is None else next(asked) for j in jobs]
-    for job, records in zip(jobs, out):
-        write_samples(folder, sample_name(job, model), records)
-    return out
+    asked = iter(task_records(asker, [j for j in jobs if j.task is not None], seed, chat, system))
+    found = [corpus_records(asker, j, seed) if j.task is None else next(asked) for j in jobs]
+    for job, rows in zip(jobs, found):
+        if folder is not None:
+            write_samples(folder, sample_name(job, model), rows)
+    return found
 
 
 def sample_name(job: Job, model: str) -> str:
@@ -72,35 +79,29 @@ def sample_name(job: Job, model: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------- tasks
 
 
-def task_records(asker: Asker, jobs: Sequence[Job], about: dict[str, About], chat: bool) -> list[list[dict[str, Any]]]:
-    """Ask all tasks through lm-eval at once, so that their requests share batches, and turn what it logged into records."""
+def task_records(asker: Asker, jobs: Sequence[Job], seed: int, chat: bool, system: str) -> list[list[dict[str, Any]]]:
+    """Ask all tasks through lm-eval at once, so that their requests share batches, and turn the answers into records."""
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
 
     if not jobs:
         return []
-    configs = [tasks.lm_eval_config(j.task, j.language, j.items) | {"task": j.key} for j in jobs if j.task is not None]
-    lm = lm_class()(asker, about)
+    sent = [[rendering.asked(j.task, i, asker.engine, chat=chat, system=system) for i in j.items] for j in jobs if j.task]
+    configs = [lm_eval_config(j.task, j.key, found, rendering.decoding(j.task, j.language) if j.task.written else None)
+               for j, found in zip(jobs, sent) if j.task]
+    lm = lm_class()(asker, {j.key: About(j.name, j.language, j.shots, seed) for j in jobs})
     with quiet():
-        loaded = TaskManager(include_defaults=False).load(configs)
-        found = evaluate(lm=lm, task_dict=loaded, log_samples=True, bootstrap_iters=0, apply_chat_template=chat)
-    assert found is not None
-    out = []
-    for job in jobs:
-        samples = sorted(found["samples"][job.key], key=lambda s: s["doc_id"])
-        out.append([_record(item, s, job) for item, s in zip(job.items, samples, strict=True)])
-    return out
+        evaluate(lm=lm, task_dict=TaskManager(include_defaults=False).load(configs), bootstrap_iters=0)
+    return [[records.record(job.task, item, asked, _response(lm.given, job.key, n, asked), reading=job.reading)
+             for n, (item, asked) in enumerate(zip(job.items, found, strict=True))] for job, found in zip(jobs, sent) if job.task]
 
 
-def _record(item: Item, sample: dict[str, Any], job: Job) -> dict[str, Any]:
-    """One item's line: enough to see what was asked and answered, and to compute every score again."""
-    prompt = sample["arguments"][0][0] if isinstance(sample["arguments"], list) else sample["arguments"]["gen_args_0"]["arg_0"]
-    row = {"id": item.id, "language": item.language, "prompt_sha256_16": prompt_hash(prompt), "gold": item.gold,
-           "correct": bool(sample["accuracy"])}
-    if job.task is not None and job.task.output_type != tasks.CHOICE:
-        return row | {"output": sample["filtered_resps"][0]}
-    return row | {"choices": list(item.choices), "choice_nats": [-float(r[0]) for r in sample["filtered_resps"]],
-                  "nats": sample["nats"], "margin": sample["margin"]}
+def _response(given: Mapping[tuple[str, int, int], Any], task: str, number: int, asked: Asked) -> Response:
+    """What was answered to one item: its text, or the likelihood of each of its choices."""
+    if not asked.continuations:
+        return given[task, number, 0]
+    pairs = [given[task, number, i] for i in range(len(asked.continuations))]
+    return Response(tuple(p.nats for p in pairs), tuple(p.greedy for p in pairs), seconds=sum(p.seconds for p in pairs))
 
 
 @contextlib.contextmanager
@@ -122,8 +123,8 @@ def quiet() -> Iterator[None]:
 # --------------------------------------------------------------------------------------------------------------- corpora
 
 
-def corpus_records(asker: Asker, job: Job, about: About) -> list[dict[str, Any]]:
+def corpus_records(asker: Asker, job: Job, seed: int) -> list[dict[str, Any]]:
     """Nats, bytes and tokens of each document."""
+    about = About(BPB, job.language, 0, seed)
     found = asker.documents([(about, text) for text in job.documents])
-    return [{"id": f"{job.language}-{i:04d}", "language": job.language, "prompt_sha256_16": prompt_hash(text),
-             "nats": s.nats, "bytes": s.bytes, "tokens": s.tokens} for i, (text, s) in enumerate(zip(job.documents, found))]
+    return [records.document(job.language, n, text, s) for n, (text, s) in enumerate(zip(job.documents, found))]

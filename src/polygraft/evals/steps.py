@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 from pydantic import AfterValidator, Field
 
 from polygraft import languages
@@ -17,22 +16,18 @@ from polygraft.config import Strict
 from polygraft.errors import InputError, RecipeError, UserError, suggestion
 from polygraft.evals import records, run, tasks
 from polygraft.evals.identity import model_digest
-from polygraft.evals.metrics.base import Metric
-from polygraft.evals.metrics.likelihood import BITS, NATS
 from polygraft.evals.responses import Store, store_root
 from polygraft.evals.run import BPB, Job
-from polygraft.evals.tasks.reading import ProblemKind
+from polygraft.evals.tasks import ProblemKind
 from polygraft.evals.verdicts import compare
 from polygraft.evals.verdicts import tables as verdict_tables
-from polygraft.evals.verdicts.measures import Measure
+from polygraft.evals.verdicts.measures import Measure, from_records
 from polygraft.result import Result, Sample
 from polygraft.step import Context, DataRef, Detail, ModelRef, Plan, Step
 
 if TYPE_CHECKING:
     from polygraft.sources import Source
 
-ACCURACY = Metric("accuracy", "%", "right answers of all items, in percent, with Wilson intervals", lambda item, response: (),
-                  binary=True)
 SAMPLER = "sampler"  # a corpus that comes with the package: short parallel paragraphs
 READING = "problems-generate"
 TOKENS_PER_ITEM, BYTES_PER_TOKEN, CPU_FLOPS = 80, 2.5, 5e10  # for the plan's estimate of time only
@@ -75,9 +70,10 @@ class EvalConfig(Strict):
                               "(default: 100)")
     max_bytes: int = Field(default=200_000, ge=1, description="read a corpus until so many bytes of text")
     problems: ProblemKind = Field(default=ProblemKind(), description=PROBLEMS)
-    shots: int = Field(default=0, ge=0, description="worked examples before each MGSM question, from exemplars.json in `data`")
+    shots: int | None = Field(default=None, ge=0, description="worked examples before each item (default: as each task says)")
     generate: int = Field(default=0, ge=0, description="word problems a language to answer in writing too, for reading; not scored")
     chat: bool = Field(default=False, description="ask through the model's chat template")
+    system: str = Field(default="", description="the system's turn, with `chat` (default: as each task says)")
     seed: int = Field(default=0, ge=0, description="seed of the word problems, of the samples shown and of the bootstrap")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="type to compute in; auto: the checkpoint's own, or float32 where a CPU has no bfloat16")
@@ -158,7 +154,7 @@ def faults(config: EvalConfig, context: Context) -> tuple[list[Job], list[UserEr
                                  fix=suggestion(config.reference, config.models)))
     if not config.tasks and not config.corpora:
         wrong.append(RecipeError("nothing to evaluate", expected="at least one task or corpus"))
-    fetched = [t for t in config.tasks if config.data is None and t.partition("@")[0] in {"mgsm", "msvamp"}]
+    fetched = [t for t in config.tasks if config.data is None and tasks.from_hub(tasks.load(t))]
     parts = [config.model_copy(update={"tasks": (t,), "corpora": {}, "generate": 0}) for t in config.tasks if t not in fetched]
     parts += [config.model_copy(update={"tasks": (), "corpora": {k: v}}) for k, v in config.corpora.items()]
     jobs: list[Job] = []
@@ -175,9 +171,6 @@ def faults(config: EvalConfig, context: Context) -> tuple[list[Job], list[UserEr
                 wrong.append(e)
         if context.offline:
             wrong.append(InputError(f"{name} would come from the hub, and this run is offline", fix="name a data folder"))
-        if config.shots:
-            wrong.append(RecipeError("worked examples come from a data folder, and none is named", where=name,
-                                     found=f"shots: {config.shots}", fix="name a folder with exemplars.json, or leave shots out"))
     return jobs, wrong
 
 
@@ -259,7 +252,7 @@ def evaluate_model(config: EvalConfig, source: Source, name: str, jobs: Sequence
     computed = {"backend": "hf", "dtype": str(live.model.dtype).removeprefix("torch.")}
     with Store(store_root(config.store) or folder / "responses", model_digest(source)) as store:
         found = run.run_jobs(scorer, jobs, folder=folder, model=name, store=store, computed=computed, seed=config.seed,
-                             shots=config.shots, chat=config.chat, progress=tick)
+                             chat=config.chat, system=config.system, progress=tick)
     del live, scorer
     gc.collect()
     return found, f"computed in {dtype if dtype != 'auto' else 'the stored type'} on {device} ({why})"
@@ -269,23 +262,9 @@ def evaluate_model(config: EvalConfig, source: Source, name: str, jobs: Sequence
 
 
 def measures(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[Measure]:
-    """Per-item values of every metric that the jobs give."""
-    out = []
-    for i, job in enumerate(jobs):
-        if job.reading:
-            continue
-        rows = {e.label: e.records[i] for e in evaluated}
-
-        def columns(key: str, per: str = "", rows: dict[str, list[dict[str, Any]]] = rows) -> dict[str, np.ndarray]:
-            return {label: np.array([[float(r[key]), float(r[per]) if per else 1] for r in found]) for label, found in rows.items()}
-
-        if job.task is None:
-            out.append(Measure(BPB, job.language, BITS, columns("nats", "bytes")))
-            continue
-        out.append(Measure(job.task.task, job.language, ACCURACY, columns("correct")))
-        if job.task.output_type == tasks.CHOICE:
-            out.append(Measure(job.task.task, job.language, NATS, columns("nats")))
-    return out
+    """Per-item columns of every metric that the jobs give."""
+    return [m for i, job in enumerate(jobs) if not job.reading
+            for m in from_records(job.key.partition(".")[0], job.language, {e.label: e.records[i] for e in evaluated})]
 
 
 def samples(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> tuple[Sample, ...]:
@@ -297,7 +276,7 @@ def samples(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluat
         ids, task = [x.id for x in job.items], job.task.task
         for k in range(len(ids)) if job.reading else records.chosen(ids, config.generate or 3, config.seed):
             item, outputs = job.items[k], {e.label: str(e.records[i][k]["output"]).strip() for e in evaluated}
-            out.append(Sample(f"{task}/{item.id}", job.language, item.prompt, outputs, item.gold, "chosen by the hash of its id"))
+            out.append(Sample(f"{task}/{item.id}", job.language, item.prompt, outputs, item.golds[0] if item.golds else "", "chosen by the hash of its id"))
     return tuple(out)
 
 
@@ -320,7 +299,7 @@ def build_result(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Ev
 def notes(config: EvalConfig, jobs: Sequence[Job]) -> tuple[str, ...]:
     """What was left out or cannot be compared."""
     out = []
-    if config.limit is not None and any(j.task and j.task.source.kind != "problems" for j in jobs):
+    if config.limit is not None and any(j.task and not j.task.source.generator for j in jobs):
         out.append(f"Only the first {config.limit} items of each task were asked.")
     if any(j.task is None and _bytes(j) >= config.max_bytes for j in jobs):
         out.append(f"Corpora were read until {config.max_bytes:,} bytes.")

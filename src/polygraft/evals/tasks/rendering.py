@@ -1,0 +1,93 @@
+"""Items as a model sees them: plain text or a conversation, with as many worked examples as its context holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from polygraft.evals.engines.base import Decoding, Engine
+from polygraft.evals.items import Item
+from polygraft.evals.tasks.schema import Task
+from polygraft.evals.tasks.templates import render
+
+MARGIN = 8  # tokens for what the tokenizer itself puts around a text
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is sent for one item: the text, the continuations to score, how many worked examples it still has, and whether it is so
+    long that the model will not see its beginning."""
+
+    text: str
+    continuations: tuple[str, ...] = ()
+    shots: int = 0
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Form:
+    """What stands around questions and answers in one language."""
+
+    delimiter: str
+    between: str
+    prefix: str
+    system: str
+
+
+def form(task: Task, language: str, system: str = "") -> Form:
+    """The task's delimiters, prefix and system text with the language's words put in; `system` replaces the task's own."""
+    def text(name: str) -> str:
+        return render(getattr(task, name), {"w": task.words_of(language), "language": language}, task.task, name=name)
+    return Form(text("target_delimiter"), text("fewshot_delimiter"), text("prefix"), system or text("system"))
+
+
+def decoding(task: Task, language: str) -> Decoding:
+    """How the task's answers are written; `until` may hold the language's words. Greedy."""
+    assert task.generation is not None
+    words = {"w": task.words_of(language), "language": language}
+    stops = (render(u, words, task.task, name="until") for u in task.generation.until)
+    return Decoding(task.generation.max_gen_toks, tuple(s for s in stops if s))
+
+
+def plain(item: Item, shots: int, form: Form) -> str:
+    """The last `shots` worked examples, then the question."""
+    examples = item.examples[len(item.examples) - shots:]
+    return "".join(q + form.prefix + form.delimiter + a + form.between for q, a in examples) + item.prompt + form.prefix
+
+
+def messages(item: Item, shots: int, form: Form) -> list[dict[str, str]]:
+    """The same as turns of a conversation, up to the last question."""
+    out = [{"role": "system", "content": form.system}] if form.system else []
+    for asked, answered in item.examples[len(item.examples) - shots:]:
+        out.append({"role": "user", "content": asked.rstrip()})
+        out.append({"role": "assistant", "content": (form.prefix + form.delimiter if form.prefix else "") + answered})
+    return [*out, {"role": "user", "content": item.prompt.rstrip()}]
+
+
+def asked(task: Task, item: Item, engine: Engine, *, chat: bool = False, system: str = "") -> Asked:
+    """The item for one model. Worked examples that do not fit its context are dropped from the front."""
+    words = form(task, item.language, system)
+    delimiter = "" if chat and not words.prefix else words.delimiter
+    continuations = tuple(delimiter + c for c in item.choices)
+    room = engine.max_length - MARGIN - _answer_tokens(task, continuations, engine)
+    for shots in range(len(item.examples), -1, -1):
+        text = engine.chat(messages(item, shots, words), words.prefix) if chat else plain(item, shots, words)
+        if _fits(text, room, engine):
+            return Asked(text, continuations, shots)
+    return Asked(text, continuations, 0, truncated=True)
+
+
+def _answer_tokens(task: Task, continuations: Sequence[str], engine: Engine) -> int:
+    if task.generation is not None:
+        return min(task.generation.max_gen_toks, max(1, engine.max_length // 2))
+    return max(_tokens(c, engine) for c in continuations)
+
+
+def _tokens(text: str, engine: Engine) -> int:
+    """Tokens of a text, or its bytes where counting cannot matter: a token is never less than a byte."""
+    size = len(text.encode("utf-8"))
+    return size if size < 32 else engine.count(text)
+
+
+def _fits(text: str, room: int, engine: Engine) -> bool:
+    return len(text.encode("utf-8")) <= room or engine.count(text) <= room

@@ -1,0 +1,40 @@
+"""Shapes: small pure functions from rows to rows, for files that are not one question a row. A task file names one in `shape:`.
+
+Each takes the file's rows (dicts) and the language's words (with `language` and `code`), and returns rows that templates can read.
+A row that lacks what a shape needs raises KeyError or TypeError, which the reader turns into an error naming the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from polygraft.errors import RecipeError, suggestion
+
+Row = dict[str, Any]
+Shape = Callable[[list[Row], Mapping[str, Any]], list[Row]]
+
+
+def squad(rows: list[Row], words: Mapping[str, Any]) -> list[Row]:
+    """SQuAD's nested articles (`data` > `paragraphs` > `qas`), one row a question: id, title, context, question, answers (texts)."""
+    articles = [a for row in rows for a in (row["data"] if "data" in row else [row])]
+    return [{"id": str(q["id"]), "title": article.get("title", ""), "context": paragraph["context"], "question": q["question"],
+             "answers": list(dict.fromkeys(a["text"] for a in q["answers"]))}
+            for article in articles for paragraph in article["paragraphs"] for q in paragraph["qas"]]
+
+
+def mgsm_exemplars(rows: list[Row], words: Mapping[str, Any]) -> list[Row]:
+    """MGSM's exemplars.json: question and solution in the language, without the labels that the prompt puts before them."""
+    [book] = rows
+    found = book["MGSM_EXEMPLARS"][words["language"]].values()
+    return [{"question": e["q"].removeprefix(words["question"]), "solution": e["a"].removeprefix(words["answer"]).strip()} for e in found]
+
+
+SHAPES: dict[str, Shape] = {"squad": squad, "mgsm_exemplars": mgsm_exemplars}
+
+
+def get(name: str) -> Shape:
+    """The shape of this name. Raises RecipeError with the nearest."""
+    if name not in SHAPES:
+        raise RecipeError("no such shape of rows", found=name, fix=suggestion(name, SHAPES))
+    return SHAPES[name]

@@ -1,0 +1,126 @@
+"""Templates of task files: Jinja2 in a sandbox, where a missing column, an empty cell or a list is an error and never text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from polygraft.errors import InputError, RecipeError, suggestion
+
+LONGEST = 1_000_000  # characters of a rendered text
+BARE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z")
+METHODS = frozenset(  # of text, in templates; none makes much out of little
+    ["strip", "lstrip", "rstrip", "lower", "upper", "capitalize", "title", "casefold", "split", "rsplit", "splitlines", "partition", "rpartition", "replace", "removeprefix", "removesuffix", "startswith", "endswith", "find", "rfind", "index", "count", "isdigit", "isdecimal", "isspace", "join"])
+FILTERS = frozenset(
+    ["trim", "lower", "upper", "capitalize", "title", "join", "first", "last", "length", "count", "int", "float", "round", "string", "list", "sort", "reverse", "unique", "default", "d", "abs", "sum", "min", "max", "select", "reject", "map", "selectattr", "rejectattr", "items", "dictsort", "random", "replace"]) - {"random"}
+
+
+class _TooLong(Exception):
+    pass
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Environment(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset({"*", "**", "%"})
+
+        def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+            if isinstance(obj, str | bytes):
+                return attr in METHODS
+            return super().is_safe_attribute(obj, attr, value)
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            if not all(isinstance(x, int | float) and abs(x) < 1e9 for x in (left, right)):
+                raise TypeError(f"`{operator}` is for numbers")
+            return super().call_binop(context, operator, left, right)
+
+        def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
+            if getattr(obj, "__name__", "") == "replace" and len(args) > 1:
+                if (len(obj.__self__) + 1) * len(str(args[1])) > LONGEST and str(args[0]) in obj.__self__:
+                    raise _TooLong
+            return super().call(context, obj, *args, **kwargs)
+
+    env = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False, finalize=_plain)
+    env.filters = {k: v for k, v in env.filters.items() if k in FILTERS}
+    env.globals = {"range": env.globals["range"]}
+    return env
+
+
+def _plain(value: Any) -> Any:
+    """What a place of a template becomes: whole floats lose their `.0`; what is not text, number or truth value is refused."""
+    from jinja2 import Undefined
+
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if value is None or not isinstance(value, str | int | float | Undefined):
+        raise TypeError("nothing" if value is None else f"a {'list' if isinstance(value, list | tuple) else type(value).__name__}")
+    return value
+
+
+@cache
+def compiled(template: str) -> Any:
+    """The template, ready. Raises RecipeError for text that is no template."""
+    from jinja2 import TemplateError
+
+    try:
+        return _environment().from_string(template)
+    except (TemplateError, RecursionError) as e:
+        raise RecipeError("not a template", found=template[:200], expected=f"Jinja2: {e}", fix="`{{column}}` puts in a column") from e
+
+
+@cache
+def columns(template: str) -> frozenset[str]:
+    """The names of columns that a template (or bare name) reads."""
+    if BARE.match(template):
+        return frozenset({template})
+    from jinja2 import meta
+
+    return frozenset(meta.find_undeclared_variables(_environment().parse(template))) - {"w", "language", "range"}
+
+
+def render(template: str, fields: Mapping[str, Any], where: object, *, name: str = "") -> str:
+    """The template with the fields put in. Raises InputError naming place, column and template."""
+    from jinja2 import TemplateError, UndefinedError
+
+    if "{" not in template:
+        return template
+    try:
+        parts, size = [], 0
+        for part in compiled(template).generate(fields):
+            parts.append(part)
+            size += len(part)
+            if size > LONGEST:
+                raise _TooLong
+        return "".join(parts)
+    except UndefinedError as e:
+        raise _missing(str(e), fields, where, name) from e
+    except _TooLong as e:
+        raise InputError(f"`{name}` makes a text that is too long", where=where, expected=f"at most {LONGEST:,} characters") from e
+    except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError, RecursionError) as e:
+        raise InputError(f"`{name}` cannot be made from this row", where=where, found=str(e)[:200], expected=f"what {template[:80]!r} needs",
+                         fix="look at the row, and at the template") from e
+
+
+def _missing(said: str, fields: Mapping[str, Any], where: object, name: str) -> InputError:
+    found = re.search(r"'([^']+)' is undefined|has no (?:attribute|element) '?([^']+)'?", said)
+    word = (found[1] or found[2]) if found else said
+    columns = [k for k in fields if k not in ("w", "language")]
+    return InputError(f"`{name}` needs a column that the row does not have", where=where, found=word, expected="one of " + ", ".join(columns[:20]),
+                      fix=suggestion(word, columns))
+
+
+def value(expression: str, fields: Mapping[str, Any], where: object, *, name: str = "") -> Any:
+    """A bare name (`answers`, `w.markers`) as the value itself, anything else as a rendered template."""
+    if not BARE.match(expression):
+        return render(expression, fields, where, name=name)
+    found: Any = fields
+    for part in expression.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            raise _missing(f"'{part}' is undefined", found if isinstance(found, Mapping) else {}, where, name)
+        found = found[part]
+    return found
