@@ -51,7 +51,7 @@ def copy_characters(item: Item, response: Response) -> Sequence[float]:
     return (ratio(len(text), asked), 1.0)
 
 
-def copied(item: Item, response: Response) -> Sequence[float]:
+def reliable(item: Item, response: Response) -> Sequence[float]:
     """(1 if at least 99 % of the reference's characters are matched, 1)."""
     reference, text = _both(item, response)
     possible = len(text) >= ENOUGH * len(reference)  # else no need to look
@@ -74,8 +74,8 @@ METRICS = (
            "a copy in the tokenizer's own pieces", copy_length),
     Metric("copy characters", "%", "characters of the copy against those of the source, the smaller over the larger: needs no "
            "tokenizer", copy_characters),
-    Metric("copied", "%", "answers that match at least 99 % of the source's characters, in order; divided by the source's length, "
-           "so that a copy that stops early does not count", copied, binary=True),
+    Metric("copy reliability", "%", "answers that match at least 99 % of the source's characters, in order; divided by the "
+           "source's length, so that a copy that stops early does not count", reliable, binary=True),
     Metric("identical copy", "%", "answers that are the source and nothing else", identical, binary=True),
     Metric("symbols per token", "characters", "characters written for each new token: the more, the faster a text is written",
            symbols_per_token),

@@ -80,7 +80,16 @@ def _checked(task: Task, path: Path) -> Task:
 
 
 @cache
-def _words(name: str) -> Mapping[str, Mapping[str, Any]]:
+def _words(names: str) -> Mapping[str, Mapping[str, Any]]:
+    """The words of a file, or of several (`a+b`), each laid over those before."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in names.split("+"):
+        for tag, said in _words_file(name).items():
+            found[tag] = {**found.get(tag, {}), **said}
+    return found
+
+
+def _words_file(name: str) -> Mapping[str, Mapping[str, Any]]:
     path = FOLDER / "words" / f"{name}.yaml"
     if not path.is_file():
         raise RecipeError("no such file of words", found=name, fix=suggestion(name, [p.stem for p in path.parent.glob("*.yaml")]))

@@ -104,7 +104,7 @@ def _several(given: Sequence[str] | str, fields: Mapping[str, Any], row: Row, na
         raise InputError(f"`{name}` is not text", where=row.where, found="an empty list" if not texts else type(wrong).__name__,
                          expected="text, a number, or a list of them", fix="mend the row")
     texts = [_readable(str(int(t)) if isinstance(t, float) and t.is_integer() else str(t), row, name) for t in texts]
-    if name == "doc_to_choice" and (len(texts) < 2 or not all(texts)):
+    if name == "doc_to_choice" and (len(texts) < (2 if isinstance(given, str) else 1) or not all(texts)):
         raise InputError("the choices are not two or more texts", where=row.where, found=str(texts)[:80], expected="at least two, none empty",
                          fix="mend the row")
     if name == "golds" and not any(t.strip() for t in texts):

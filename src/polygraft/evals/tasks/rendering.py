@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,15 +67,26 @@ def messages(item: Item, shots: int, form: Form) -> list[dict[str, str]]:
 
 def asked(task: Task, item: Item, engine: Engine, *, chat: bool = False, system: str = "") -> Asked:
     """The item for one model. Worked examples that do not fit its context are dropped from the front."""
-    words = form(task, item.language, system)
+    words, chat = form(task, item.language, system), chat and not task.plain
     delimiter = "" if chat and not words.prefix else words.delimiter
-    continuations = tuple(delimiter + c for c in item.choices)
+    continuations = tuple(delimiter + c for c in (cut_to_shortest(item.choices, engine) if task.cut_to_shortest else item.choices))
     room = engine.max_length - MARGIN - _answer_tokens(task, continuations, engine)
     for shots in range(len(item.examples), -1, -1):
         text = engine.chat(messages(item, shots, words), words.prefix) if chat else plain(item, shots, words)
         if _fits(text, room, engine):
             return Asked(text, continuations, shots)
     return Asked(text, continuations, 0, truncated=True)
+
+
+def cut_to_shortest(texts: Sequence[str], engine: Engine) -> tuple[str, ...]:
+    """The texts, each cut to the longest beginning with no more tokens than the shortest text has: a sum then ranks as a mean does."""
+    most = min(engine.count(t) for t in texts)
+
+    def cut(text: str) -> str:
+        end = bisect_right(range(len(text) + 1), most, key=lambda end: engine.count(text[:end])) - 1
+        return text[:max(1, end)]
+
+    return tuple(map(cut, texts))
 
 
 def _answer_tokens(task: Task, continuations: Sequence[str], engine: Engine) -> int:

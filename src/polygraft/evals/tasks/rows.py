@@ -18,7 +18,7 @@ from polygraft.evals.tasks import shapes
 from polygraft.evals.tasks.schema import Hub, Rows
 
 LARGEST = 1 << 29  # bytes of a file, unpacked
-FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ def read(source: Rows, words: Mapping[str, Any], *, data: Path | None, offline: 
         rows, name = _from_hub(source, words, offline)
     else:
         rows, name = list(parse(path, path.read_bytes(), source.columns)), str(path)
+        for column, files in source.beside.items():
+            rows = _with_column(rows, column, path, next((p for f in files if (p := path.parent / f).is_file()), None))
     for column, wanted in source.where.items():
         rows = [r for r in rows if _matches(r, column, wanted)]
     if source.shape:
@@ -105,6 +107,9 @@ def parse(path: Path, raw: bytes, columns: Sequence[str] = ()) -> Iterator[Row]:
     except UnicodeDecodeError as e:
         line = raw[: e.start].count(b"\n") + 1
         raise InputError("the text is not UTF-8", where=f"{path}:{line}", found=f"byte 0x{raw[e.start]:02x}", fix="save it as UTF-8") from e
+    if suffix == ".txt":
+        lines = enumerate(text.removesuffix("\n").split("\n"), 1)
+        return (Row(f"{path}:{n}", {"text": line.rstrip("\r"), "line": n}) for n, line in lines)
     if suffix == ".jsonl":
         return _json_lines(path, text)
     return _json(path, text) if suffix == ".json" else _table(path, text, columns, tabs=suffix == ".tsv")
@@ -125,6 +130,19 @@ def unpacked(path: Path, raw: bytes) -> tuple[bytes, str]:
     if len(raw) > LARGEST:
         raise InputError("too large for a task's data", where=path, expected=f"at most {LARGEST:,} bytes", fix="split it")
     return raw, Path(path.stem).suffix.lower() if suffix in (".gz", ".xz") else suffix
+
+
+def _with_column(rows: list[Row], column: str, path: Path, other: Path | None) -> list[Row]:
+    """The rows with a column from the first cells of a file that has a line for each of them (and perhaps a header)."""
+    if other is None:
+        return rows
+    raw, _ = unpacked(other, other.read_bytes())
+    lines = raw.decode("utf-8-sig", "replace").removesuffix("\n").split("\n")
+    if len(lines) - len(rows) not in (0, 1):
+        raise InputError("the two files do not have a line for each other's", where=other, found=f"{len(lines)} lines",
+                         expected=f"{len(rows)}, as {path.name} has", fix="get both from the same release")
+    cells = [line.split("\t")[0].rstrip("\r") for line in lines[len(lines) - len(rows):]]
+    return [Row(r.where, {**r.fields, column: cell}) for r, cell in zip(rows, cells)]
 
 
 def _no_constant(word: str) -> Any:

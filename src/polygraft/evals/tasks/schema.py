@@ -27,9 +27,12 @@ class Hub(Strict):
 class Rows(Strict):
     """Where rows come from: the first of `files` that is in the data folder, or the hub when no data folder is named."""
 
-    files: tuple[str, ...] = Field((), description="paths in the data folder, tried in order; .jsonl .json .csv .tsv .parquet, .gz, .xz")
+    files: tuple[str, ...] = Field((), description="paths in the data folder, tried in order; .txt .jsonl .json .csv .tsv .parquet "
+                                    "also .gz and .xz")
     hub: Hub | None = Field(None, description="used when no data folder is named")
     columns: tuple[str, ...] = Field((), description="names of the columns of a .csv or .tsv that has no header")
+    beside: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="fields from files of the same folder that have "
+                                               "a line for each of its lines: the first that is there; none: without the field")
     where: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict, description="keep the rows whose field is this (or one of these)")
     shape: str = Field("", description="a function of tasks/shapes.py that turns these rows into others")
 
@@ -72,6 +75,8 @@ class Task(Strict):
     extra: dict[str, str] = Field(default_factory=dict, description="what a metric needs: templates or names of fields")
     metrics: tuple[str, ...] = Field(("accuracy",), min_length=1, description="metrics by name")
     generation: Generation | None = Field(None, description="needed by generate_until")
+    plain: bool = Field(False, description="the task is the text itself: never asked through a chat template")
+    cut_to_shortest: bool = Field(False, description="score of each choice only as many tokens as the shortest has")
     words: str = Field("", description="a file of data/words/ that `languages` is laid over")
     languages: dict[str, dict[str, Any]] = Field(default_factory=dict, description="language to its words")
     _folder: Path | None = PrivateAttr(None)  # a user's task: the folder of its file, where its data are looked for

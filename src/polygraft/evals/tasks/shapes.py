@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from polygraft.errors import RecipeError, suggestion
+from polygraft.evals.tasks import shapes_darumeru, shapes_parallel
 
 Row = dict[str, Any]
 Shape = Callable[[list[Row], Mapping[str, Any]], list[Row]]
@@ -30,7 +31,7 @@ def mgsm_exemplars(rows: list[Row], words: Mapping[str, Any]) -> list[Row]:
     return [{"question": e["q"].removeprefix(words["question"]), "solution": e["a"].removeprefix(words["answer"]).strip()} for e in found]
 
 
-SHAPES: dict[str, Shape] = {"squad": squad, "mgsm_exemplars": mgsm_exemplars}
+SHAPES: dict[str, Shape] = {"squad": squad, "mgsm_exemplars": mgsm_exemplars, **shapes_parallel.SHAPES, **shapes_darumeru.SHAPES}
 
 
 def get(name: str) -> Shape:
