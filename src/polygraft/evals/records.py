@@ -31,7 +31,7 @@ def record(task: Task, item: Item, asked: Asked, response: Response, *, reading:
         row["truncated_prompt"] = True
     if task.written:
         row |= {"gold": item.golds[0] if item.golds else "", "output": response.text, "tokens": response.tokens,
-                "finished": response.finished}
+                "gold_tokens": response.gold_tokens, "finished": response.finished}
     else:
         row |= {"gold": item.target, "choices": list(item.choices), "choice_nats": [-x for x in response.nats]}
         if choice.tied(response):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,11 @@ def task_records(asker: Asker, jobs: Sequence[Job], seed: int, chat: bool, syste
     lm = lm_class()(asker, {j.key: About(j.name, j.language, j.shots, seed) for j in jobs})
     with quiet():
         evaluate(lm=lm, task_dict=TaskManager(include_defaults=False).load(configs), bootstrap_iters=0)
-    return [[records.record(job.task, item, asked, _response(lm.given, job.key, n, asked), reading=job.reading)
+    def response(job: Job, n: int, item: Item, asked: Asked) -> Response:
+        found = _response(lm.given, job.key, n, asked)
+        return replace(found, gold_tokens=asker.engine.count(asked.delimiter + item.golds[0])) if item.golds else found
+
+    return [[records.record(job.task, item, asked, response(job, n, item, asked), reading=job.reading)
              for n, (item, asked) in enumerate(zip(job.items, found, strict=True))] for job, found in zip(jobs, sent) if job.task]
 
 

@@ -20,7 +20,8 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Written:
-    """A written answer: its text (cut before the stop), new tokens, and whether it ended by itself (EOS or stop, not the limit)."""
+    """A written answer: its text (cut before the stop), the new tokens that the text took (without EOS and stop), and whether it
+    ended by itself (EOS or stop, not the limit)."""
 
     text: str
     tokens: int

@@ -35,9 +35,12 @@ class Answer:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
     def written(self) -> Written:
-        ended = bool(self.tokens) and self.tokens[-1] in self.ends
-        text = batches.cut(self._text(self.tokens[:-1] if ended else self.tokens), self.stops)
-        return Written(text, len(self.tokens), self.finished)
+        kept = self.tokens[:-1] if self.tokens and self.tokens[-1] in self.ends else self.tokens
+        whole = self._text(kept)
+        text = batches.cut(whole, self.stops)
+        while len(text) < len(whole) and kept and len(self._text(kept[:-1])) >= len(text):
+            kept = kept[:-1]  # what only holds the stop is no part of the answer
+        return Written(text, len(kept), self.finished)
 
 
 def choose(logits: Any, answers: Sequence[Answer]) -> list[int]:

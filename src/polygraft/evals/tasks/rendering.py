@@ -16,13 +16,14 @@ MARGIN = 8  # tokens for what the tokenizer itself puts around a text
 
 @dataclass(frozen=True)
 class Asked:
-    """What is sent for one item: the text, the continuations to score, how many worked examples it still has, and whether it is so
-    long that the model will not see its beginning."""
+    """What is sent for one item: the text, the continuations to score, how many worked examples it still has, whether it is so long
+    that the model will not see its beginning, and what stands between the text and an answer."""
 
     text: str
     continuations: tuple[str, ...] = ()
     shots: int = 0
     truncated: bool = False
+    delimiter: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,12 @@ def asked(task: Task, item: Item, engine: Engine, *, chat: bool = False, system:
     for shots in range(len(item.examples), -1, -1):
         text = engine.chat(messages(item, shots, words), words.prefix) if chat else plain(item, shots, words)
         if _fits(text, room, engine):
-            return Asked(text, continuations, shots)
-    return Asked(text, continuations, 0, truncated=True)
+            return Asked(text, continuations, shots, delimiter=delimiter)
+    return Asked(text, continuations, 0, truncated=True, delimiter=delimiter)
 
 
 def cut_to_shortest(texts: Sequence[str], engine: Engine) -> tuple[str, ...]:
-    """The texts, each cut to the longest beginning with no more tokens than the shortest text has: a sum then ranks as a mean does."""
+    """Each text's longest beginning with no more tokens than the shortest text has: a sum then ranks as a mean does."""
     most = min(engine.count(t) for t in texts)
 
     def cut(text: str) -> str:
