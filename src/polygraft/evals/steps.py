@@ -17,7 +17,7 @@ from polygraft.errors import InputError, RecipeError, UserError, suggestion
 from polygraft.evals import records, run, tasks
 from polygraft.evals.identity import model_digest
 from polygraft.evals.responses import Store, store_root
-from polygraft.evals.run import BPB, Job
+from polygraft.evals.run import Job
 from polygraft.evals.tasks import ProblemKind
 from polygraft.evals.verdicts import compare
 from polygraft.evals.verdicts import tables as verdict_tables
@@ -276,7 +276,8 @@ def samples(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluat
         ids, task = [x.id for x in job.items], job.task.task
         for k in range(len(ids)) if job.reading else records.chosen(ids, config.generate or 3, config.seed):
             item, outputs = job.items[k], {e.label: str(e.records[i][k]["output"]).strip() for e in evaluated}
-            out.append(Sample(f"{task}/{item.id}", job.language, item.prompt, outputs, item.golds[0] if item.golds else "", "chosen by the hash of its id"))
+            gold = item.golds[0] if item.golds else ""
+            out.append(Sample(f"{task}/{item.id}", job.language, item.prompt, outputs, gold, "chosen by the hash of its id"))
     return tuple(out)
 
 
@@ -292,8 +293,14 @@ def build_result(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Ev
         samples=samples(config, jobs, evaluated),
         caveats=(*verdict_tables.caveats(found), *notes(config, jobs),
                  f"Scores were {how}; other machines and versions differ slightly."),
-        data=found.data() | {"settings": settings, "asked": asked, "computed": how},
+        data=found.data() | {"settings": settings, "asked": asked, "computed": how, "records": index(jobs, evaluated)},
     )
+
+
+def index(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[dict[str, str]]:
+    """Which file holds whose records of what: how `polygraft compare` finds them."""
+    return [{"file": f"samples/{run.sample_name(j, e.label)}.jsonl", "task": j.name, "language": j.language, "model": e.label}
+            for j in jobs if not j.reading for e in evaluated]
 
 
 def notes(config: EvalConfig, jobs: Sequence[Job]) -> tuple[str, ...]:
