@@ -69,10 +69,13 @@ def test_every_number_traces_to_its_sample_log(done, models):
     for score in result.data["scores"]:
         rows = [json.loads(x) for x in (folder / "samples" / f"{score['task']}.{score['language']}.{score['model']}.jsonl"
                                         .replace("=", "_")).read_text("utf-8").splitlines()]
-        nats = sum(r["nats"] for r in rows)
-        want = {"accuracy": 100 * np.mean([r["correct"] for r in rows]) if "correct" in rows[0] else None, "nats": nats / len(rows),
-                "bits per byte": nats / np.log(2) / sum(r.get("bytes", 1) for r in rows)}
-        assert score["value"] == pytest.approx(want[score["metric"]]) and score["n"] == len(rows)
+        if score["metric"] == BITS.name:
+            want = sum(r["nats"] for r in rows) / np.log(2) / sum(r["bytes"] for r in rows)
+        elif score["metric"] == NATS.name:
+            want = sum(r["choice_nats"][r["gold"]] for r in rows) / len(rows)
+        else:
+            want = 100 * np.mean([r["choice_nats"][r["gold"]] < min(r["choice_nats"][:r["gold"]] + r["choice_nats"][r["gold"] + 1:]) for r in rows])
+        assert score["value"] == pytest.approx(want) and score["n"] == len(rows)
     assert not (folder / "responses").exists()
 
 

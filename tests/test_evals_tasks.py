@@ -148,16 +148,6 @@ def test_items_chosen_by_hash_are_the_same_for_everybody_and_in_order():
     assert records.chosen(ids, 99) == list(range(50))
 
 
-def test_a_response_file_keeps_models_apart(tmp_path):
-    with records.ResponseFile(tmp_path, {"model": "a"}) as log:
-        log.put([("k", [1.5, True])])
-        assert log.get("k") == [1.5, True]
-    with records.ResponseFile(tmp_path, {"model": "a"}) as log:
-        assert log.get("k") == [1.5, True]
-    with records.ResponseFile(tmp_path, {"model": "b"}) as log:
-        assert log.get("k") is None
-
-
 # ------------------------------------------------------------------------------------------------------------- real data
 
 

@@ -13,8 +13,9 @@ class Item:
 
     prompt: the question as asked, without worked examples. choices: continuations in the order of the data, one of which
     (`target`) is right; empty for answers that are written. golds: every acceptable written answer. examples: worked examples that
-    come first, as (asked, answered). stratum: subject, phenomenon ...: samples are drawn evenly over it. group: items that count as
-    one (both orders of the same two options). extra: what a metric needs and the prompt does not show.
+    come first, as (asked, answered). headline: stands once, before everything. stratum: subject, phenomenon ...: samples are drawn
+    evenly over it. group: items that count as one (both orders of the same two options). extra: what a metric needs and the prompt
+    does not show.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Item:
     examples: tuple[tuple[str, str], ...] = ()
     stratum: str = ""
     group: str = ""
+    headline: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -22,5 +22,6 @@ def tied(response: Response) -> bool:
     return len(response.nats) > 1 and sorted(response.nats)[-1] == sorted(response.nats)[-2]
 
 
-ACCURACY = Metric("accuracy", "%", "right answers of all items, in percent, with Wilson intervals; a tie is not a win", right, binary=True)
+ACCURACY = Metric("accuracy", "%", "right answers of all items, in percent, with Wilson intervals; a tie is not a win", right,
+                  binary=True)
 METRICS = (ACCURACY,)

@@ -37,12 +37,13 @@ def is_file(name: str) -> bool:
 
 
 def load(name: str) -> Task:
-    """The task of this name (with or without its version), or of this file. Raises RecipeError for what is not there or wrong in it."""
+    """The task of this name (with or without its version), or of this file. Raises RecipeError for what is not there or wrong."""
     if is_file(name):
         return _read(Path(name))
     stem, _, version = name.partition("@")
     if stem not in names():
-        raise RecipeError("no such task", found=name, fix=suggestion(stem, names()) + "; a task of your own is named by its .yaml file")
+        raise RecipeError("no such task", found=name, expected="a task of `polygraft tasks`, or the .yaml file of your own",
+                          fix=suggestion(stem, names()))
     task = _shipped(stem)
     if version not in ("", str(task.version)):
         raise RecipeError("this version of the task is not here", found=name, expected=task.name,
@@ -70,8 +71,8 @@ def _checked(task: Task, path: Path) -> Task:
             if source.shape:
                 shapes.get(source.shape)
         lists = [t for t in (task.doc_to_choice, task.golds) if not isinstance(t, str)]
-        single = [t for t in (task.doc_to_choice, task.golds, task.doc_to_text, task.doc_to_target, task.system, task.prefix, task.id,
-                              task.stratum, task.group) if isinstance(t, str)]
+        single = [t for t in (task.doc_to_choice, task.golds, task.doc_to_text, task.doc_to_target, task.system, task.prefix,
+                              task.description, task.id, task.stratum, task.group) if isinstance(t, str)]
         for template in [*single, *task.extra.values(), *(t for some in lists for t in some)]:
             templates.compiled(template)
     except RecipeError as e:
@@ -127,19 +128,28 @@ def items(task: Task, language: str, *, data: Path | None = None, limit: int | N
             raise RecipeError("the procedural problems are asked without examples", found=f"shots: {shots}", expected="shots: 0")
         made = word_problems(language, limit or 100, seed, kind or ProblemKind())
         return [replace(i, choices=()) for i in made] if task.written else made
-    words, where = task.words_of(language), {"data": data, "offline": offline, "beside": task.folder}
-    found = rows.read(task.source, words, **where)
-    first = 0
-    shown: list[rows.Row] = []
-    if shots:
-        shown = rows.read(task.examples, words, **where) if task.examples else found
-        if shots > len(shown) - (task.examples is None):
-            raise RecipeError("more worked examples than there are", where=task.name, found=f"shots: {shots}",
-                              expected=f"at most {len(shown) - (task.examples is None)}")
-        first = 0 if task.examples else shots
-    examples = building.worked(task, language, shown[:shots])
-    stop = None if limit is None else first + limit
-    return building.with_examples(building.build(task, language, found[first:stop], first=first), examples)
+    words = task.words_of(language)
+    found = rows.read(task.source, words, data=data, offline=offline, folder=task.folder)
+    if not shots:
+        return building.build(task, language, list(enumerate(found))[:limit])
+    shown = rows.read(task.examples, words, data=data, offline=offline, folder=task.folder) if task.examples else found
+    return _with_examples(task, language, found, shown, shots, limit)
+
+
+def _with_examples(task: Task, language: str, found: list[rows.Row], shown: list[rows.Row], shots: int,
+                   limit: int | None) -> list[Item]:
+    """Items with their worked examples; rows of the asked file that are shown as examples are not asked."""
+    blocks = building.blocks(task, shown, shots)
+    spent = set() if task.examples else {id(r) for block in blocks.values() for r in block}
+    asked = [(n, r) for n, r in enumerate(found) if id(r) not in spent][:limit]
+    shared = [building.share(task, r) for _, r in asked]
+    if not asked or (few := [s for s in dict.fromkeys(shared) if len(blocks.get(s, ())) < shots]):
+        most = len(shown) - 1 if not asked else len(blocks.get(few[0], ()))
+        about = f" ({few[0]})" if asked and few[0] else ""
+        raise RecipeError("more worked examples than there are", where=task.name, found=f"shots: {shots}",
+                          expected=f"at most {most}{about}")
+    texts = {s: building.worked(task, language, blocks[s]) for s in dict.fromkeys(shared)}
+    return [replace(item, examples=texts[s]) for item, s in zip(building.build(task, language, asked), shared)]
 
 
 __all__ = ["CHOICE", "ProblemKind", "Task", "check_language", "is_file", "items", "load", "names"]

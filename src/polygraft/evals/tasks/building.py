@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from polygraft.errors import InputError
@@ -16,20 +15,21 @@ from polygraft.evals.tasks.templates import BARE, columns, render, value
 LONGEST_ANSWER = 100_000  # characters of a choice or a gold; nothing that a model is asked to write is longer
 
 
-def build(task: Task, language: str, rows: Iterable[Row], *, first: int = 0) -> list[Item]:
-    """One item a row; `first` is the number of the first row. Raises InputError for a row that is no item, or an id given twice."""
+def build(task: Task, language: str, rows: Iterable[tuple[int, Row]]) -> list[Item]:
+    """One item a row; rows come with their numbers. Raises InputError for a row that is no item, or an id given twice."""
     words = task.words_of(language)
     out: list[Item] = []
     seen: dict[str, str] = {}
     checks = [m.fault for m in map(metrics.get, task.metrics) if m.fault is not None]
-    for number, row in enumerate(rows, first):
+    for number, row in rows:
         item = _item(task, row, words, f"{language}-{number:04d}")
         if item.id in seen:
             raise InputError("two rows have one id", where=row.where, found=item.id, expected=f"another id than {seen[item.id]}",
                              fix="make `id:` name a column that differs, or leave it out")
         for wrong in filter(None, (check(item) for check in checks)):
-            raise InputError("the right answer is not of the kind that the metric reads", where=row.where,
-                             found=", ".join(item.golds)[:80] or "nothing", expected=wrong, fix="mend the row, or choose another metric")
+            found = ", ".join(item.golds)[:80] or "nothing"
+            raise InputError("the right answer is not of the kind that the metric reads", where=row.where, found=found,
+                             expected=wrong, fix="mend the row, or choose another metric")
         seen[item.id] = row.where
         out.append(item)
     return out
@@ -50,8 +50,20 @@ def worked(task: Task, language: str, rows: Iterable[Row]) -> tuple[tuple[str, s
     return tuple(out)
 
 
-def with_examples(items: Sequence[Item], examples: tuple[tuple[str, str], ...]) -> list[Item]:
-    return [replace(i, examples=examples) for i in items] if examples else list(items)
+def blocks(task: Task, rows: Sequence[Row], shots: int) -> dict[str, list[Row]]:
+    """The first `shots` rows, or those of each value of the field that an example must share with its question (`same:`)."""
+    out: dict[str, list[Row]] = {}
+    for row in rows:
+        block = out.setdefault(share(task, row), [])
+        if len(block) < shots:
+            block.append(row)
+    return out
+
+
+def share(task: Task, row: Row) -> str:
+    """What the row's worked examples share with it, "" where all rows have the same examples."""
+    name = (task.examples or task.source).same
+    return _text(name, row.fields, row, "same") if name else ""
 
 
 def _fields(row: Row, words: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,6 +85,7 @@ def _item(task: Task, row: Row, words: Mapping[str, Any], id: str) -> Item:
         text(task.id, "id") if task.id else id, words["language"], text(task.doc_to_text, "doc_to_text"), choices,
         0 if task.written else _target(task, choices, fields, row), _several(task.golds, fields, row, "golds"),
         stratum=text(task.stratum, "stratum") if task.stratum else "", group=text(task.group, "group") if task.group else "",
+        headline=text(task.description, "description") if task.description else "",
         extra={k: value(v, fields, row.where, name=f"extra.{k}") for k, v in task.extra.items()})
 
 
@@ -87,8 +100,8 @@ def _readable(text: str, row: Row, name: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as e:
-        raise InputError(f"`{name}` holds half of a character", where=row.where, found=f"U+{ord(text[e.start]):04X} (a lone surrogate)",
-                         expected="text that UTF-8 can hold", fix="mend the row") from e
+        raise InputError(f"`{name}` holds half of a character", where=row.where, expected="text that UTF-8 can hold",
+                         found=f"U+{ord(text[e.start]):04X} (a lone surrogate)", fix="mend the row") from e
     return text
 
 
@@ -105,8 +118,8 @@ def _several(given: Sequence[str] | str, fields: Mapping[str, Any], row: Row, na
                          expected="text, a number, or a list of them", fix="mend the row")
     texts = [_readable(str(int(t)) if isinstance(t, float) and t.is_integer() else str(t), row, name) for t in texts]
     if name == "doc_to_choice" and (len(texts) < (2 if isinstance(given, str) else 1) or not all(texts)):
-        raise InputError("the choices are not two or more texts", where=row.where, found=str(texts)[:80], expected="at least two, none empty",
-                         fix="mend the row")
+        raise InputError("the choices are not two or more texts", where=row.where, found=str(texts)[:80],
+                         expected="at least two, none empty", fix="mend the row")
     if name == "golds" and not any(t.strip() for t in texts):
         raise InputError("the right answer is empty", where=row.where, expected="text", fix="mend or remove the row")
     if long := [t for t in texts if len(t) > LONGEST_ANSWER]:
@@ -126,8 +139,10 @@ def _target(task: Task, choices: Sequence[str], fields: Mapping[str, Any], row: 
         place = int(found)
     else:
         raise InputError("the right answer is not the place of a choice", where=row.where, found=found[:80] or "nothing",
-                         expected=f"a whole number from 0 to {len(choices) - 1}", fix="map what the data says to places with `labels:`")
+                         expected=f"a whole number from 0 to {len(choices) - 1}",
+                         fix="map what the data says to places with `labels:`")
     if not 0 <= place < len(choices):
         raise InputError("the right answer is none of the choices", where=row.where, found=str(place),
-                         expected=f"from 0 to {len(choices) - 1}", fix="mend the row; does the data count from 1? then use `labels:`")
+                         expected=f"from 0 to {len(choices) - 1}",
+                         fix="mend the row; does the data count from 1? then use `labels:`")
     return place

@@ -52,14 +52,16 @@ def decoding(task: Task, language: str) -> Decoding:
 
 
 def plain(item: Item, shots: int, form: Form) -> str:
-    """The last `shots` worked examples, then the question."""
+    """The headline, the last `shots` worked examples, the question."""
     examples = item.examples[len(item.examples) - shots:]
-    return "".join(q + form.prefix + form.delimiter + a + form.between for q, a in examples) + item.prompt + form.prefix
+    before = "".join(q + form.prefix + form.delimiter + a + form.between for q, a in examples)
+    return item.headline + before + item.prompt + form.prefix
 
 
 def messages(item: Item, shots: int, form: Form) -> list[dict[str, str]]:
     """The same as turns of a conversation, up to the last question."""
-    out = [{"role": "system", "content": form.system}] if form.system else []
+    system = "\n\n".join(filter(None, (form.system, item.headline.strip())))
+    out = [{"role": "system", "content": system}] if system else []
     for asked, answered in item.examples[len(item.examples) - shots:]:
         out.append({"role": "user", "content": asked.rstrip()})
         out.append({"role": "assistant", "content": (form.prefix + form.delimiter if form.prefix else "") + answered})

@@ -8,7 +8,7 @@ import io
 import json
 import lzma
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from polygraft.errors import InputError, UserError, suggestion
 from polygraft.evals.tasks import shapes
 from polygraft.evals.tasks.schema import Hub, Rows
 
+PACKAGED = Path(__file__).parent / "data"  # rows that come along; a data folder that has the same file goes first
 LARGEST = 1 << 29  # bytes of a file, unpacked
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
@@ -29,18 +30,16 @@ class Row:
     fields: dict[str, Any]
 
 
-def read(source: Rows, words: Mapping[str, Any], *, data: Path | None, offline: bool, beside: Path | None = None) -> list[Row]:
-    """All rows of a source, filtered and shaped. `beside` is the folder of a user's task file, where files are looked for first.
+def read(source: Rows, words: Mapping[str, Any], *, data: Path | None, offline: bool, folder: Path | None = None) -> list[Row]:
+    """All rows of a source, filtered and shaped. `folder` is that of a user's task file, where files are also looked for.
 
     Raises InputError naming the place, what was found and expected, and a fix.
     """
-    path = find(source, words, data, beside)
-    if path is None:
+    paths = find(source, words, data, folder)
+    if not paths:
         rows, name = _from_hub(source, words, offline)
     else:
-        rows, name = list(parse(path, path.read_bytes(), source.columns)), str(path)
-        for column, files in source.beside.items():
-            rows = _with_column(rows, column, path, next((p for f in files if (p := path.parent / f).is_file()), None))
+        rows, name = [r for path in paths for r in _from_file(source, path)], str(paths[0] if len(paths) == 1 else paths[0].parent)
     for column, wanted in source.where.items():
         rows = [r for r in rows if _matches(r, column, wanted)]
     if source.shape:
@@ -56,21 +55,32 @@ def filled(pattern: str, words: Mapping[str, Any]) -> str:
     return re.sub(r"\{(\w+)\}", lambda m: str(words.get(m[1], m[0])), pattern)
 
 
-def find(source: Rows, words: Mapping[str, Any], data: Path | None, beside: Path | None = None) -> Path | None:
-    """The local file, or None when the hub is to be asked. Raises InputError when a named folder lacks it."""
+def _from_file(source: Rows, path: Path) -> list[Row]:
+    """Rows of one local file, with what stands beside it; where several are read, `part` is the file's name."""
+    rows = list(parse(path, path.read_bytes(), source.columns))
+    for column, files in source.beside.items():
+        rows = _with_column(rows, column, path, next((p for f in files if (p := path.parent / f).is_file()), None))
+    if any("*" in f for f in source.files):
+        rows = [Row(r.where, {"part": path.name.split(".")[0], **r.fields}) for r in rows]
+    return rows
+
+
+def find(source: Rows, words: Mapping[str, Any], data: Path | None, folder: Path | None = None) -> list[Path]:
+    """The local files (several where the name has a `*`), none when the hub is to be asked. Raises InputError when a named folder
+    lacks them."""
     names = [filled(f, words) for f in source.files]
-    folders = [f for f in (data, beside) if f is not None]
-    for folder in folders:
+    folders = [Path(f) for f in (data, folder) if f is not None]
+    for place in [*folders, PACKAGED]:
         for name in names:
-            for path in (Path(folder) / name, Path(folder) / Path(name).name):
-                if path.is_file():
-                    return path
+            some = place.glob(name) if "*" in name else (p for p in (place / name, place / Path(name).name))
+            if found := sorted(p for p in some if p.is_file()):
+                return found if "*" in name else found[:1]
     if not names or (data is None and source.hub is not None):
-        return None
+        return []
     where = folders[0] if folders else None
-    fix = f"put the file there, or name no data folder to fetch it from {source.hub.path}" if source.hub else "put the file there, or correct the path"
-    if where is None:
-        fix = "name the folder that holds it (`data:`, `--data`)"
+    fix = "put the file there, or correct the path" if where else "name the folder that holds it (`data:`, `--data`)"
+    if where and source.hub:
+        fix = f"put the file there, or name no data folder to fetch it from {source.hub.path}"
     raise InputError("the task's file is not here", where=where, expected=" or ".join(names), fix=fix)
 
 
@@ -86,8 +96,9 @@ def _shaped(name: str, rows: Sequence[Row], words: Mapping[str, Any], file: str)
     try:
         made = shape([r.fields for r in rows], words)
     except (LookupError, TypeError, ValueError, AttributeError) as e:
+        expected = (shape.__doc__ or name).strip().splitlines()[0]
         raise InputError(f"the file does not have the layout `{name}`", where=file, found=f"{type(e).__name__}: {e}"[:200],
-                         expected=(shape.__doc__ or name).strip().splitlines()[0], fix="check the file, and `shape:` in the task") from e
+                         expected=expected, fix="check the file, and `shape:` in the task") from e
     return [Row(f"{file}, row {n}", fields) for n, fields in enumerate(made, 1)]
 
 
@@ -106,7 +117,8 @@ def parse(path: Path, raw: bytes, columns: Sequence[str] = ()) -> Iterator[Row]:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         line = raw[: e.start].count(b"\n") + 1
-        raise InputError("the text is not UTF-8", where=f"{path}:{line}", found=f"byte 0x{raw[e.start]:02x}", fix="save it as UTF-8") from e
+        raise InputError("the text is not UTF-8", where=f"{path}:{line}", found=f"byte 0x{raw[e.start]:02x}",
+                         fix="save it as UTF-8") from e
     if suffix == ".txt":
         lines = enumerate(text.removesuffix("\n").split("\n"), 1)
         return (Row(f"{path}:{n}", {"text": line.rstrip("\r"), "line": n}) for n, line in lines)
@@ -153,7 +165,8 @@ def _loads(text: str, where: str) -> Any:
     try:
         return json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as e:
-        raise InputError("not JSON", where=where, found=f"{text[:60]!r} ({e})"[:200], expected="a JSON object", fix="mend or remove the line") from e
+        raise InputError("not JSON", where=where, found=f"{text[:60]!r} ({e})"[:200], expected="a JSON object",
+                         fix="mend or remove the line") from e
 
 
 def _object(value: Any, where: str) -> Row:
@@ -169,6 +182,10 @@ def _json_lines(path: Path, text: str) -> Iterator[Row]:
 
 
 def _json(path: Path, text: str) -> Iterator[Row]:
+    """A list of objects, one object, or (as some data sets name it) JSON lines."""
+    if re.match(r"\s*\{[^\n]*\}\s*\n\s*\{", text):
+        yield from _json_lines(path, text)
+        return
     found = _loads(text, str(path))
     if not isinstance(found, list):
         found = [found]
@@ -178,6 +195,7 @@ def _json(path: Path, text: str) -> Iterator[Row]:
 
 def _table(path: Path, text: str, columns: Sequence[str], tabs: bool) -> Iterator[Row]:
     """CSV as spreadsheets write it; TSV without quoting, one row a line."""
+    cells: Iterable[tuple[int, list[str]]]
     if tabs:
         cells = ((n, line.rstrip("\r").split("\t")) for n, line in enumerate(text.split("\n"), 1) if line.strip())
     else:
@@ -191,7 +209,8 @@ def _table(path: Path, text: str, columns: Sequence[str], tabs: bool) -> Iterato
             continue
         if len(row) != len(names):
             raise InputError("not as many cells as columns", where=f"{path}:{number}", found=f"{len(row)}: {' | '.join(row)[:80]}",
-                             expected=f"{len(names)}: {', '.join(names)}", fix="mend the row" if tabs else "mend the row; quote cells with commas")
+                             expected=f"{len(names)}: {', '.join(names)}",
+                             fix="mend the row" if tabs else "mend the row; quote cells that hold commas")
         yield Row(f"{path}:{number}", dict(zip(names, row)))
 
 
@@ -247,5 +266,9 @@ def _fetch(hub: Hub, words: Mapping[str, Any], name: str, columns: Sequence[str]
         return list(parse(path, path.read_bytes(), columns))
     from datasets import load_dataset
 
-    found = load_dataset(hub.path, filled(hub.name, words) or None, split=filled(hub.split, words), revision=hub.revision)
-    return [Row(f"{name}, row {n}", dict(row)) for n, row in enumerate(found, 1)]
+    def rows(config: str) -> Iterator[dict[str, Any]]:
+        yield from load_dataset(hub.path, filled(config, words) or None, split=filled(hub.split, words), revision=hub.revision)
+
+    if hub.names:
+        return [Row(f"{hub.path}/{c}, row {n}", {"part": c, **row}) for c in hub.names for n, row in enumerate(rows(c), 1)]
+    return [Row(f"{name}, row {n}", dict(row)) for n, row in enumerate(rows(hub.name), 1)]

@@ -19,6 +19,7 @@ class Hub(Strict):
 
     path: str = Field(description="hub id, such as facebook/belebele")
     name: str = Field("", description="configuration, often the language: `{code}`")
+    names: tuple[str, ...] = Field((), description="several configurations, read one after the other; a row's `part` says which")
     split: str = Field("test", description="split")
     revision: str | None = Field(None, description="commit, so that the data can never change")
     file: str = Field("", description="a file of the dataset, instead of a configuration")
@@ -28,13 +29,15 @@ class Rows(Strict):
     """Where rows come from: the first of `files` that is in the data folder, or the hub when no data folder is named."""
 
     files: tuple[str, ...] = Field((), description="paths in the data folder, tried in order; .txt .jsonl .json .csv .tsv .parquet "
-                                    "also .gz and .xz")
+                                    "also .gz and .xz; with `*` all that fit, and a row's `part` is the name of its file")
     hub: Hub | None = Field(None, description="used when no data folder is named")
     columns: tuple[str, ...] = Field((), description="names of the columns of a .csv or .tsv that has no header")
     beside: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="fields from files of the same folder that have "
                                                "a line for each of its lines: the first that is there; none: without the field")
-    where: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict, description="keep the rows whose field is this (or one of these)")
+    where: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict, description="keep the rows whose field is this (or one "
+                                                    "of these)")
     shape: str = Field("", description="a function of tasks/shapes.py that turns these rows into others")
+    same: str = Field("", description="a field that a worked example shares with the question it stands before, such as subject")
 
 
 class Source(Rows):
@@ -59,6 +62,7 @@ class Task(Strict):
     source: Source = Field(description="where the rows come from")
     examples: Rows | None = Field(None, description="where worked examples come from (default: the head of the asked rows)")
     num_fewshot: int = Field(0, ge=0, description="worked examples unless the evaluation says otherwise")
+    description: str = Field("", description="a headline that stands once, before the worked examples; in a chat the system's turn")
     doc_to_text: str = Field("", description="the question, as a template")
     doc_to_choice: tuple[str, ...] | str = Field((), description="the choices: templates, or the name of a list field")
     doc_to_target: str = Field("", description="multiple choice: the right choice (0-based, or a key of `labels`); written: what a "
@@ -97,7 +101,7 @@ class Task(Strict):
     @model_validator(mode="after")
     def _whole(self) -> Task:
         if self.written != (self.generation is not None):
-            raise ValueError("`generation:` belongs to generate_until" if not self.written else "generate_until needs `generation:`")
+            raise ValueError("generate_until needs `generation:`" if self.written else "`generation:` belongs to generate_until")
         if self.source.generator:
             return self
         if not self.source.files and self.source.hub is None:

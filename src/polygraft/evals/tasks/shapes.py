@@ -10,28 +10,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from polygraft.errors import RecipeError, suggestion
-from polygraft.evals.tasks import shapes_darumeru, shapes_parallel
+from polygraft.evals.tasks import shapes_darumeru, shapes_governance, shapes_parallel, shapes_understanding
 
 Row = dict[str, Any]
 Shape = Callable[[list[Row], Mapping[str, Any]], list[Row]]
 
 
-def squad(rows: list[Row], words: Mapping[str, Any]) -> list[Row]:
-    """SQuAD's nested articles (`data` > `paragraphs` > `qas`), one row a question: id, title, context, question, answers (texts)."""
-    articles = [a for row in rows for a in (row["data"] if "data" in row else [row])]
-    return [{"id": str(q["id"]), "title": article.get("title", ""), "context": paragraph["context"], "question": q["question"],
-             "answers": list(dict.fromkeys(a["text"] for a in q["answers"]))}
-            for article in articles for paragraph in article["paragraphs"] for q in paragraph["qas"]]
-
-
 def mgsm_exemplars(rows: list[Row], words: Mapping[str, Any]) -> list[Row]:
     """MGSM's exemplars.json: question and solution in the language, without the labels that the prompt puts before them."""
     [book] = rows
-    found = book["MGSM_EXEMPLARS"][words["language"]].values()
-    return [{"question": e["q"].removeprefix(words["question"]), "solution": e["a"].removeprefix(words["answer"]).strip()} for e in found]
+    return [{"question": e["q"].removeprefix(words["question"]), "solution": e["a"].removeprefix(words["answer"]).strip()}
+            for e in book["MGSM_EXEMPLARS"][words["language"]].values()]
 
 
-SHAPES: dict[str, Shape] = {"squad": squad, "mgsm_exemplars": mgsm_exemplars, **shapes_parallel.SHAPES, **shapes_darumeru.SHAPES}
+SHAPES: dict[str, Shape] = {"mgsm_exemplars": mgsm_exemplars, **shapes_parallel.SHAPES, **shapes_darumeru.SHAPES,
+                            **shapes_understanding.SHAPES, **shapes_governance.SHAPES}
 
 
 def get(name: str) -> Shape:

@@ -11,10 +11,16 @@ from polygraft.errors import InputError, RecipeError, suggestion
 
 LONGEST = 1_000_000  # characters of a rendered text
 BARE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z")
-METHODS = frozenset(  # of text, in templates; none makes much out of little
-    ["strip", "lstrip", "rstrip", "lower", "upper", "capitalize", "title", "casefold", "split", "rsplit", "splitlines", "partition", "rpartition", "replace", "removeprefix", "removesuffix", "startswith", "endswith", "find", "rfind", "index", "count", "isdigit", "isdecimal", "isspace", "join"])
-FILTERS = frozenset(
-    ["trim", "lower", "upper", "capitalize", "title", "join", "first", "last", "length", "count", "int", "float", "round", "string", "list", "sort", "reverse", "unique", "default", "d", "abs", "sum", "min", "max", "select", "reject", "map", "selectattr", "rejectattr", "items", "dictsort", "random", "replace"]) - {"random"}
+METHODS = {  # of text, in templates; none makes much out of little
+    "strip", "lstrip", "rstrip", "lower", "upper", "capitalize", "title", "casefold", "split", "rsplit", "splitlines",
+    "partition", "rpartition", "replace", "removeprefix", "removesuffix", "startswith", "endswith", "find", "rfind", "index",
+    "count", "isdigit", "isdecimal", "isspace", "join",
+}
+FILTERS = {
+    "trim", "lower", "upper", "capitalize", "title", "join", "first", "last", "length", "count", "int", "float", "round",
+    "string", "list", "sort", "reverse", "unique", "default", "d", "abs", "sum", "min", "max", "select", "reject", "map",
+    "selectattr", "rejectattr", "items", "dictsort",
+}
 
 
 class _TooLong(Exception):
@@ -40,9 +46,9 @@ def _environment() -> Any:
             return super().call_binop(context, operator, left, right)
 
         def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
-            if getattr(obj, "__name__", "") == "replace" and len(args) > 1:
-                if (len(obj.__self__) + 1) * len(str(args[1])) > LONGEST and str(args[0]) in obj.__self__:
-                    raise _TooLong
+            name, text = getattr(obj, "__name__", ""), getattr(obj, "__self__", None)
+            if name == "replace" and isinstance(text, str) and (len(text) + 1) * max(len(str(a)) for a in args) > 10 * LONGEST:
+                raise _TooLong
             return super().call(context, obj, *args, **kwargs)
 
     env = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False, finalize=_plain)
@@ -70,7 +76,8 @@ def compiled(template: str) -> Any:
     try:
         return _environment().from_string(template)
     except (TemplateError, RecursionError) as e:
-        raise RecipeError("not a template", found=template[:200], expected=f"Jinja2: {e}", fix="`{{column}}` puts in a column") from e
+        raise RecipeError("not a template", found=template[:200], expected=f"Jinja2: {e}",
+                          fix="`{{column}}` puts in a column") from e
 
 
 @cache
@@ -102,16 +109,16 @@ def render(template: str, fields: Mapping[str, Any], where: object, *, name: str
     except _TooLong as e:
         raise InputError(f"`{name}` makes a text that is too long", where=where, expected=f"at most {LONGEST:,} characters") from e
     except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError, RecursionError) as e:
-        raise InputError(f"`{name}` cannot be made from this row", where=where, found=str(e)[:200], expected=f"what {template[:80]!r} needs",
-                         fix="look at the row, and at the template") from e
+        raise InputError(f"`{name}` cannot be made from this row", where=where, found=str(e)[:200],
+                         expected=f"what {template[:80]!r} needs", fix="look at the row, and at the template") from e
 
 
 def _missing(said: str, fields: Mapping[str, Any], where: object, name: str) -> InputError:
     found = re.search(r"'([^']+)' is undefined|has no (?:attribute|element) '?([^']+)'?", said)
     word = (found[1] or found[2]) if found else said
-    columns = [k for k in fields if k not in ("w", "language")]
-    return InputError(f"`{name}` needs a column that the row does not have", where=where, found=word, expected="one of " + ", ".join(columns[:20]),
-                      fix=suggestion(word, columns))
+    known = [str(k) for k in fields if k not in ("w", "language")]
+    return InputError(f"`{name}` needs a column that the row does not have", where=where, found=word,
+                      expected="one of " + ", ".join(known[:20]), fix=suggestion(word, known))
 
 
 def value(expression: str, fields: Mapping[str, Any], where: object, *, name: str = "") -> Any:
