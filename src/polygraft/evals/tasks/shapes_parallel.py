@@ -12,8 +12,6 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any
 
-from polygraft import languages
-
 Row = dict[str, Any]
 SHORTEST, LONGEST = 40, 400  # characters of a sentence that is asked, in English where there is English
 PARAGRAPH = 300  # characters from which on sentences make a paragraph
@@ -110,7 +108,7 @@ def match_translation(rows: list[Row], words: Mapping[str, Any]) -> list[Row]:
     """Parallel text: an English sentence, and its translation among those of three sentences near it."""
     found = parallel(rows, words)
     place = {r["line"]: i for i, r in enumerate(found)}
-    asked = [{**r, "english": r["english"], "language_name": languages.name(words["language"])} for r in _asked(found)]
+    asked = [{**r, "english": r["english"]} for r in _asked(found)]
     return [_with_wrong(r, [o for o in _near(found, place[r["line"]]) if o["line"] != r["line"]])
             for r in asked]
 
