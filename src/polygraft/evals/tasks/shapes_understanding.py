@@ -14,6 +14,7 @@ from polygraft.evals.tasks.shapes_darumeru import CATEGORY
 Row = dict[str, Any]
 Words = Mapping[str, Any]
 LETTERS = "ABCDE"
+MKQA_TYPES = ("entity", "long_answer", "unanswerable", "date", "number", "number_with_unit", "short_phrase", "binary")
 NAMES = ("STEM", "humanities", "social sciences", "other")
 
 
@@ -30,11 +31,14 @@ def belebele(rows: list[Row], words: Words) -> list[Row]:
 
 
 def tydiqa(rows: list[Row], words: Words) -> list[Row]:
-    """id, context, question, answers (texts, or {text, answer_start}); of all languages, told apart by the id, or of one."""
-    own = words["id"] + "-"
-    several = any(str(r["id"]).partition("-")[0].isalpha() for r in rows)
-    return [{**r, "answers": answers} for r in rows if not several or str(r["id"]).startswith(own)
-            if (answers := _texts(r["answers"]))]
+    """SQuAD's layouts, of all languages, told apart by the id (`swahili-...`), or of one; with answers."""
+    own, found = words["id"] + "-", squad(rows, words)
+    if any(str(r["id"]).partition("-")[0].isalpha() for r in found):
+        found = [r for r in found if str(r["id"]).startswith(own)]
+    answered = [r for r in found if r["answers"]]
+    if found and not answered:
+        raise ValueError("no question has an answer: copies in XTREME's layout leave out those of the dev split")
+    return answered
 
 
 def _texts(answers: Any) -> list[str]:
@@ -106,14 +110,14 @@ def pairs(rows: list[Row], words: Words) -> list[Row]:
 def mkqa(rows: list[Row], words: Words) -> list[Row]:
     """queries and answers by language: question, golds (text and aliases), type. Unanswerable ones and long answers, which have no
     text, are left out; yes and no may be said in the language."""
-    code, own = words["code"], {"yes": words.get("yes", "yes"), "no": words.get("no", "no")}
+    code, own = words["code"], {"yes": words["affirm"], "no": words["deny"]}
     out = []
     for r in rows:
-        answers = [a for a in r["answers"][code] if a["type"] not in ("unanswerable", "long_answer") and a.get("text")]
-        golds = [t for a in answers for t in (a["text"], *(a.get("aliases") or ()), *_said(a, own)) if t.strip()]
-        if golds:
-            out.append({"id": r["example_id"], "question": r["queries"][code], "golds": list(dict.fromkeys(golds)),
-                        "type": answers[0]["type"]})
+        answers = [{**a, "type": MKQA_TYPES[a["type"]] if isinstance(a["type"], int) else a["type"]} for a in r["answers"][code]]
+        short = [a for a in answers if a["type"] not in ("unanswerable", "long_answer") and a.get("text")]
+        golds = [t for a in short for t in (a["text"], *(a.get("aliases") or ()), *_said(a, own))]
+        if golds := _texts(golds):
+            out.append({"id": str(r["example_id"]), "question": r["queries"][code], "golds": golds, "type": short[0]["type"]})
     return out
 
 
