@@ -82,6 +82,7 @@ def load(
         raise InputError("unknown dtype", found=dtype, fix=suggestion(dtype, DTYPES))
     found = source if isinstance(source, Source) else resolve(source, base=base, offline=offline)
     if found.adapter is None:
+        _ = found.weights  # refuses a model that runs elsewhere
         return load_folder(found.path, dtype=dtype, device=device, extra=extra)
     if found.base is None:
         under = base or found.adapter.base
@@ -100,7 +101,7 @@ def _load_adapter(found: Source, dtype: str, device: str, extra: Iterable[Mappin
     live = load_folder(found.base.path, dtype=dtype, device=device, extra=extra)
     copy_weights(live, merged, sorted(merged.changed()))
     with quiet():
-        own = _tokenizer(found.path)
+        own = load_tokenizer(found.path)
     return live if own is None else replace(live, tokenizer=own)
 
 
@@ -117,7 +118,7 @@ def load_folder(folder: Path, *, dtype: str = "auto", device: str = "cpu", extra
         except (ValueError, OSError, KeyError, RuntimeError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError("transformers cannot load this model", where=folder, found=first) from None
-        tokenizer = _tokenizer(folder)
+        tokenizer = load_tokenizer(folder)
     check_loading(info, folder)
     place = device_for(device)
     return Live(model.to(place).eval(), tokenizer, anatomy, place)
@@ -144,7 +145,8 @@ def anatomy_of(folder: Path, extra: Iterable[Mapping[str, Any]] = ()) -> Anatomy
     return Anatomy.of(checkpoint.config, checkpoint.tensors, extra=extra, where=folder)
 
 
-def _tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a model's folder, or None where there is none. Raises InputError when it cannot be loaded."""
     import transformers
 
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")):

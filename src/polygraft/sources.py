@@ -12,12 +12,14 @@ from polygraft.errors import InputError
 from polygraft.folder import CONVERT, PICKLES, checked_folder
 from polygraft.result import InputRef
 
+SERVER = "server"  # `server:URL#MODEL`: a model that runs elsewhere; what follows is read by the evaluation
+
 __all__ = ["Adapter", "MergedView", "Source", "merged_view", "open_model", "resolve"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a name stands for. `kind` is folder, hub, adapter, gguf or demo; an adapter has `adapter` and maybe `base`."""
+    """What a name stands for. `kind` is folder, hub, adapter, gguf, demo or server; an adapter has `adapter` and maybe `base`."""
 
     spec: str
     kind: str
@@ -32,6 +34,8 @@ class Source:
         """Cheap and stable: changes with any header byte, size or modification time, or is the hub commit or GGUF digest."""
         if self.checkpoint is not None:
             return self.checkpoint.identity
+        if self.kind == SERVER:
+            return self.spec
         return "+".join(p for p in (self.base.identity if self.base else "", self.adapter.identity if self.adapter else "") if p)
 
     @property
@@ -39,6 +43,8 @@ class Source:
         """Whole weights to read: the checkpoint, or base and adapter merged on the fly. Raises InputError for an adapter alone."""
         if self.checkpoint is not None:
             return self.checkpoint
+        if self.kind == SERVER:
+            raise _elsewhere(self.spec)
         if self.adapter is None or self.base is None:
             raise InputError(
                 "a LoRA adapter, not a whole model",
@@ -84,6 +90,8 @@ def resolve(
         return Source(
             text, "demo", path, embedded.SHA256, Checkpoint.open(path, identity=f"gguf:{embedded.SHA256}-{gguf.CONVERTER}")
         )
+    if text.startswith(f"{SERVER}:"):
+        return Source(text, SERVER, Path())
     path = Path(text).expanduser()
     if _exists(path):
         return _local(text, path, offline, base, headers_only)
@@ -91,10 +99,14 @@ def resolve(
         raise InputError(
             "no such model",
             where=text[:300],
-            expected="a folder, a .gguf file, org/name[@revision] or demo:smollm2",
+            expected="a folder, a .gguf file, org/name[@revision], demo:smollm2 or (to evaluate) server:URL#MODEL",
             fix="check the path",
         )
     return _on_hub(text, offline, base, headers_only)
+
+
+def _elsewhere(spec: str) -> InputError:
+    return InputError("a model behind a server has no weights here", where=spec, fix="only `eval` can ask it")
 
 
 def _on_hub(text: str, offline: bool, base: Source | str | Path | None, headers_only: bool) -> Source:
@@ -149,6 +161,8 @@ def with_base(source: Source, base: Source) -> Source:
 def open_model(spec: str | Path, *, offline: bool = False) -> Checkpoint:
     """The checkpoint of a whole model. Raises InputError for an adapter, with the way to merge it."""
     source = resolve(spec, offline=offline)
+    if source.kind == SERVER:
+        raise _elsewhere(source.spec)
     if source.checkpoint is None:
         raise InputError(
             "a LoRA adapter, not a whole model", where=str(spec), fix="merge it first, or name it with its base: --base MODEL"
