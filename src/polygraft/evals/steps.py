@@ -18,8 +18,10 @@ from polygraft.evals import records, run, tasks
 from polygraft.evals.identity import model_digest
 from polygraft.evals.responses import Store, store_root
 from polygraft.evals.run import Job
-from polygraft.evals.tasks import ProblemKind
+from polygraft.evals.tasks import ProblemKind, suites
+from polygraft.evals.tasks.suites import Entry
 from polygraft.evals.verdicts import compare
+from polygraft.evals.verdicts import suites as suite_results
 from polygraft.evals.verdicts import tables as verdict_tables
 from polygraft.evals.verdicts.measures import Measure, from_records
 from polygraft.result import Result, Sample
@@ -42,7 +44,7 @@ def _checked(check: Callable[[str], Any], word: str) -> Any:
 
 
 def _task(word: str) -> str:
-    _checked(tasks.load, word)
+    _checked(suites.load if suites.is_suite(word) else tasks.load, word)
     return word
 
 
@@ -100,23 +102,32 @@ class Evaluated:
 
 def make_jobs(config: EvalConfig, context: Context) -> list[Job]:
     """Every task in every language, every corpus, and the problems to be read. Raises UserError for what cannot be asked."""
-    data = context.data(config.data) if config.data is not None else None
-    options: dict[str, Any] = {"limit": config.limit, "seed": config.seed, "kind": config.problems, "offline": context.offline}
-    jobs = []
-    for name in config.tasks:
-        task = tasks.load(name)
-        for language in config.langs:
-            found = tasks.items(task, language, data=data, shots=config.shots, **options)
-            jobs.append(Job(language, task, tuple(found)))
+    jobs = [_job(entry, config, context) for entry in entries(config, context)]
     for language, ref in config.corpora.items():
         jobs.append(Job(language, documents=tuple(documents(language, ref, config.max_bytes, context))))
     if config.generate and "problems" in {j.task.task for j in jobs if j.task}:
         task = tasks.load(READING)
         for language in config.langs:
-            found = tasks.items(task, language, **options)
+            found = tasks.items(task, language, limit=config.limit, seed=config.seed, kind=config.problems)
             picked = records.chosen([i.id for i in found], config.generate, config.seed)
             jobs.append(Job(language, task, tuple(found[i] for i in picked), reading=True))
     return jobs
+
+
+def entries(config: EvalConfig, context: Context) -> list[Entry]:
+    """Every task in every language, those of suites too. Raises RecipeError."""
+    return list(suites.planned(config.tasks, config.langs, data=_data(config, context), chat=config.chat, shots=config.shots,
+                               limit=config.limit))
+
+
+def _data(config: EvalConfig, context: Context) -> Path | None:
+    return context.data(config.data) if config.data is not None else None
+
+
+def _job(entry: Entry, config: EvalConfig, context: Context) -> Job:
+    found = tasks.items(entry.task, entry.language, data=_data(config, context), shots=entry.shots, limit=entry.limit,
+                        seed=config.seed, kind=config.problems, offline=context.offline)
+    return Job(entry.language, entry.task, tuple(found))
 
 
 def documents(language: str, ref: str, max_bytes: int, context: Context) -> list[str]:
@@ -154,23 +165,28 @@ def faults(config: EvalConfig, context: Context) -> tuple[list[Job], list[UserEr
                                  fix=suggestion(config.reference, config.models)))
     if not config.tasks and not config.corpora:
         wrong.append(RecipeError("nothing to evaluate", expected="at least one task or corpus"))
-    fetched = [t for t in config.tasks if config.data is None and tasks.from_hub(tasks.load(t))]
-    parts = [config.model_copy(update={"tasks": (t,), "corpora": {}, "generate": 0}) for t in config.tasks if t not in fetched]
-    parts += [config.model_copy(update={"tasks": (), "corpora": {k: v}}) for k, v in config.corpora.items()]
     jobs: list[Job] = []
-    for part in parts:
+    try:
+        asked = entries(config, context)
+    except UserError as e:
+        wrong, asked = [*wrong, e], []
+    fetched = [e for e in asked if config.data is None and tasks.from_hub(e.task)]
+    for entry in asked:  # what comes from the hub is fetched when the step runs, not when it is planned
         try:
-            jobs += make_jobs(part, context)
+            if entry in fetched:
+                tasks.check_language(entry.task, entry.language)
+            else:
+                jobs.append(_job(entry, config, context))
         except UserError as e:
             wrong.append(e)
-    for name in fetched:  # what comes from the hub is fetched when the step runs, not when it is planned
-        for language in config.langs:
-            try:
-                tasks.check_language(tasks.load(name), language)
-            except UserError as e:
-                wrong.append(e)
-        if context.offline:
-            wrong.append(InputError(f"{name} would come from the hub, and this run is offline", fix="name a data folder"))
+    for language, ref in config.corpora.items():
+        try:
+            jobs += make_jobs(config.model_copy(update={"tasks": (), "corpora": {language: ref}}), context)
+        except UserError as e:
+            wrong.append(e)
+    if context.offline:
+        wrong += [InputError(f"{name} would come from the hub, and this run is offline", fix="name a data folder")
+                  for name in dict.fromkeys(e.task.task for e in fetched)]
     return jobs, wrong
 
 
@@ -283,18 +299,27 @@ def samples(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluat
 
 def build_result(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluated], reference: str, how: str) -> Result:
     """Tables, verdicts, samples and caveats; `data` holds every score and difference as plain values."""
-    found = compare.compared(measures(jobs, evaluated), reference, config.seed)
+    scored = measures(jobs, evaluated)
+    groups = [suites.expand(t, chat=config.chat, shots=config.shots) for t in config.tasks if suites.is_suite(t)]
+    found = compare.compared(scored, reference, config.seed, extra=[f for g in groups for f in suite_results.figures(g, scored)])
     settings = config.model_dump(mode="json", exclude={"models", "corpora", "data"})
     asked = sorted({f"{j.name} {j.language} (n = {len(j.items) or len(j.documents)})" for j in jobs if not j.reading})
     return Result(
         "eval@1", "", f"Evaluation of {', '.join(e.label for e in evaluated)}",
         summary=verdict_tables.summary(found),
-        tables=verdict_tables.tables(found),
+        tables=(*suite_results.tables(groups, scored, found), *verdict_tables.tables(found), *views.tables(scored, config.seed),
+                *overview.table(written(jobs, evaluated), config.seed)),
         samples=samples(config, jobs, evaluated),
-        caveats=(*verdict_tables.caveats(found), *notes(config, jobs),
+        caveats=(*verdict_tables.caveats(found), *notes(config, jobs), *suite_results.notes(groups, scored),
                  f"Scores were {how}; other machines and versions differ slightly."),
         data=found.data() | {"settings": settings, "asked": asked, "computed": how, "records": index(jobs, evaluated)},
     )
+
+
+def written(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[Measure]:
+    """The quality of everything that was written to be scored."""
+    return [m for i, job in enumerate(jobs) if job.task is not None and job.task.written and not job.reading
+            for m in overview.measured(job.task.task, job.language, job.items, {e.label: e.records[i] for e in evaluated})]
 
 
 def index(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[dict[str, str]]:

@@ -74,6 +74,17 @@ def nats_table(measures: Sequence[Measure]) -> Table | None:
                  "the same sentences in every language: 1 time English would be a language known as well as English")
 
 
-def notes(suite: Expanded) -> tuple[str, ...]:
-    """What was left out."""
-    return (f"{suite.name}: not in the data folder and left out: {', '.join(suite.left_out)}.",) if suite.left_out else ()
+def tables(groups: Sequence[Expanded], measures: Sequence[Measure], c: Comparison) -> list[Table]:
+    """The datasets of every suite, and nats per parallel sentence."""
+    nats = nats_table(measures)
+    return [table(g, measures, c) for g in groups] + ([nats] if nats is not None else [])
+
+
+def notes(groups: Sequence[Expanded], measures: Sequence[Measure]) -> tuple[str, ...]:
+    """Which datasets of a suite were not asked, so that its average is not that of another data folder."""
+    out = []
+    for suite in groups:
+        there = [part for part, _ in parts(suite, measures)]
+        if left := [f"{e.task.task} {e.language}" for part, e in suite.asked if part not in there]:
+            out.append(f"{suite.name}: not in the data folder and left out: {', '.join(left)}.")
+    return tuple(out)

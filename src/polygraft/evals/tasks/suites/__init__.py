@@ -66,11 +66,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Expanded:
-    """A suite as it is asked: its parts with what is asked for them, and which parts the data folder does not have."""
+    """A suite as it is asked: its parts, with what is asked for them."""
 
     name: str
     asked: tuple[tuple[Part, Entry], ...]
-    left_out: tuple[str, ...] = ()
 
 
 def names() -> tuple[str, ...]:
@@ -112,21 +111,17 @@ def expand(word: str, *, data: Path | None = None, chat: bool = False, shots: in
     suite, language = load(word)
     preset = suite.shots.chat if chat else suite.shots.plain
     asked: list[tuple[Part, Entry]] = []
-    left: list[str] = []
     for part in suite.parts:
         tag, task = part.language or language, tasks.load(part.task)
         if tag in part.without or any((e.task.name, e.language) == (task.name, tag) for _, e in asked):
             continue
-        if part.optional and tag not in task.known_languages():
-            continue
-        if part.optional and not _found(task, tag, data):
-            left.append(f"{part.task} {tag}")
+        if part.optional and not (tag in task.known_languages() and _found(task, tag, data)):
             continue
         tasks.check_language(task, tag)
         count = part.shots if part.shots is not None else preset if shots is None else shots
         asked.append((part, Entry(task, tag, count, min(filter(None, (part.limit, limit)), default=None))))
     stem = word.partition("@")[0].partition(":")[0] + (f":{language}" if language else "")
-    return Expanded(f"{stem}@{suite.version}", tuple(asked), tuple(left))
+    return Expanded(f"{stem}@{suite.version}", tuple(asked))
 
 
 def _found(task: Task, language: str, data: Path | None) -> bool:
