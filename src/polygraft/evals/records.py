@@ -13,6 +13,7 @@ from polygraft.evals.bpb import Scored
 from polygraft.evals.items import Item, Response
 from polygraft.evals.metrics import choice
 from polygraft.evals.metrics.likelihood import BITS
+from polygraft.evals.quality.identify import identify
 from polygraft.evals.tasks.rendering import Asked
 from polygraft.evals.tasks.schema import Task
 from polygraft.files import write_atomic
@@ -31,7 +32,8 @@ def record(task: Task, item: Item, asked: Asked, response: Response, *, reading:
         row["truncated_prompt"] = True
     if task.written:
         row |= {"gold": item.golds[0] if item.golds else "", "output": response.text, "tokens": response.tokens,
-                "gold_tokens": response.gold_tokens, "finished": response.finished}
+                "gold_tokens": response.gold_tokens, "finished": response.finished,
+                "language_detected": identify(response.text).tag}
     else:
         row |= {"gold": item.target, "choices": list(item.choices), "choice_nats": [-x for x in response.nats]}
         if choice.tied(response):

@@ -9,7 +9,7 @@ from polygraft.errors import RecipeError, suggestion
 from polygraft.evals.metrics.base import Metric
 
 MODULES: tuple[str, ...] = (
-    "choice", "numbers", "likelihood", "copying", "summaries", "exams", "parallel", "quality", "translation", "calibration", "qa", "labels")
+    "choice", "numbers", "likelihood", "copying", "summaries", "exams", "parallel", "quality", "translation", "calibration", "governance", "qa", "labels")
 
 
 @cache

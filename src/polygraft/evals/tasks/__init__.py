@@ -15,6 +15,7 @@ from typing import Any
 from polygraft.config import parse
 from polygraft.errors import RecipeError, suggestion
 from polygraft.evals import metrics
+from polygraft.evals.governance import perturb
 from polygraft.evals.items import Item
 from polygraft.evals.tasks import building, rows, shapes, templates
 from polygraft.evals.tasks.procedural import ProblemKind, word_problems
@@ -38,6 +39,10 @@ def is_file(name: str) -> bool:
 
 def load(name: str) -> Task:
     """The task of this name (with or without its version), or of this file. Raises RecipeError for what is not there or wrong."""
+    tidy, plus, change = name.rpartition("+")
+    if plus and not is_file(change):
+        change, at, version = change.partition("@")
+        return _changed(load(tidy + at + version), change)
     if is_file(name):
         return _read(Path(name))
     stem, _, version = name.partition("@")
@@ -49,6 +54,14 @@ def load(name: str) -> Task:
         raise RecipeError("this version of the task is not here", found=name, expected=task.name,
                           fix="use the version that is here, or the polygraft release that had the other one")
     return task
+
+
+def _changed(task: Task, change: str) -> Task:
+    """The task with its questions made untidy: `mgsm+typos`."""
+    perturb.parse(change)
+    changed = task.model_copy(update={"task": f"{task.task}+{change}"})
+    changed._changed = change
+    return changed
 
 
 @cache
@@ -122,7 +135,12 @@ def items(task: Task, language: str, *, data: Path | None = None, limit: int | N
     damaged, RecipeError for a language or number of shots that does not exist.
     """
     check_language(task, language)
-    shots = task.num_fewshot if shots is None else shots
+    found = _items(task, language, data, limit, seed, task.num_fewshot if shots is None else shots, kind, offline)
+    return perturb.applied(found, perturb.parse(task._changed), language, seed=seed, data=data) if task._changed else found
+
+
+def _items(task: Task, language: str, data: Path | None, limit: int | None, seed: int, shots: int, kind: ProblemKind | None,
+           offline: bool) -> list[Item]:
     if task.source.generator:
         if shots:
             raise RecipeError("the procedural problems are asked without examples", found=f"shots: {shots}", expected="shots: 0")

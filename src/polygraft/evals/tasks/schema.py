@@ -85,6 +85,7 @@ class Task(Strict):
     languages: dict[str, dict[str, Any]] = Field(default_factory=dict, description="language to its words")
     _folder: Path | None = PrivateAttr(None)  # a user's task: the folder of its file, where its data are looked for
     _digest: str = PrivateAttr("")
+    _changed: str = PrivateAttr("")  # how its questions are made untidy: governance/perturb.py
 
     @property
     def name(self) -> str:
