@@ -26,7 +26,7 @@ ANSWERS = [  # text, gold, right?
     ("الجواب ١٢", "12", True), ("\u200f١٢\u200f تفاحة", "12", True), ("$18", "18", True), ("\\boxed{18}", "18", True), ("18%", "18", True),
     ("**18**", "18", True), ("18\x00", "18", True), ("18\r\n", "18", True), ("\ufeff18", "18", True), ("no number", "1", False), ("", "1", False),
     ("\ud83d 18", "18", True), ("100 000 and 5", "5", True), ("2020 150", "150", True), ("1.5.2", "1.5", False), ("007", "7", True),
-    ("12 apples, 7 pears", "7", True), ("二十", "20", False),
+    ("12 apples, 7 pears", "7", True), ("二十", "20", True),
 ]
 
 
