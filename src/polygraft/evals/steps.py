@@ -15,7 +15,9 @@ from polygraft import languages
 from polygraft.config import Strict
 from polygraft.errors import InputError, RecipeError, UserError, suggestion
 from polygraft.evals import records, run, tasks
+from polygraft.evals.governance import views
 from polygraft.evals.identity import model_digest
+from polygraft.evals.quality import overview
 from polygraft.evals.responses import Store, store_root
 from polygraft.evals.run import Job
 from polygraft.evals.tasks import ProblemKind, suites
