@@ -52,7 +52,7 @@ def tokens(text: str, language: str = "") -> tuple[str, ...]:
     kept = [w for w in found if w not in dropped]
     if primary == "ar":
         kept = [w.removeprefix(ARABIC_ARTICLE) or w for w in found]
-    return tuple(kept or found or text.split())
+    return tuple(kept or found or plain.split())
 
 
 def best(score: Callable[[tuple[str, ...], tuple[str, ...]], float], item: Item, text: str) -> float:
