@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 GROW = 1.25  # how much more room than needed is made
 
@@ -11,14 +14,19 @@ class Columns:
     """A cache as transformers' attention layers use it: `update` adds this pass's columns and gives all of them.
 
     The buffers [1, heads, room, size], one pair a layer on the layer's own device, grow when they must; nothing is copied to add a
-    column. `length` columns count; the forward pass writes after them, and `advance` makes what it wrote count.
+    column. `length` columns count, at `positions` (int [length]); a forward pass writes after them, and `advance` makes what it
+    wrote count.
     """
 
     is_compileable = False
 
     def __init__(self) -> None:
-        self.length = 0
+        self.positions = np.empty(0, np.int64)
         self.layers: dict[int, tuple[Any, Any]] = {}
+
+    @property
+    def length(self) -> int:
+        return len(self.positions)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.length
@@ -38,16 +46,17 @@ class Columns:
             made[:, :, :self.length] = self.layers[layer][which][:, :, :self.length]
         return made
 
-    def advance(self, columns: int) -> None:
-        self.length += columns
+    def advance(self, positions: np.ndarray) -> None:
+        self.positions = np.concatenate([self.positions, positions])
 
-    def keep(self, first: int, others: list[int]) -> None:
+    def keep(self, first: int, others: Sequence[int] | np.ndarray) -> None:
         """Keep the first columns, then `others` (in this order), and forget the rest."""
         import torch
 
-        if others and others != list(range(first, first + len(others))):
+        chosen = np.asarray(others, np.int64)
+        if not np.array_equal(chosen, np.arange(first, first + len(chosen))):
             for pair in self.layers.values():
-                at = torch.tensor(others, device=pair[0].device)
+                at = torch.from_numpy(chosen).to(pair[0].device)
                 for buffer in pair:
-                    buffer[:, :, first:first + len(others)] = buffer.index_select(2, at)
-        self.length = first + len(others)
+                    buffer[:, :, first:first + len(chosen)] = buffer.index_select(2, at)
+        self.positions = np.concatenate([self.positions[:first], self.positions[chosen]])

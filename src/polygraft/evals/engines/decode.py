@@ -95,5 +95,5 @@ class Decoder:
         if 4 * (self.owner == DEAD).sum() > len(self.owner):
             alive = np.flatnonzero(self.owner != DEAD)
             shared = int((self.owner == SHARED).sum())
-            self.cache.keep(shared, alive[shared:].tolist())
+            self.cache.keep(shared, alive[shared:])
             self.owner = self.owner[alive]

@@ -45,7 +45,7 @@ def write(model: Any, prompts: Sequence[Sequence[int]], written: Sequence[Answer
         for r, (answer, token) in enumerate(zip(written, chosen)):
             if not answer.over:
                 answer.add(token)
-            out[r, token] = 0
+            out[r, max(token, 0)] = 0
         return out
 
     def over(ids: Any, scores: Any, **_: Any) -> Any:

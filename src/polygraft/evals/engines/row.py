@@ -11,18 +11,42 @@ from polygraft.evals.engines import batches, tree
 from polygraft.evals.engines.columns import Columns
 
 
-def feed(model: Any, cache: Columns, tokens: Any, positions: Any, visible: Any, keep: Any) -> Any:
+def feed(model: Any, cache: Columns, tokens: np.ndarray, positions: np.ndarray, visible: np.ndarray, keep: np.ndarray) -> Any:
     """Logits [len(keep), vocabulary] of some of the tokens, int [t] each; visible: bool [t, cache.length + t]."""
     import torch
 
     device = model.get_input_embeddings().weight.device
-    # additive rather than boolean: eager attention knows no other, and fused attention makes it of a boolean one anyway
-    mask = torch.zeros(visible.shape, dtype=model.dtype).masked_fill_(~torch.from_numpy(visible), torch.finfo(model.dtype).min)
-    ids, at, kept = (torch.as_tensor(np.asarray(x), dtype=torch.long, device=device) for x in (tokens, positions, keep))
-    out = model(input_ids=ids[None], position_ids=at[None], attention_mask=mask[None, None].to(device), past_key_values=cache,
-                use_cache=True, logits_to_keep=kept)
-    cache.advance(len(tokens))
+    ids, at, kept = (torch.as_tensor(x, dtype=torch.long, device=device) for x in (tokens, positions, keep))
+    distance = positions[:, None] - np.concatenate([cache.positions, positions])
+    out = model(input_ids=ids[None], position_ids=at[None], attention_mask=_masks(model, visible, distance, device),
+                past_key_values=cache, use_cache=True, logits_to_keep=kept)
+    cache.advance(positions)
     return out.logits[0]
+
+
+def window(model: Any) -> int | None:
+    """Tokens, itself included, that a token attends to in the layers that do not attend to all before it."""
+    config = model.config.get_text_config()
+    types = getattr(config, "layer_types", None)
+    return getattr(config, "sliding_window", None) if types is None or "sliding_attention" in types else None
+
+
+def _masks(model: Any, visible: np.ndarray, distance: np.ndarray, device: Any) -> Any:
+    """What transformers' models take: one mask, or one for each kind of attention layer."""
+    types, near = getattr(model.config.get_text_config(), "layer_types", None), window(model)
+    narrow = visible if near is None else visible & (distance < near)
+    if types is None or near is None:
+        return _additive(narrow, model.dtype, device)
+    wide = _additive(visible, model.dtype, device)
+    return {"full_attention": wide, "sliding_attention": _additive(narrow, model.dtype, device) if distance.max() >= near else wide}
+
+
+def _additive(visible: np.ndarray, dtype: Any, device: Any) -> Any:
+    """[1, 1, t, columns]: additive rather than boolean, since eager attention knows no other."""
+    import torch
+
+    mask = torch.zeros(visible.shape, dtype=dtype, device=device)
+    return mask.masked_fill_(torch.from_numpy(~visible).to(device), torch.finfo(dtype).min)[None, None]
 
 
 class Walk:

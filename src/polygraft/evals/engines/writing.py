@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from polygraft.evals.engines import batches
 from polygraft.evals.engines.base import Decoding, Written
 
+BROKEN = -1  # instead of a token, after logits that are not numbers
 SLACK = 8  # tokens looked at beside a stop string's own: a decoder may treat the first ones of a text differently
 
 
@@ -20,11 +22,14 @@ class Answer:
         self.tokens: list[int] = []
         self.stops = [s for s in decoding.stops if s]
         self.tail = max((len(s.encode()) for s in self.stops), default=0) + SLACK
-        self.over = self.finished = False
+        self.over = self.finished = self.broken = False
         self.draws = None if decoding.temperature == 0 else _generator(decoding.seed, prompt)
 
     def add(self, token: int) -> bool:
         """Write one more token; returns whether the answer is over. Only its tail is decoded to look for a stop string."""
+        if token == BROKEN:
+            self.over = self.broken = True
+            return True
         self.tokens.append(token)
         tail = self.tokens[-self.tail:]
         self.finished = token in self.ends or (bool(self.stops) and any(s in self._text(tail) for s in self.stops))
@@ -44,9 +49,10 @@ class Answer:
 
 
 def choose(logits: Any, answers: Sequence[Answer]) -> list[int]:
-    """The next token of each answer, from its row of logits [r, v]: the likeliest, or drawn from the nucleus."""
-    likeliest = logits.argmax(1).tolist()
-    return [best if a.draws is None else _draw(row, a.decoding, a.draws) for best, row, a in zip(likeliest, logits, answers)]
+    """The next token of each answer, from its row of logits [r, v]: the likeliest, or drawn from the nucleus; BROKEN for a NaN."""
+    most, likeliest = (x.tolist() for x in logits.max(1))
+    return [BROKEN if not math.isfinite(top) else best if a.draws is None else _draw(row, a.decoding, a.draws)
+            for top, best, row, a in zip(most, likeliest, logits, answers)]
 
 
 def _draw(logits: Any, decoding: Decoding, generator: Any) -> int:
