@@ -1,7 +1,7 @@
 """Every error a person can cause names where, what was found and expected, and how to mend it.
 
 Exit codes: 0 ok, 1 our bug, 2 what was typed (recipe, flags), 3 an input missing or refused, 4 resources, 5 a step failed,
-130 interrupted.
+6 done, but criteria are not met, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -63,6 +63,12 @@ class StepFailed(UserError):
     """A step of a recipe began and could not finish."""
 
     exit_code = 5
+
+
+class CriteriaFailed(UserError):
+    """Everything was done and written, and a model does not meet what criteria.yaml demands."""
+
+    exit_code = 6
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str | None:

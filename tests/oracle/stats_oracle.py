@@ -34,3 +34,27 @@ def holm(p):
 
 def bits_per_byte(token_nats, text):
     return sum(token_nats) / (log(2) * len(text.encode()))
+
+
+def mcc(cells):
+    tp, fp, fn, tn = cells
+    return (tp * tn - fp * fn) / sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+
+
+def variance(x):
+    m = sum(x) / len(x)
+    return sum((v - m) ** 2 for v in x) / (len(x) - 1)
+
+
+def two_level_se(a, b):
+    """Crossed random effects of two tables [seeds][items]: items of the mean difference, plus each table's seeds without noise."""
+    s, n = len(a), len(a[0])
+    items = [sum(b[k][i] - a[k][i] for k in range(s)) / s for i in range(n)]
+    total = variance(items) / n
+    for table in (a, b):
+        means = [sum(row) / n for row in table]
+        column = [sum(row[i] for row in table) / s for i in range(n)]
+        rest = [table[k][i] - means[k] - column[i] + sum(means) / s for k in range(s) for i in range(n)]
+        noise = sum(r * r for r in rest) / ((s - 1) * (n - 1)) / n
+        total += max(variance(means) - noise, 0.0) / s
+    return sqrt(total)

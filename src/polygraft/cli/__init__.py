@@ -38,6 +38,7 @@ VERBS: dict = {
         "sft": ("step:tune.sft", "Supervised fine-tuning, full or LoRA, loss on answers only."),
     },
     "eval": ("step:eval", "Score models with intervals and paired tests."),
+    "compare": ("polygraft.cli.compare:compare", "Finished evaluations: which checkpoint or method is better, worse, neither."),
 }
 GROUP_HELP = {"analyze": "Find where language and skill live in a model.", "merge": "Graft experts into one model.",
               "tune": "Train."}
@@ -97,8 +98,8 @@ def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
         ctx.exit()
 
 
-CODES = ("Exit codes: 0 ok, 1 our bug, 2 recipe or usage, 3 input refused, 4 resources, 5 step failed, 130 interrupted. "
-         "Every verb has --help.")
+CODES = ("Exit codes: 0 ok, 1 our bug, 2 recipe or usage, 3 input refused, 4 resources, 5 step failed, 6 criteria not met, "
+         "130 interrupted. Every verb has --help.")
 VERSION = click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version.")
 root = Verbs(VERBS, name="polygraft", callback=_root, invoke_without_command=True, epilog=CODES, params=[VERSION],
              help="Make an open decoder LLM good at another language, cheaply, and prove what it cost.")

@@ -7,7 +7,7 @@ mean of languages, the worst one) is a function of the sums of what was drawn. S
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -103,18 +103,29 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All scores, and all differences from the reference."""
+    """All scores, and all differences from the reference.
+
+    `methods` is empty where the verdicts are about checkpoints; else the models (training seeds) of each method, and the verdicts
+    are about methods.
+    """
 
     figures: tuple[Figure, ...]
     reference: str
     scores: tuple[Score, ...]
     differences: tuple[Difference, ...]
+    methods: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Who is compared: models or methods, in the order given."""
+        return list(self.methods or dict.fromkeys(m for f in self.figures for p in f.parts for m in p.models))
 
     def data(self) -> dict[str, Any]:
         """Plain values for `Result.data`: scores and differences of languages, and the same of averages."""
         scores = [{k: v for k, v in asdict(s).items() if k != "estimate"} | asdict(s.estimate) for s in self.scores]
         differences = [asdict(d) for d in self.differences]
-        return {"reference": self.reference, "scores": [s for s in scores if not s["average"]],
+        return {"claim": "methods" if self.methods else "checkpoints", "reference": self.reference,
+                "scores": [s for s in scores if not s["average"]],
                 "differences": [d for d in differences if not d["average"]],
                 "averages": {"scores": [s for s in scores if s["average"]],
                              "differences": [d for d in differences if d["average"]]}}
@@ -206,9 +217,12 @@ def difference(f: Figure, model: str, reference: str, samples: Samples) -> Diffe
         value = float(stats.paired(f.observed(reference), f.observed(model)))
         boot = stats.summarise(value, stats.paired(samples[id(f)][reference], samples[id(f)][model]), n)
         low, high, p, detectable = boot.low, boot.high, boot.p, planning.DETECTABLE * boot.se
-    unit = "points" if f.metric.unit == "%" else f.metric.unit
     return Difference(f.task, f.language, f.metric.name, f.kind, model, reference, value * k, low * k, high * k, n, p,
-                      detectable * k, unit)
+                      detectable * k, unit_of_difference(f.metric))
+
+
+def unit_of_difference(metric: Metric) -> str:
+    return "points" if metric.unit == "%" else metric.unit
 
 
 def judged(found: Sequence[Difference], wanted: Sequence[Figure]) -> list[Difference]:

@@ -20,23 +20,27 @@ def tables(c: Comparison) -> tuple[Table, ...]:
     scores = {(s.task, s.metric, s.language, s.model): s.estimate for s in c.scores}
     for task, name in dict.fromkeys((f.task, f.metric.name) for f in c.figures):
         here = [f for f in c.figures if (f.task, f.metric.name) == (task, name)]
-        models = list(dict.fromkeys(m for f in here for p in f.parts for m in p.models))
+        models = [m for m in c.names if any((task, name, f.language, m) in scores for f in here)]
         title = name if task == "bpb" else f"{task}: {name}"
         rows: tuple[tuple[Cell, ...], ...] = tuple(
             (model, *(scores.get((task, name, f.language, model)) for f in here)) for model in models)
-        out.append(Table(title, ("model", *(f.language for f in here)), rows, note(here)))
+        out.append(Table(title, (label(c), *(f.language for f in here)), rows, note(here, c)))
         if paired := [d for d in c.differences if (d.task, d.metric) == (task, name)]:
             family = sum(d.metric == name for d in c.differences)
-            out.append(_differences(title, here, paired, family, c.reference))
+            out.append(_differences(title, here, paired, family, c))
     return tuple(out)
 
 
-def note(here: Sequence[Figure]) -> str:
+def label(c: Comparison) -> str:
+    return "method" if c.methods else "model"
+
+
+def note(here: Sequence[Figure], c: Comparison) -> str:
     """What the metric is and what the averages are, with the languages that were the worst."""
-    said = [here[0].metric.meaning]
+    said = [here[0].metric.meaning, *(["methods: means over seeds, intervals over seeds and items"] if c.methods else [])]
     for f in here:
         words = HOW.get(f.kind, "")
-        if f.kind == compare.WORST:
+        if f.kind == compare.WORST and not c.methods:
             words += " (" + ", ".join(f"{m}: {worst(f, m)}" for m in f.models) + ")"
         said += [words] if words and words not in said else []
     return "; ".join(said)
@@ -48,14 +52,16 @@ def worst(f: Figure, model: str) -> str:
     return (min if f.metric.higher_is_better else max)(values, key=lambda language: values[language])
 
 
-def _differences(title: str, here: Sequence[Figure], found: Sequence[Difference], family: int, reference: str) -> Table:
+def _differences(title: str, here: Sequence[Figure], found: Sequence[Difference], family: int, c: Comparison) -> Table:
     cells = {(d.model, d.language): Estimate(d.value, d.low, d.high, d.n, d.unit, d.verdict) for d in found}
     models, names = dict.fromkeys(d.model for d in found), [f.language for f in here]
     rows: tuple[tuple[Cell, ...], ...] = tuple((model, *(cells.get((model, name)) for name in names)) for model in models)
     test = "paired bootstrap over the same items"
-    if here[0].metric.binary:
+    if c.methods:
+        test = "two-level bootstrap over training seeds and the same items, Student's t"
+    elif here[0].metric.binary:
         test = "exact McNemar tests, Newcombe intervals" + (f"; averages: {test}" if any(not f.exact for f in here) else "")
-    return Table(f"{title}, difference from {reference}", ("model", *names), rows,
+    return Table(f"{title}, difference from {c.reference}", (label(c), *names), rows,
                  f"{test}; intervals are 95 % each; verdicts hold over all {family} comparisons of this metric (Holm, 5 %)")
 
 
@@ -92,7 +98,11 @@ def caveats(c: Comparison) -> tuple[str, ...]:
             least = f"about {worst_of.detectable:.2g} {worst_of.unit}"
             out.append(f"{metric}: at n = {worst_of.n}, true differences below {least} would mostly go unnoticed, even "
                        "without the correction for many comparisons; \"not distinguishable\" is not \"equal\".")
-    if c.differences:
-        out.append("The verdicts are about these checkpoints. A claim about a method needs at least 3 training seeds of each "
-                   "(`polygraft compare method=A,B,C`).")
+    if c.methods:
+        said = ", ".join(f"{name} ({len(m)} training seeds)" if len(m) > 1 else f"{name} (one checkpoint, taken as it is)"
+                         for name, m in c.methods.items())
+        out.append(f"The verdicts are about methods, as far as they were trained more than once: {said}.")
+    elif c.differences:
+        out.append("The verdicts are about these checkpoints. A claim about a method needs at least 3 training seeds of it "
+                   "(`polygraft compare BASE method=A,B,C`).")
     return tuple(out)
