@@ -7,6 +7,7 @@ A vocabulary that does not fit shows here first: the model falls back to old, sm
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
@@ -54,8 +55,8 @@ def copy_characters(item: Item, response: Response) -> Sequence[float]:
 def reliable(item: Item, response: Response) -> Sequence[float]:
     """(1 if at least 99 % of the reference's characters are matched, 1)."""
     reference, text = _both(item, response)
-    possible = len(text) >= ENOUGH * len(reference)  # else no need to look
-    return (float(possible and matched(reference, text) >= ENOUGH), 1.0)
+    shared = (Counter(reference) & Counter(text)).total()  # in any order: no more than this can match in order
+    return (float(shared >= ENOUGH * len(reference) and matched(reference, text) >= ENOUGH), 1.0)
 
 
 def identical(item: Item, response: Response) -> Sequence[float]:
