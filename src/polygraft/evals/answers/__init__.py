@@ -21,9 +21,11 @@ from polygraft.evals.answers.tokens import CURRENCY, Token, is_spaced, longest_f
 _MARKERS, _LABELS = tuple(longest_first(words.MARKERS)), tuple(longest_first(words.LABELS))
 _NUMBERS = {lower(w): n for w, n in words.NUMBERS.items()}
 _WORD = re.compile(rf"({one_of(_NUMBERS)})(?!-\w)(?!\s(?:{one_of([*words.MORE, *_NUMBERS])}))", re.IGNORECASE)
-_QUESTION = re.compile(rf"^[ *#>]{{0,8}}(?=[^\W\d_]|<)(?:(?:{'|'.join(map(re.escape, words.QUESTIONS))})"
-                       rf" ?\d{{0,3}} ?\*{{0,2}} ?[:：]|<\|)", re.IGNORECASE | re.MULTILINE)  # fmt: skip
-_LABEL_END = re.compile(rf"\s{{0,3}}[*_]{{0,3}}(?:[:：=—]|[–-](?=\s))?[\s*_{CURRENCY}\\(\[{{≈=:：]{{0,8}}")  # up to the number
+_ASKED = "|".join(map(re.escape, words.QUESTIONS))
+_QUESTION = re.compile(rf"^[ *#>]{{0,8}}(?=[^\W\d_]|<)(?:(?:{_ASKED}) ?\d{{0,3}} ?\*{{0,2}} ?[:\uff1a]|<\|)", re.I | re.M)
+_LABEL_END = re.compile(  # up to the number
+    rf"\s{{0,3}}[*_]{{0,3}}(?:[:\uff1a=—]|[–-](?=\s))?[\s*_{CURRENCY}\\(\[{{≈=:\uff1a]{{0,8}}")
+_END = re.compile(rf"\s{{0,3}}[*_]{{0,3}}(?:[:：=—]|[–-](?=\s))?[\s*_{CURRENCY}\\(\[{{≈=:：]{{0,8}}")  # up to the number
 _END = re.compile(rf"\s{{0,3}}[*_]{{0,3}}(?:[:：=—]|[–-](?=\s))?[\s*_{CURRENCY}\\(\[{{≈=:：]{{0,8}}")  # up to the number
 _QUESTION = re.compile(rf"^[ *#>]{{0,8}}(?=[^\W\d_]|<)(?:(?:{'|'.join(map(re.escape, words.QUESTIONS))}) ?\d{{0,3}} ?\*{{0,2}} ?[:：]|<\|)",
                        re.IGNORECASE | re.MULTILINE)  # fmt: skip
@@ -61,6 +63,18 @@ def correct(text: str, gold: str, markers: Sequence[str] = ()) -> bool:
     return found is not None and same(found.values, readings(gold))
 
 
+def last(text: str) -> str | None:
+    """The last number of the text, whatever stands before it; None when there is none."""
+    found = _last(tokens(clean(text)))
+    return found.text if found else None
+
+
+def last_correct(text: str, gold: str) -> bool:
+    """Whether the last number of the text can be read as the gold one."""
+    found = _last(tokens(clean(text)))
+    return found is not None and same(found.values, readings(gold))
+
+
 def same(a: frozenset[Fraction], b: frozenset[Fraction]) -> bool:
     """Whether two sets of readings share a value: exactly, or to a thousandth where one (1/3) has no end in decimals."""
     return any(x == y or ((10**9 % x.denominator or 10**9 % y.denominator) and abs(x - y) <= CLOSE * abs(y)) for x in a for y in b)
@@ -80,6 +94,11 @@ def find(text: str, markers: Sequence[str] = ()) -> Token | None:
         token = None if at > len(text) else (_labelled if label else _after)(text, found, starts, at)
         if token:
             return token
+    return _last(found)
+
+
+def _last(found: Sequence[Token]) -> Token | None:
+    """The last number; numerals that may be part of a word only where there is no other."""
     read = [t for t in found if t.values]
     return next((t for t in reversed(read) if not t.weak), read[-1] if read else None)
 

@@ -21,6 +21,16 @@ def parsed(item: Item, response: Response) -> str | None:
     return answers.answer(response.text, _markers(item))
 
 
+def last_right(item: Item, response: Response) -> tuple[float, float]:
+    """(1 if the last number of all can be read as a gold one, 1): MathOctopus' and SLAM's rule, with signs; nothing is not 0."""
+    return float(any(answers.last_correct(response.text, gold) for gold in item.golds)), 1.0
+
+
+def last_parsed(item: Item, response: Response) -> str | None:
+    """The last number of all."""
+    return answers.last(response.text)
+
+
 def fault(item: Item) -> str | None:
     """What the gold must be, when it is not."""
     return None if item.golds and all(answers.readings(g.strip()) for g in item.golds) else "a number"
@@ -28,4 +38,6 @@ def fault(item: Item) -> str | None:
 
 ACCURACY = Metric("accuracy", "%", "right numbers of all answers, in percent, with Wilson intervals", right, binary=True, parse=parsed,
                   fault=fault)
-METRICS = (ACCURACY,)
+LAST = Metric("last", "%", "answers whose last number is right, in percent, with Wilson intervals", last_right, binary=True,
+              parse=last_parsed, fault=fault)
+METRICS = (ACCURACY, LAST)

@@ -17,10 +17,15 @@ Shape = Callable[[list[Row], Mapping[str, Any]], list[Row]]
 
 
 def mgsm_exemplars(rows: list[Row], words: Mapping[str, Any]) -> list[Row]:
-    """MGSM's exemplars.json: question and solution in the language, without the labels that the prompt puts before them."""
+    """MGSM's exemplars.json: question and solution in the language, without the labels that the prompt puts before them.
+
+    `english` is the English solution of the same problem (its label ends at the first colon), `number` its answer.
+    """
     [book] = rows
-    return [{"question": e["q"].removeprefix(words["question"]), "solution": e["a"].removeprefix(words["answer"]).strip()}
-            for e in book["MGSM_EXEMPLARS"][words["language"]].values()]
+    shown, english = book["MGSM_EXEMPLARS"][words["language"]], book["MGSM_EXEMPLARS"].get("en", {})
+    return [{"question": e["q"].removeprefix(words["question"]), "solution": e["a"].removeprefix(words["answer"]).strip(),
+             "english": english[n]["a"].partition(":")[2].strip() if n in english else None, "number": number}
+            for (n, e), number in zip(shown.items(), book.get("EXEMPLAR_NUMBER_ANSWERS") or [None] * len(shown), strict=True)]
 
 
 SHAPES: dict[str, Shape] = {"mgsm_exemplars": mgsm_exemplars, **shapes_parallel.SHAPES, **shapes_darumeru.SHAPES,
