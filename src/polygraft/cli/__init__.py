@@ -39,9 +39,13 @@ VERBS: dict = {
     },
     "eval": ("step:eval", "Score models with intervals and paired tests."),
     "compare": ("polygraft.cli.compare:compare", "Finished evaluations: which checkpoint or method is better, worse, neither."),
+    "ab": {
+        "write": ("polygraft.cli.ab:write", "Two models' answers side by side without names, for a person to choose from."),
+        "read": ("polygraft.cli.ab:read_", "What was chosen: wins, ties, losses, sign tests."),
+    },
 }
 GROUP_HELP = {"analyze": "Find where language and skill live in a model.", "merge": "Graft experts into one model.",
-              "tune": "Train."}
+              "tune": "Train.", "ab": "Compare two models blind, by people."}
 
 
 def load(target: str) -> click.Command:

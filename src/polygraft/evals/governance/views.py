@@ -70,6 +70,10 @@ def leans(measures: Sequence[Measure], seed: int = 0) -> tuple[Table, ...]:
 def reliabilities(measures: Sequence[Measure]) -> tuple[Table, ...]:
     """For every task with a calibration error, and every model: how sure and how right it is, bin by bin, over all languages."""
     found = [m for m in measures if m.metric.name == "calibration error"]
-    return tuple(reliability(np.sum([m.columns[model].sum(axis=0) for m in here], axis=0), f"{task}: how sure and how right, {model}")
-                 for task in dict.fromkeys(m.task for m in found)
-                 for here in [[m for m in found if m.task == task]] for model in here[0].models)
+    out = []
+    for task in dict.fromkeys(m.task for m in found):
+        here = [m for m in found if m.task == task]
+        for model in here[0].models:
+            sums = np.sum([m.columns[model].sum(axis=0) for m in here], axis=0)
+            out.append(reliability(sums, f"{task}: how sure and how right, {model}"))
+    return tuple(out)
