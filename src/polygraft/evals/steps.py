@@ -14,19 +14,24 @@ from pydantic import AfterValidator, Field
 from polygraft import languages
 from polygraft.config import Strict
 from polygraft.errors import InputError, RecipeError, UserError, suggestion
-from polygraft.evals import records, run, tasks
+from polygraft.evals import metrics, notes, records, run, tasks
 from polygraft.evals.governance import views
-from polygraft.evals.identity import model_digest
+from polygraft.evals.items import Item
+from polygraft.evals.metrics.likelihood import BITS
+from polygraft.evals.metrics.quality import DEFAULT
+from polygraft.evals.notes import size
+from polygraft.evals.opening import Opened, open_engine
 from polygraft.evals.quality import overview
 from polygraft.evals.responses import Store, store_root
-from polygraft.evals.run import Job
-from polygraft.evals.tasks import ProblemKind, suites
+from polygraft.evals.run import BPB, Job
+from polygraft.evals.tasks import ProblemKind, TaskFile, foreign, suites
 from polygraft.evals.tasks.suites import Entry
-from polygraft.evals.verdicts import compare
+from polygraft.evals.verdicts import compare, criteria, planning
 from polygraft.evals.verdicts import suites as suite_results
 from polygraft.evals.verdicts import tables as verdict_tables
 from polygraft.evals.verdicts.measures import Measure, from_records
 from polygraft.result import Result, Sample
+from polygraft.sources import SERVER
 from polygraft.step import Context, DataRef, Detail, ModelRef, Plan, Step
 
 if TYPE_CHECKING:
@@ -46,6 +51,9 @@ def _checked(check: Callable[[str], Any], word: str) -> Any:
 
 
 def _task(word: str) -> str:
+    """A task's or suite's name, checked; a file's name is read when it is known from which folder."""
+    if tasks.is_file(word) or foreign.is_foreign(word):
+        return word if word.startswith(foreign.PREFIX) else TaskFile(word)
     _checked(suites.load if suites.is_suite(word) else tasks.load, word)
     return word
 
@@ -62,12 +70,13 @@ class EvalConfig(Strict):
     """
 
     models: tuple[ModelRef, ...] = Field(min_length=1, description="the models", json_schema_extra={"argument": True})
-    tasks: tuple[TaskName, ...] = Field(("problems",), description="mgsm, msvamp, problems (word problems made here, scored by "
-                                   "likelihood), problems-generate (the same, answered in writing)")
+    tasks: tuple[TaskName, ...] = Field(("problems",), description="tasks and suites (`polygraft tasks` lists them), a task file of "
+                                   "your own, or lm-eval:NAME for one of lm-eval's")
     langs: tuple[Language, ...] = Field(("en",), description="languages of the tasks, as tags such as sw or zh")
     corpora: dict[Language, DataRef] = Field(
         default_factory=dict, json_schema_extra={"flag": "--corpus", "metavar": "LANG=PATH"},
         description="a text for bits per byte: .txt, .jsonl (also .gz, .xz), .parquet; `sampler` is one that comes with polygraft")
+    criteria: DataRef | None = Field(None, description="criteria.yaml: what must hold; exit 6, after everything is written, if not")
     reference: ModelRef | None = Field(None, description="the model that the others are compared with (default: the first)")
     data: DataRef | None = Field(None, description="folder with the tasks' files, such as mgsm/mgsm_sw.tsv (default: the hub)")
     limit: int | None = Field(None, ge=1, description="ask only the first N items of each task; of word problems, N are made "
@@ -78,7 +87,10 @@ class EvalConfig(Strict):
     generate: int = Field(default=0, ge=0, description="word problems a language to answer in writing too, for reading; not scored")
     chat: bool = Field(default=False, description="ask through the model's chat template")
     system: str = Field(default="", description="the system's turn, with `chat` (default: as each task says)")
+    trust_task_code: bool = Field(default=False, description="run the Python that a task file of lm-eval's kind brings")
     seed: int = Field(default=0, ge=0, description="seed of the word problems, of the samples shown and of the bootstrap")
+    backend: Literal["hf", "vllm"] = Field(
+        default="hf", description="what runs the models: hf (transformers) or vllm (extra); a server is a model: server:URL#NAME")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="type to compute in; auto: the checkpoint's own, or float32 where a CPU has no bfloat16")
     device: Annotated[str, Detail] = Field(default="auto", description="cpu, cuda, cuda:1 ...; auto: a GPU where there is one")
@@ -105,6 +117,8 @@ class Evaluated:
 def make_jobs(config: EvalConfig, context: Context) -> list[Job]:
     """Every task in every language, every corpus, and the problems to be read. Raises UserError for what cannot be asked."""
     jobs = [_job(entry, config, context) for entry in entries(config, context)]
+    jobs += [Job(foreign.LANGUAGE, foreign=task) for word in _foreign(config, context) for task in foreign.load(
+        word, shots=config.shots, limit=config.limit, seed=config.seed, trusted=config.trust_task_code, offline=context.offline)]
     for language, ref in config.corpora.items():
         jobs.append(Job(language, documents=tuple(documents(language, ref, config.max_bytes, context))))
     if config.generate and "problems" in {j.task.task for j in jobs if j.task}:
@@ -118,8 +132,19 @@ def make_jobs(config: EvalConfig, context: Context) -> list[Job]:
 
 def entries(config: EvalConfig, context: Context) -> list[Entry]:
     """Every task in every language, those of suites too. Raises RecipeError."""
-    return list(suites.planned(config.tasks, config.langs, data=_data(config, context), chat=config.chat, shots=config.shots,
+    theirs = _foreign(config, context)
+    words = [w for w in _words(config, context) if w not in theirs]
+    return list(suites.planned(words, config.langs, data=_data(config, context), chat=config.chat, shots=config.shots,
                                limit=config.limit))
+
+
+def _words(config: EvalConfig, context: Context) -> list[str]:
+    """The tasks, with the paths of task files as they are from here."""
+    return [str(context.data(w)) if isinstance(w, TaskFile) else w for w in config.tasks]
+
+
+def _foreign(config: EvalConfig, context: Context) -> list[str]:
+    return [w for w in _words(config, context) if foreign.is_foreign(w)]
 
 
 def _data(config: EvalConfig, context: Context) -> Path | None:
@@ -167,9 +192,12 @@ def faults(config: EvalConfig, context: Context) -> tuple[list[Job], list[UserEr
                                  fix=suggestion(config.reference, config.models)))
     if not config.tasks and not config.corpora:
         wrong.append(RecipeError("nothing to evaluate", expected="at least one task or corpus"))
+    wrong += idle(config)
     jobs: list[Job] = []
     try:
         asked = entries(config, context)
+        for word in _foreign(config, context):  # read by lm-eval, when the step runs
+            foreign.check(word, trusted=config.trust_task_code, offline=context.offline)
     except UserError as e:
         wrong, asked = [*wrong, e], []
     fetched = [e for e in asked if config.data is None and tasks.from_hub(e.task)]
@@ -186,10 +214,34 @@ def faults(config: EvalConfig, context: Context) -> tuple[list[Job], list[UserEr
             jobs += make_jobs(config.model_copy(update={"tasks": (), "corpora": {language: ref}}), context)
         except UserError as e:
             wrong.append(e)
+    wrong += criteria_faults(config, asked, context)
     if context.offline:
         wrong += [InputError(f"{name} would come from the hub, and this run is offline", fix="name a data folder")
                   for name in dict.fromkeys(e.task.task for e in fetched)]
     return jobs, wrong
+
+
+def idle(config: EvalConfig) -> list[UserError]:
+    """Settings that nothing would use."""
+    problems = {"problems", READING} & {t.partition("@")[0] for t in config.tasks}
+    found = [("system", config.system and not config.chat, "the system's turn needs a chat template: set `chat: true`"),
+             ("problems", config.problems != ProblemKind() and not problems, "add the task problems"),
+             ("generate", config.generate and "problems" not in problems, "add the task problems")]
+    return [RecipeError(f"`{name}` is set and nothing uses it", fix=f"{fix}, or leave `{name}` out")
+            for name, wrong, fix in found if wrong]
+
+
+def criteria_faults(config: EvalConfig, asked: Sequence[Entry], context: Context) -> list[UserError]:
+    """What is wrong with criteria.yaml, as far as can be told before anything is asked."""
+    if config.criteria is None:
+        return []
+    try:
+        read = criteria.read(context.data(config.criteria))
+    except UserError as e:
+        return [e]
+    of = [(e.task.task, e.language, name) for e in asked for name in (*e.task.metrics, *(DEFAULT if e.task.written else ()))]
+    return [*criteria.slips(read, [*of, *((BPB, language, BITS.name) for language in config.corpora)],
+                            skip=[g.name for g in expanded(config)])]
 
 
 def plan(config: EvalConfig, context: Context) -> Plan:
@@ -198,25 +250,38 @@ def plan(config: EvalConfig, context: Context) -> Plan:
     if wrong:
         return Plan(problems=tuple(wrong))
     others = f", compared with {config.compared_with}" if len(config.models) > 1 else ""
-    lines = [f"{len(config.models)} model{'s' * (len(config.models) > 1)}{others}"]
-    for j in jobs:
-        what = f"{len(j.items)} items" if j.task else f"{len(j.documents)} documents, {_bytes(j):,} bytes"
-        lines.append(f"{j.name} {j.language}: {what}")
-    tokens = sum(TOKENS_PER_ITEM * len(j.items) + _bytes(j) / BYTES_PER_TOKEN for j in jobs)
+    lines = [f"{len(config.models)} model{'s' * (len(config.models) > 1)}{others}", *map(_line, jobs)]
+    lines += [f"{word}: as lm-eval runs it; its items are read and counted when the step runs" for word in _foreign(config, context)]
+    tokens = sum(sum(map(_tokens, j.items)) + size(j) / BYTES_PER_TOKEN for j in jobs)
     seconds, peak = 0.0, 0
     for ref in config.models:
-        parameters, stored = size(context.model(ref))
+        if (source := context.model(ref)).kind == SERVER:
+            from polygraft.evals.engines.client import Address
+
+            Address.parse(source.spec)
+            continue
+        parameters, stored = model_size(source)
         seconds += 2 * parameters * tokens / CPU_FLOPS
         peak = max(peak, parameters * 4 + stored)
     return Plan(tuple(lines), peak_bytes=peak + (1 << 29), disk_bytes=1 << 20, seconds=seconds,
                 notes=("time is a rough guess for one CPU; an accelerator is much faster",))
 
 
-def _bytes(job: Job) -> int:
-    return sum(len(t.encode("utf-8", "replace")) for t in job.documents)
+def _line(job: Job) -> str:
+    if job.task is None:
+        return f"{job.name} {job.language}: {len(job.documents)} documents, {size(job):,} bytes"
+    shots = f", {job.shots} worked examples" * bool(job.shots)
+    seen = f"; {planning.sentence(len(job.items))}" * any(metrics.get(m).binary for m in job.task.metrics)
+    return f"{job.name} {job.language}: {len(job.items)} items{shots}{seen}"
 
 
-def size(source: Source) -> tuple[int, int]:
+def _tokens(item: Item) -> float:
+    """Rough tokens that a model reads for an item; worked examples are read once for a whole job."""
+    text = item.prompt + "".join(item.choices)
+    return max(TOKENS_PER_ITEM, len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
+
+
+def model_size(source: Source) -> tuple[int, int]:
     """(parameters, bytes on disk) of a model, from its headers."""
     tensors = source.weights.tensors.values()
     return sum(t.nbytes // t.itemsize for t in tensors), sum(t.nbytes for t in tensors)
@@ -227,7 +292,7 @@ def size(source: Source) -> tuple[int, int]:
 
 def labels(refs: Sequence[str]) -> list[str]:
     """Short names for tables: the last part of a path where that stays unique."""
-    short = [Path(r).name or r for r in refs]
+    short = [(r.partition("#")[2] if r.startswith(f"{SERVER}:") else Path(r).name) or r for r in refs]
     return [s if short.count(s) == 1 else str(r) for s, r in zip(short, refs)]
 
 
@@ -244,36 +309,37 @@ def run_step(config: EvalConfig, context: Context, folder: Path) -> Result:
             done += n
             context.progress(done, total, text)
 
-        found, how = evaluate_model(config, context.model(ref), name, jobs, folder, tick)
+        found, how = evaluate_model(config, context, ref, name, jobs, folder, tick)
         evaluated.append(Evaluated(name, found))
         done = (i + 1) * (total // len(names))
     shutil.rmtree(folder / "responses", ignore_errors=True)  # the samples hold all of it
     reference = names[list(config.models).index(config.compared_with)]
-    return build_result(config, jobs, evaluated, reference, how)
+    result = build_result(config, jobs, evaluated, reference, how)
+    if config.criteria is None:
+        return result
+    scored = list({(m.task, m.language, m.metric.name): m for m in (*written(jobs, evaluated), *measures(jobs, evaluated))}.values())
+    return criteria.judged(result, criteria.read(context.data(config.criteria)), compare.compared(
+        scored, reference, config.seed, extra=suite_figures(config, scored)))
 
 
-def evaluate_model(config: EvalConfig, source: Source, name: str, jobs: Sequence[Job], folder: Path,
+def evaluate_model(config: EvalConfig, context: Context, ref: str, name: str, jobs: Sequence[Job], folder: Path,
                    tick: run.Progress) -> tuple[list[list[dict[str, Any]]], str]:
     """Load one model, run the jobs, and let it go again. Also returns how it was computed, in words."""
-    from polygraft import model as live_models
-    from polygraft.evals.engines.hf import Scorer
-
-    device = live_models.device_for(config.device)
-    dtype, why = live_models.dtype_for(device, config.dtype)
-    base = source.base.spec if source.base is not None else None
-    live = live_models.load(source, dtype=dtype, device=device, base=base)
-    if live.tokenizer is None:
-        raise InputError("the model has no tokenizer", where=name, fix="put tokenizer.json and tokenizer_config.json beside it")
-    if config.chat and not live.chat:
-        raise InputError("the model has no chat template", where=name, fix="set chat: false, or name a chat model")
-    scorer = Scorer(live.model, live.tokenizer, batch_tokens=config.batch_tokens)
-    computed = {"backend": "hf", "dtype": str(live.model.dtype).removeprefix("torch.")}
-    with Store(store_root(config.store) or folder / "responses", model_digest(source)) as store:
-        found = run.run_jobs(scorer, jobs, folder=folder, model=name, store=store, computed=computed, seed=config.seed,
-                             chat=config.chat, system=config.system, progress=tick)
-    del live, scorer
+    opened = open_engine(context.model(ref), backend=config.backend, dtype=config.dtype, device=config.device, chat=config.chat,
+                         batch_tokens=config.batch_tokens, seed=config.seed, offline=context.offline)
+    with open_store(opened, config.store, folder, ref) as store:
+        found = run.run_jobs(opened.engine, jobs, folder=folder, model=name, store=store, computed=opened.computed,
+                             seed=config.seed, chat=config.chat, system=config.system, trusted=config.trust_task_code, progress=tick)
+    how = opened.how
+    del opened
     gc.collect()
-    return found, f"computed in {dtype if dtype != 'auto' else 'the stored type'} on {device} ({why})"
+    return found, how
+
+
+def open_store(opened: Opened, named: str | None, folder: Path, ref: str) -> Store:
+    """The model's responses: in the store, or in the step's own folder when there is none or nothing vouches for the weights."""
+    root = store_root(named) if opened.digest else None
+    return Store(root or folder / "responses", opened.digest or ref)
 
 
 # --------------------------------------------------------------------------------------------------------------- result
@@ -282,7 +348,7 @@ def evaluate_model(config: EvalConfig, source: Source, name: str, jobs: Sequence
 def measures(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[Measure]:
     """Per-item columns of every metric that the jobs give."""
     return [m for i, job in enumerate(jobs) if not job.reading
-            for m in from_records(job.key.partition(".")[0], job.language, {e.label: e.records[i] for e in evaluated})]
+            for m in from_records(job.title, job.language, {e.label: e.records[i] for e in evaluated})]
 
 
 def samples(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> tuple[Sample, ...]:
@@ -302,20 +368,30 @@ def samples(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluat
 def build_result(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluated], reference: str, how: str) -> Result:
     """Tables, verdicts, samples and caveats; `data` holds every score and difference as plain values."""
     scored = measures(jobs, evaluated)
-    groups = [suites.expand(t, chat=config.chat, shots=config.shots) for t in config.tasks if suites.is_suite(t)]
-    found = compare.compared(scored, reference, config.seed, extra=[f for g in groups for f in suite_results.figures(g, scored)])
+    groups = expanded(config)
+    found = compare.compared(scored, reference, config.seed, extra=suite_figures(config, scored))
     settings = config.model_dump(mode="json", exclude={"models", "corpora", "data"})
-    asked = sorted({f"{j.name} {j.language} (n = {len(j.items) or len(j.documents)})" for j in jobs if not j.reading})
+    asked = sorted({f"{j.name} {j.language} (n = {len(j.items) or len(j.documents) or j.size})" for j in jobs
+                    if not j.reading})
     return Result(
         "eval@1", "", f"Evaluation of {', '.join(e.label for e in evaluated)}",
         summary=verdict_tables.summary(found),
         tables=(*suite_results.tables(groups, scored, found), *verdict_tables.tables(found), *views.tables(scored, config.seed),
                 *overview.table(written(jobs, evaluated), config.seed)),
         samples=samples(config, jobs, evaluated),
-        caveats=(*verdict_tables.caveats(found), *notes(config, jobs), *suite_results.notes(groups, scored),
+        caveats=(*verdict_tables.caveats(found), 
+                 *notes.notes(jobs, by_job(jobs, evaluated), limit=config.limit, max_bytes=config.max_bytes), *suite_results.notes(groups, scored),
                  f"Scores were {how}; other machines and versions differ slightly."),
         data=found.data() | {"settings": settings, "asked": asked, "computed": how, "records": index(jobs, evaluated)},
     )
+
+
+def expanded(config: EvalConfig) -> list[suites.Expanded]:
+    return [suites.expand(t, chat=config.chat, shots=config.shots) for t in config.tasks if suites.is_suite(t)]
+
+
+def suite_figures(config: EvalConfig, scored: Sequence[Measure]) -> list[compare.Figure]:
+    return [f for g in expanded(config) for f in suite_results.figures(g, scored)]
 
 
 def written(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[Measure]:
@@ -324,22 +400,15 @@ def written(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[Measure
             for m in overview.measured(job.task.task, job.language, job.items, {e.label: e.records[i] for e in evaluated})]
 
 
+def by_job(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[dict[str, list[dict[str, Any]]]]:
+    """For each job: every model's records."""
+    return [{e.label: e.records[i] for e in evaluated} for i in range(len(jobs))]
+
+
 def index(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[dict[str, str]]:
     """Which file holds whose records of what: how `polygraft compare` finds them."""
     return [{"file": f"samples/{run.sample_name(j, e.label)}.jsonl", "task": j.name, "language": j.language, "model": e.label}
             for j in jobs if not j.reading for e in evaluated]
-
-
-def notes(config: EvalConfig, jobs: Sequence[Job]) -> tuple[str, ...]:
-    """What was left out or cannot be compared."""
-    out = []
-    if config.limit is not None and any(j.task and not j.task.source.generator for j in jobs):
-        out.append(f"Only the first {config.limit} items of each task were asked.")
-    if any(j.task is None and _bytes(j) >= config.max_bytes for j in jobs):
-        out.append(f"Corpora were read until {config.max_bytes:,} bytes.")
-    if any(j.reading for j in jobs):
-        out.append("The written answers are for reading; too few to score.")
-    return tuple(out)
 
 
 STEPS = (Step("eval", 1, EvalConfig, plan, run_step, resumable=True),)
