@@ -134,14 +134,10 @@ def as_result(found: Comparison, notes: list[str], asked: Criteria | None, folde
     from polygraft.result import InputRef, Result
 
     data: dict[str, Any] = found.data() | {"left_out": notes}
-    shown, summary = tables.tables(found), tables.summary(found)
-    if asked is not None:
-        verdict = criteria.check(asked, found)
-        data["criteria"], shown = verdict.data(), (*shown, verdict.table())
-        summary = (f"Criteria: {'met' if verdict.passed else 'not met'}.", *summary)
     inputs = tuple(InputRef(f.name, str(f), identity=sha256_file(f / MANIFEST)) for f in folders)
-    return Result("compare@1", "compare", f"Comparison of {', '.join(found.names)}", summary=summary, tables=shown,
-                  caveats=(*tables.caveats(found), *notes), inputs=inputs, data=data)
+    result = Result("compare@1", "compare", f"Comparison of {', '.join(found.names)}", summary=tables.summary(found),
+                    tables=tables.tables(found), caveats=(*tables.caveats(found), *notes), inputs=inputs, data=data)
+    return result if asked is None else criteria.judged(result, asked, found)
 
 
 def check_out(out: Path, folders: list[Path]) -> None:

@@ -92,6 +92,7 @@ def run_recipe(read: Any, root: Path, *, offline: bool, as_json: bool) -> Path:
     from polygraft import recipe as engine
     from polygraft.cli import show
     from polygraft.cli.progress import telling
+    from polygraft.cli.verb import refuse_unmet
     from polygraft.report import write
 
     with telling() as tell:
@@ -105,6 +106,7 @@ def run_recipe(read: Any, root: Path, *, offline: bool, as_json: bool) -> Path:
         for r in done.results:
             show.headline(r)
         click.echo(f"\nreport: {path}")
+    refuse_unmet(done.results)
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,16 @@ def run_verb(step: Any, given: dict[str, Any]) -> int:
     show.result(result, given["as_json"])
     if not given["as_json"]:
         click.echo("\nthe same as a recipe:\n" + "".join(f"  {line}\n" for line in text.splitlines()), nl=False)
+    refuse_unmet([result])
     return 0
+
+
+def refuse_unmet(results: Iterable[Any]) -> None:
+    """Raise CriteriaFailed (exit 6) when an evaluation's criteria do not hold; everything is written by then."""
+    from polygraft.evals.verdicts.criteria import raise_failed
+
+    for result in results:
+        raise_failed(result.data, result.id or result.step)
 
 
 def plan_verb(step: Any, config: Any, given: dict[str, Any]) -> int:

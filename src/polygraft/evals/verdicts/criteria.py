@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,9 +12,10 @@ from pydantic import AfterValidator, Field, model_validator
 from polygraft import languages
 from polygraft.config import Strict, parse
 from polygraft.errors import CriteriaFailed, RecipeError, suggestion
+from polygraft.evals import metrics
 from polygraft.evals.verdicts import compare
 from polygraft.evals.verdicts.compare import Comparison, Difference, Figure
-from polygraft.result import Cell, Estimate, Table
+from polygraft.result import Cell, Estimate, Result, Table
 from polygraft.yamltext import read_document
 
 OVER = {"macro": compare.MEAN, "micro": compare.POOL, "worst": compare.WORST}
@@ -194,7 +195,7 @@ def matching(c: Criterion, figures: Sequence[Figure], place: str) -> list[Figure
         known, here = {of(f) for f in here}, [f for f in here if of(f) == wanted]
         if not here:
             raise RecipeError(f"a criterion that matches nothing: no {name} `{wanted}`", where=place, fix=suggestion(wanted, known))
-    single = [f for f in here if f.kind == compare.ONE]
+    single = [f for f in here if f.kind == compare.ONE] or here[:1 if c.language in OVER else None]  # a suite has averages only
     if c.language == "all" or (c.language in OVER and len(single) == 1):
         return single
     wanted_kind = OVER.get(c.language, compare.ONE)
@@ -205,6 +206,31 @@ def matching(c: Criterion, figures: Sequence[Figure], place: str) -> list[Figure
         raise RecipeError(f"a criterion that matches nothing: no language `{c.language}` of {c.task}", where=place,
                           fix=suggestion(c.language, {f.language for f in single} | set(OVER) | {"all"}))
     return found
+
+
+def slips(criteria: Criteria, asked: Iterable[tuple[str, str, str]], skip: Sequence[str] = ()) -> list[RecipeError]:
+    """The demands that match nothing of what will be asked, each a (task, language, metric): said before anything is asked.
+
+    Demands on tasks in `skip` (suites) are left to `check`.
+    """
+    out = []
+    every = list(dict.fromkeys(asked))
+    figures = [Figure(task, language, metrics.get(metric), ()) for task, language, metric in every]
+    for c, place in zip(criteria.criteria, criteria.places):
+        if c.task in skip:
+            continue
+        try:
+            matching(c, [*figures, *(replace(f, kind=kind) for f in figures for kind in OVER.values())], place)
+        except RecipeError as e:
+            out.append(e)
+    return out
+
+
+def judged(result: Result, criteria: Criteria, found: Comparison) -> Result:
+    """The result with the verdict of the criteria: a sentence, a table, and `data["criteria"]`, which decides the exit code."""
+    verdict = check(criteria, found)
+    return replace(result, summary=(f"Criteria: {'met' if verdict.passed else 'not met'}.", *result.summary),
+                   tables=(*result.tables, verdict.table()), data=result.data | {"criteria": verdict.data()})
 
 
 def raise_failed(data: dict[str, Any], where: object) -> None:
