@@ -25,10 +25,6 @@ _ASKED = "|".join(map(re.escape, words.QUESTIONS))
 _QUESTION = re.compile(rf"^[ *#>]{{0,8}}(?=[^\W\d_]|<)(?:(?:{_ASKED}) ?\d{{0,3}} ?\*{{0,2}} ?[:\uff1a]|<\|)", re.I | re.M)
 _LABEL_END = re.compile(  # up to the number
     rf"\s{{0,3}}[*_]{{0,3}}(?:[:\uff1a=—]|[–-](?=\s))?[\s*_{CURRENCY}\\(\[{{≈=:\uff1a]{{0,8}}")
-_END = re.compile(rf"\s{{0,3}}[*_]{{0,3}}(?:[:：=—]|[–-](?=\s))?[\s*_{CURRENCY}\\(\[{{≈=:：]{{0,8}}")  # up to the number
-_END = re.compile(rf"\s{{0,3}}[*_]{{0,3}}(?:[:：=—]|[–-](?=\s))?[\s*_{CURRENCY}\\(\[{{≈=:：]{{0,8}}")  # up to the number
-_QUESTION = re.compile(rf"^[ *#>]{{0,8}}(?=[^\W\d_]|<)(?:(?:{'|'.join(map(re.escape, words.QUESTIONS))}) ?\d{{0,3}} ?\*{{0,2}} ?[:：]|<\|)",
-                       re.IGNORECASE | re.MULTILINE)  # fmt: skip
 _END = re.compile(r"[.!?。！？।؟\n](?!\d)")
 _OPERATORS = frozenset("+-−*×xX·/÷:–")
 _EQUALS = frozenset(["=", "≈", "==", "=>"])
@@ -98,9 +94,8 @@ def find(text: str, markers: Sequence[str] = ()) -> Token | None:
 
 
 def _last(found: Sequence[Token]) -> Token | None:
-    """The last number; numerals that may be part of a word only where there is no other."""
-    read = [t for t in found if t.values]
-    return next((t for t in reversed(read) if not t.weak), read[-1] if read else None)
+    """The last number that is not, maybe, part of a word."""
+    return next((t for t in reversed(found) if t.values and not t.weak), None)
 
 
 def _occurrences(low: str, table: Sequence[str]) -> list[int]:

@@ -59,7 +59,7 @@ _BEFORE = tuple(longest_first([*words.PERCENT_BEFORE, *words.SCALES_BEFORE, *wor
 _SCALES = {lower(w): n for w, n in words.SCALES.items()}
 _AFTER = re.compile(rf"""
     (?P<half>\ ?(?:[个個天日年月周週倍时時米斤元块]|小时|小時|時間|か月|ヶ月|個月|个月)?半(?!分) | \ ?반(?!\w)
-           | \ ?(?:{one_of(words.HALF)}))?
+           | \ ?(?:[^\W\d_]{{1,20}}\ )?(?:{one_of(words.HALF)}))?
     (?P<scale>\ ?(?:{one_of(words.SCALES)}))?
     (?P<percent>\ ?[%‰] | \ ?(?:{one_of(words.PERCENT)}))?
 """, re.VERBOSE | re.IGNORECASE)  # fmt: skip
@@ -124,11 +124,15 @@ def _is_sign(text: str, at: int) -> bool:
 
 
 def _is_weak(core: re.Match[str], after: re.Match[str]) -> bool:
-    """Whether numerals may just be part of a word: one without a counter (三角), any 一 alone, ordinals, bare units (千万)."""
-    run = core["han"]
-    counted = after.end() > after.start() or _COUNTED.match(core.string, core.end()) is not None
+    """Whether numerals may just be part of a word: one between letters without a counter (三角), any such 一 (一个), ordinals, bare
+    units (千万). What stands alone (`三。`) is a number."""
+    run, text = core["han"], core.string
+    around = text[max(core.start() - 1, 0) : core.start()] + text[core.end() : core.end() + 1]
+    if not any(c.isalpha() for c in around):
+        return False
+    counted = after.end() > after.start() or _COUNTED.match(text, core.end()) is not None
     if len(run) == 1:
-        return not counted or run in "一壱" or core.string[max(core.start() - 1, 0) : core.start()] == "第"
+        return not counted or run in "一壱" or around[0] == "第"
     return not counted and run[0] not in han.DIGITS and run[0] not in "十拾廿卅卌"
 
 

@@ -36,8 +36,8 @@ def fault(item: Item) -> str | None:
     return None if item.golds and all(answers.readings(g.strip()) for g in item.golds) else "a number"
 
 
-ACCURACY = Metric("accuracy", "%", "right numbers of all answers, in percent, with Wilson intervals", right, binary=True, parse=parsed,
-                  fault=fault)
+ACCURACY = Metric("accuracy", "%", "right numbers of all answers, in percent, with Wilson intervals", right, binary=True,
+                  parse=parsed, fault=fault)
 LAST = Metric("last", "%", "answers whose last number is right, in percent, with Wilson intervals", last_right, binary=True,
               parse=last_parsed, fault=fault)
 METRICS = (ACCURACY, LAST)
