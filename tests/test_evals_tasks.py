@@ -86,7 +86,7 @@ def test_unknown_tasks_and_versions():
 def test_every_shipped_task_is_well_formed():
     for name in tasks.names():
         task = tasks.load(name)
-        assert task.task == name and task.known_languages()
+        assert task.task == name
         assert (task.output_type == "generate_until") == (task.generation is not None)
 
 

@@ -191,7 +191,10 @@ class Workspace:
         """A reference as it goes into the records. Raises InputError when it leads nowhere."""
         if isinstance(ref, DataName):
             path = self.data(ref) if is_file_name(ref) else Path(rooted(ref, self.recipe.folder))
-            return InputRef(ref, str(ref), identity=self._data_identity(path) if path.exists() else f"spec:{ref}")
+            if not path.exists():
+                return InputRef(ref, str(ref), identity=f"spec:{ref}")
+            parts = [self._data_identity(p) for p in (path, *ref.parts(path))]
+            return InputRef(ref, str(ref), identity=parts[0] if len(parts) == 1 else digest(parts))
         if ref in self.ids:
             if ref not in self.keys:
                 raise NotMade(f"the step `{ref}` cannot be planned")

@@ -26,6 +26,10 @@ class ModelName(str):
 class DataName(str):
     """The value of a `DataRef` field."""
 
+    def parts(self, path: Path) -> list[Path]:
+        """Other files whose content decides what this one means."""
+        return []
+
 
 class Detail:
     """Marks a field that says how a step works, not what it computes: `batch: Annotated[int, Detail] = 8`.

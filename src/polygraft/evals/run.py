@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from polygraft.evals.lm import lm_class
 from polygraft.evals.records import write_samples
 from polygraft.evals.responses import About, Store
 from polygraft.evals.tasks import Task, rendering
+from polygraft.evals.tasks import foreign as lm_eval_tasks
+from polygraft.evals.tasks.foreign import Foreign
 from polygraft.evals.tasks.packing import lm_eval_config
 from polygraft.evals.tasks.rendering import Asked
 
@@ -25,46 +25,57 @@ BPB = "bpb"
 
 @dataclass(frozen=True)
 class Job:
-    """One task in one language, with its items; or one corpus (`task` None), with its documents."""
+    """One task in one language, with its items; or one of lm-eval's tasks; or one corpus, with its documents."""
 
     language: str
     task: Task | None = None
     items: tuple[Item, ...] = ()
     documents: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()  # which of a corpus's documents these are, when they are not all
+    foreign: Foreign | None = None
     reading: bool = False  # generated only to be read: its scores enter no table
 
     @property
     def name(self) -> str:
+        if self.foreign is not None:
+            return f"{self.foreign.name}@{self.foreign.version}"
         return BPB if self.task is None else self.task.name
+
+    @property
+    def title(self) -> str:
+        """What tables call it: the name without its version."""
+        return self.name.partition("@")[0]
 
     @property
     def key(self) -> str:
         """What lm-eval and the sample files call it: `problems.es`."""
-        return f"{self.name.partition('@')[0]}.{self.language}" + (".reading" if self.reading else "")
+        return f"{self.title}.{self.language}" + (".reading" if self.reading else "")
 
     @property
     def shots(self) -> int:
         """Worked examples before each item, as asked for; a record says how many were sent."""
-        return max((len(i.examples) for i in self.items), default=0)
+        return self.foreign.shots if self.foreign else max((len(i.examples) for i in self.items), default=0)
 
     @property
     def size(self) -> int:
         """Requests that the job makes: what progress counts."""
-        return sum(max(1, len(i.choices)) for i in self.items) + len(self.documents)
+        return sum(max(1, len(i.choices)) for i in self.items) + len(self.documents) + (self.foreign.size if self.foreign else 0)
 
 
 Progress = Callable[[int], None]
 
 
 def run_jobs(engine: Engine, jobs: Sequence[Job], *, folder: Path | None, model: str, store: Store, computed: dict[str, Any],
-             seed: int = 0, chat: bool = False, system: str = "", progress: Progress | None = None) -> list[list[dict[str, Any]]]:
+             seed: int = 0, chat: bool = False, system: str = "", trusted: bool = False,
+             progress: Progress | None = None) -> list[list[dict[str, Any]]]:
     """The records of every job (one list a job, one record an item), also written to `folder/samples/` where there is a folder.
 
     Responses go to the store batch by batch and are found there again after an interruption, or by a later evaluation.
     """
     asker = Asker(engine, store, computed=computed, progress=progress)
     asked = iter(task_records(asker, [j for j in jobs if j.task is not None], seed, chat, system))
-    found = [corpus_records(asker, j, seed) if j.task is None else next(asked) for j in jobs]
+    found = [next(asked) if j.task is not None else corpus_records(asker, j, seed) if j.foreign is None
+             else foreign_records(asker, j.foreign, seed, chat, system, trusted) for j in jobs]
     for job, rows in zip(jobs, found):
         if folder is not None:
             write_samples(folder, sample_name(job, model), rows)
@@ -90,7 +101,7 @@ def task_records(asker: Asker, jobs: Sequence[Job], seed: int, chat: bool, syste
     configs = [lm_eval_config(j.task, j.key, found, rendering.decoding(j.task, j.language) if j.task.written else None)
                for j, found in zip(jobs, sent) if j.task]
     lm = lm_class()(asker, {j.key: About(j.name, j.language, j.shots, seed) for j in jobs})
-    with quiet():
+    with lm_eval_tasks.quiet():
         evaluate(lm=lm, task_dict=TaskManager(include_defaults=False).load(configs), bootstrap_iters=0)
     def response(job: Job, n: int, item: Item, asked: Asked) -> Response:
         found = _response(lm.given, job.key, n, asked)
@@ -108,20 +119,11 @@ def _response(given: Mapping[tuple[str, int, int], Any], task: str, number: int,
     return Response(tuple(p.nats for p in pairs), tuple(p.greedy for p in pairs), seconds=sum(p.seconds for p in pairs))
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep lm-eval's notices and its own progress bar off the terminal."""
-    import lm_eval.api.task as module
-
-    logger = logging.getLogger("lm_eval")
-    level, bar = logger.level, module.tqdm
-    logger.setLevel(logging.ERROR)
-    module.tqdm = lambda found, **_: found
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        module.tqdm = bar
+def foreign_records(asker: Asker, foreign: Foreign, seed: int, chat: bool, system: str, trusted: bool) -> list[dict[str, Any]]:
+    """Let lm-eval ask one of its own tasks, and make records of what it logged."""
+    about = About(f"lm-eval:{foreign.name}@{foreign.version}", "", foreign.shots, seed)
+    lm = lm_class()(asker, {foreign.name: about})
+    return lm_eval_tasks.records(foreign, lm_eval_tasks.samples(lm, foreign, chat=chat, system=system, trusted=trusted))
 
 
 # --------------------------------------------------------------------------------------------------------------- corpora
@@ -131,4 +133,5 @@ def corpus_records(asker: Asker, job: Job, seed: int) -> list[dict[str, Any]]:
     """Nats, bytes and tokens of each document."""
     about = About(BPB, job.language, 0, seed)
     found = asker.documents([(about, text) for text in job.documents])
-    return [records.document(job.language, n, text, s) for n, (text, s) in enumerate(zip(job.documents, found))]
+    numbers = job.numbers or range(len(found))
+    return [records.document(job.language, n, text, s) for n, text, s in zip(numbers, job.documents, found, strict=True)]

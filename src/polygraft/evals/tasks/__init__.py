@@ -6,6 +6,7 @@ A user's own is named by the path of its file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -13,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from polygraft.config import parse
-from polygraft.errors import RecipeError, suggestion
+from polygraft.errors import RecipeError, UserError, suggestion
 from polygraft.evals import metrics
 from polygraft.evals.governance import perturb
 from polygraft.evals.items import Item
 from polygraft.evals.tasks import building, rows, shapes, templates
 from polygraft.evals.tasks.procedural import ProblemKind, word_problems
 from polygraft.evals.tasks.schema import CHOICE, Task
-from polygraft.files import sha256_file
+from polygraft.step import DataName
 from polygraft.yamltext import read_document
 
 FOLDER = Path(__file__).parent / "data"
@@ -30,6 +31,18 @@ FOLDER = Path(__file__).parent / "data"
 def names() -> tuple[str, ...]:
     """The shipped tasks."""
     return tuple(sorted(p.stem for p in FOLDER.glob("*.yaml")))
+
+
+class TaskFile(DataName):
+    """The path of a task file as a recipe names it; the data that lie beside it belong to it."""
+
+    def parts(self, path: Path) -> list[Path]:
+        try:
+            task = _read(path)
+        except UserError:  # said when the step is planned; lm-eval's files are not of this kind
+            return []
+        patterns = [re.sub(r"\{\w+\}", "*", f) for s in (task.source, task.examples) if s is not None for f in s.files]
+        return sorted({p for f in patterns if not Path(f).is_absolute() for p in path.parent.glob(f) if p.is_file()})
 
 
 def is_file(name: str) -> bool:
@@ -71,7 +84,7 @@ def _shipped(stem: str) -> Task:
 
 def _read(path: Path) -> Task:
     task = _checked(parse(Task, read_document(path)), path)
-    task._folder, task._digest = path.parent, sha256_file(path)
+    task._folder = path.parent
     return task
 
 
@@ -170,4 +183,4 @@ def _with_examples(task: Task, language: str, found: list[rows.Row], shown: list
     return [replace(item, examples=texts[s]) for item, s in zip(building.build(task, language, asked), shared)]
 
 
-__all__ = ["CHOICE", "ProblemKind", "Task", "check_language", "is_file", "items", "load", "names"]
+__all__ = ["CHOICE", "ProblemKind", "Task", "TaskFile", "check_language", "is_file", "items", "load", "names"]

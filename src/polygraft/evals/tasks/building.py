@@ -106,9 +106,9 @@ def _readable(text: str, row: Row, name: str) -> str:
 
 
 def _several(given: Sequence[str] | str, fields: Mapping[str, Any], row: Row, name: str) -> tuple[str, ...]:
-    """Choices or golds: templates, one template, or the list in a column."""
+    """Choices or golds: templates, one template, or the list in a column. In a list "A" is the letter, whatever columns there are."""
     found = value(given, fields, row.where, name=name) if isinstance(given, str) else [
-        _text(t, fields, row, f"{name}[{i}]") for i, t in enumerate(given)]
+        render(t, fields, row.where, name=f"{name}[{i}]") for i, t in enumerate(given)]
     if not isinstance(given, str) and not given:
         return ()
     texts = list(found) if isinstance(found, list | tuple) else [found]

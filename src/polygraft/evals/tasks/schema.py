@@ -84,7 +84,6 @@ class Task(Strict):
     words: str = Field("", description="a file of data/words/ that `languages` is laid over")
     languages: dict[str, dict[str, Any]] = Field(default_factory=dict, description="language to its words")
     _folder: Path | None = PrivateAttr(None)  # a user's task: the folder of its file, where its data are looked for
-    _digest: str = PrivateAttr("")
     _changed: str = PrivateAttr("")  # how its questions are made untidy: governance/perturb.py
 
     @property
