@@ -11,6 +11,7 @@ import pytest
 from polygraft.checkpoint import Checkpoint
 from polygraft.config import parse
 from polygraft.errors import InputError, UserError
+from polygraft.evals.callback import WATCHERS
 from polygraft.result import Result
 from polygraft.sources import resolve
 from polygraft.step import Context
@@ -18,7 +19,7 @@ from polygraft.tune.steps import Sft, sft_step
 from polygraft.yamltext import parse_document
 
 TWO = {"toy": lambda spec: [{"prompt": f"{spec}{i}", "completion": "y"} for i in range(4)]}
-STEP = sft_step(TWO)
+STEP = sft_step(TWO, WATCHERS)
 
 
 @pytest.fixture

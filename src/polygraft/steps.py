@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from polygraft.analysis.steps import STEPS as ANALYSIS
+from polygraft.evals.callback import WATCHERS
 from polygraft.evals.steps import STEPS as EVALS
 from polygraft.evals.tasks.problems.examples import examples
 from polygraft.merge.steps import STEPS as MERGE
 from polygraft.step import Step
 from polygraft.tune.steps import sft_step
 
-TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, sft_step({"problems": examples}))
+TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, sft_step({"problems": examples}, WATCHERS))

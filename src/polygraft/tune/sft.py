@@ -19,6 +19,7 @@ from polygraft.files import digest as digest_of
 from polygraft.result import Curve, Table
 from polygraft.tune import examples, state
 from polygraft.tune.output import write_adapter, write_model
+from polygraft.watching import Log, Watcher
 
 if TYPE_CHECKING:
     from polygraft.model import Live
@@ -70,6 +71,16 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Watched:
+    """What scores the model while it is trained, where the readings go, and whether the best step's weights are kept."""
+
+    watcher: Watcher
+    log: Log
+    best: bool = False
+    key: Mapping[str, Any] = field(default_factory=dict)  # what was asked for: a training state of another watch is not resumed
+
+
+@dataclass(frozen=True)
 class Trained:
     """What training did: where the weights are, losses by step, and how much of the model had gradients."""
 
@@ -81,6 +92,7 @@ class Trained:
     tokens: int
     answer_tokens: int
     steps: int
+    planned: int
     resumed: int
     seconds: float
     notes: tuple[str, ...] = field(default=())
@@ -122,6 +134,7 @@ def train(
     settings: Settings,
     folder: Path,
     progress: Callable[..., None] = lambda *_: None,
+    watched: Watched | None = None,
 ) -> Trained:
     """Train on the examples and write an adapter or a model to `folder/model`.
 
@@ -138,11 +151,13 @@ def train(
         raise InputError("the model has no tokenizer", where=source.spec, expected="tokenizer.json")
     data, notes = prepare(rows, live.tokenizer, settings)
     steps = settings.count(len(data))
-    job = digest_of([source.identity, examples.digest(rows), _meaning(settings)])
+    job = digest_of([source.identity, examples.digest(rows), _meaning(settings), *([watched.key] if watched else [])])
     with quiet():
-        trainer = _trainer(live, data, settings, steps, folder / STATE, job, progress)
+        trainer = _trainer(live, data, settings, steps, folder / STATE, job, progress, watched)
         start = state.latest(folder / STATE, job)
         trainer.train(resume_from_checkpoint=str(start) if start else None)
+        if watched is not None and watched.best and (best := watched.log.best) is not None:
+            trainer.restore(best.step)
     out = folder / "model"
     if settings.method == "lora":
         write_adapter(trainer.model, source, out)
@@ -155,7 +170,8 @@ def train(
     return Trained(
         path=out, losses=tuple(h["loss"] for h in history), accuracies=tuple(h.get("mean_token_accuracy", 0.0) for h in history),
         trainable=trainable, total=sum(math.prod(t.shape) for t in source.checkpoint.tensors.values()), tokens=tokens,
-        answer_tokens=answers, steps=steps, resumed=int(start.name.removeprefix(state.PREFIX)) if start else 0,
+        answer_tokens=answers, steps=trainer.state.global_step, planned=steps,
+        resumed=int(start.name.removeprefix(state.PREFIX)) if start else 0,
         seconds=time.monotonic() - begun, notes=tuple(notes),
     )  # fmt: skip
 
@@ -192,7 +208,8 @@ def _tokens(data: Any) -> tuple[int, int]:
     return sum(map(len, data["input_ids"])), sum(label != examples.IGNORE for labels in data["labels"] for label in labels)
 
 
-def _trainer(live: Live, data: Any, s: Settings, steps: int, folder: Path, job: str, progress: Callable[..., None]) -> Any:
+def _trainer(live: Live, data: Any, s: Settings, steps: int, folder: Path, job: str, progress: Callable[..., None],
+             watched: Watched | None = None) -> Any:  # fmt: skip
     from transformers import set_seed
 
     from polygraft.tune.trainer import arguments, trainer_class
@@ -208,5 +225,5 @@ def _trainer(live: Live, data: Any, s: Settings, steps: int, folder: Path, job: 
             target_modules=list(s.targets) or "all-linear"))  # fmt: skip
     model.train()
     places = examples.order(len(data), steps * s.batch * s.accumulate, s.seed)
-    return trainer_class()(job=job, progress=progress, model=model, args=arguments(s, steps, folder),
+    return trainer_class()(job=job, progress=progress, watched=watched, model=model, args=arguments(s, steps, folder),
                            train_dataset=data.select(places), processing_class=live.tokenizer)  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -19,7 +19,8 @@ from polygraft.result import InputRef, LayerMap, Result
 from polygraft.step import Context, DataRef, Detail, ModelRef, Plan, Step
 from polygraft.tune import examples
 from polygraft.tune.examples import Generator
-from polygraft.tune.sft import Settings, train
+from polygraft.tune.sft import STATE, Settings, Watched, train
+from polygraft.watching import Log, Watch, Watchers, told
 
 LINEAR = {"attn", "ffn"}  # what peft's "all-linear" reaches in a decoder: every projection, not the embedding nor the head
 FLOPS = 5e10  # per second, a modest two-core machine; a GPU is hundreds of times faster
@@ -57,10 +58,12 @@ class Sft(Strict):
     save_every: Annotated[int, Detail] = Field(100, ge=0, description="steps between two saved states, from which an interrupted "
                                                "training goes on; 0: none")
     recompute: Annotated[bool, Detail] = Field(False, description="compute activations twice: less memory, more time")
-    device: Annotated[Literal["auto", "cpu", "cuda"], Detail] = Field("auto", description="auto: a GPU where there is one")
+    device: Annotated[Literal["auto", "cpu", "cuda"], Detail] = Field(
+        "auto", description="auto: a GPU where there is one (which of several: CUDA_VISIBLE_DEVICES)")
+    watch: Watch = Field(default=Watch(), description="scores taken while training")
 
     def settings(self) -> Settings:
-        return Settings(**{k: v for k, v in self.model_dump().items() if k not in {"model", "data"}})
+        return Settings(**{k: v for k, v in self.model_dump().items() if k not in {"model", "data", "watch"}})
 
 
 def gather(config: Sft, context: Context, generators: Mapping[str, Generator]) -> tuple[list[dict], tuple[InputRef, ...]]:
@@ -99,7 +102,7 @@ def share_map(anatomy: Anatomy, checkpoint: Checkpoint, trained: Mapping[str, in
     return layer_map(anatomy, share, "Trained share", unit="of the weights", low=0.0, high=max(share.values()))
 
 
-def plan(config: Sft, context: Context, generators: Mapping[str, Generator]) -> Plan:
+def plan(config: Sft, context: Context, generators: Mapping[str, Generator], watchers: Watchers) -> Plan:
     """Steps, memory and a rough time, from headers and the examples' text."""
     source = context.model(config.model)
     if source.checkpoint is None:
@@ -120,8 +123,9 @@ def plan(config: Sft, context: Context, generators: Mapping[str, Generator]) -> 
     share = f"{some:,} trained parameters ({some / total:.2%})"
     lines = (f"{len(rows):,} examples, {steps:,} steps of {s.batch * s.accumulate}, {share}",)
     notes = ("the time is a guess for two CPU cores; a GPU is hundreds of times faster",)
+    wrong = tuple(watchers.faults(config.watch, context)) if config.watch.wanted else ()
     return Plan(lines, peak, disk + (12 * some if s.save_every else 0), sum(t.nbytes for t in checkpoint.tensors.values()), seconds,
-                (shares,), (), notes, like=source if s.method == "full" else None)  # fmt: skip
+                (shares,), wrong, notes, like=source if s.method == "full" else None)  # fmt: skip
 
 
 def text_bytes(row: Mapping) -> int:
@@ -130,28 +134,42 @@ def text_bytes(row: Mapping) -> int:
     return sum(len(t.encode("utf-8", "surrogatepass")) for t in texts)
 
 
-def run(config: Sft, context: Context, folder: Path, generators: Mapping[str, Generator]) -> Result:
+def run(config: Sft, context: Context, folder: Path, generators: Mapping[str, Generator], watchers: Watchers) -> Result:
     """Train; the adapter or model lies in `folder/model`."""
     source = context.model(config.model)
     rows, inputs = gather(config, context, generators)
-    done = train(source, rows, config.settings(), folder, context.progress)
+    watched = watching(config.watch, context, folder, watchers) if config.watch.wanted else None
+    done = train(source, rows, config.settings(), folder, context.progress, watched)
     assert source.checkpoint is not None
     first, last = done.ends()
-    summary = (
+    summary: tuple[str, ...] = (
         f"{'LoRA' if config.method == 'lora' else 'Full'} tuning of {source.spec}: {done.steps:,} steps on {len(rows):,} examples.",
         f"{done.trainable:,} trained parameters, {done.trainable / done.total:.2%} of the model.",
         f"Loss {first:.3f} in the first tenth of the steps, {last:.3f} in the last.",
     )
     speed = round(done.tokens / max(done.seconds, 1e-9), 1)
-    data = {"seconds": round(done.seconds, 1), "tokens_per_second": speed, "resumed_at": done.resumed, "steps": done.steps}
+    log = watched.log if watched else Log(1)
+    summary += told(log, done.steps, done.planned, done.seconds - log.seconds) if watched else ()
+    data: dict[str, Any] = {"watch": log.to_json()} if watched else {}
+    data |= {"seconds": round(done.seconds, 1), "tokens_per_second": speed, "resumed_at": done.resumed, "steps": done.steps}
     return Result(
-        step="tune.sft", id=context.step_id, title=f"Tuning {source.spec}", summary=summary, tables=(done.table(),),
-        maps=(sizes(config, source.checkpoint)[1],), curves=(done.curve(),), inputs=(source.ref(config.model), *inputs), data=data,
+        step="tune.sft", id=context.step_id, title=f"Tuning {source.spec}", summary=summary,
+        tables=(done.table(), *((log.table(),) if watched else ())),
+        maps=(sizes(config, source.checkpoint)[1],), curves=(done.curve(), *log.curves()),
+        inputs=(source.ref(config.model), *inputs), data=data,
         caveats=("a falling training loss says that the examples were learnt, not that the model is better", *done.notes),
     )  # fmt: skip
 
 
-def sft_step(generators: Mapping[str, Generator]) -> Step:
-    """The step, with the named generators that `data` may call (`problems:en?n=2000`)."""
-    return Step("tune.sft", 1, Sft, partial(plan, generators=generators), partial(run, generators=generators),
+def watching(watch: Watch, context: Context, folder: Path, watchers: Watchers) -> Watched:
+    """The watcher of this training and its empty log."""
+    seconds = watchers.seconds(watch.time_budget) if watch.time_budget else None
+    log = Log(watch.every, seconds)
+    return Watched(watchers.make(watch, context, folder / STATE), log, watch.best is not None, watch.model_dump(mode="json"))
+
+
+def sft_step(generators: Mapping[str, Generator], watchers: Watchers) -> Step:
+    """The step, with the named generators that `data` may call (`problems:en?n=2000`), and what scores while training."""
+    return Step("tune.sft", 1, Sft, partial(plan, generators=generators, watchers=watchers),
+                partial(run, generators=generators, watchers=watchers),
                 makes_model=True, resumable=True)  # fmt: skip

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from polygraft.errors import RecipeError, StepFailed
 from polygraft.tune import state
+from polygraft.watching import trainer_callback
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}  # transformers' names; all warm up
 
 if TYPE_CHECKING:
-    from polygraft.tune.sft import Settings
+    from polygraft.tune.sft import Settings, Watched
 
 
 def arguments(s: Settings, steps: int, folder: Path) -> Any:
@@ -41,11 +42,11 @@ def arguments(s: Settings, steps: int, folder: Path) -> Any:
     return made
 
 
-def watch(progress: Callable[..., None]) -> Any:
+def told(progress: Callable[..., None]) -> Any:
     """A callback that tells progress, and stops at a loss that is not a number."""
     from transformers import TrainerCallback
 
-    class Watch(TrainerCallback):
+    class Told(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if logs and "loss" in logs:
                 if not math.isfinite(logs["loss"]):
@@ -53,7 +54,7 @@ def watch(progress: Callable[..., None]) -> Any:
                                      fix="lower the learning rate, or train in fp32")  # fmt: skip
                 progress(state.global_step, state.max_steps, f"loss {logs['loss']:.3f}")
 
-    return Watch()
+    return Told()
 
 
 def trainer_class() -> type:
@@ -70,10 +71,29 @@ def trainer_class() -> type:
         lr_scheduler: Any
         args: Any
 
-        def __init__(self, *, job: str, progress: Callable[..., None], **kwargs: Any):
-            super().__init__(callbacks=[watch(progress)], **kwargs)
+        def __init__(self, *, job: str, progress: Callable[..., None], watched: Watched | None = None, **kwargs: Any):
+            super().__init__(callbacks=[told(progress)], **kwargs)
             self.remove_callback(PrinterCallback)
-            self.job = job
+            self.job, self.watched = job, watched
+            if watched is not None:
+                keep = self.keep if watched.best else None
+                self.add_callback(trainer_callback(watched.watcher, watched.log, kwargs["processing_class"], keep))
+
+        @property
+        def _best(self) -> Path:
+            return Path(self.args.output_dir) / "best"
+
+        def keep(self, step: int) -> None:
+            """Put the trained weights aside, whole or not at all; the ones of an earlier step go."""
+            state.save(self._best, step, self.job, {f"weight.{k}": v for k, v in self._trained().items()}, {}, {})
+
+        def restore(self, step: int) -> None:
+            """Go back to the weights that were put aside after `step`. Raises StepFailed where they are not there."""
+            kept = state.latest(self._best, self.job)
+            if kept is None or kept.name != f"{state.PREFIX}{step:07d}":
+                raise StepFailed("the best step's weights are gone", where=self._best, expected=f"those of step {step}",
+                                 fix="train again from the start")  # fmt: skip
+            self._load_from_checkpoint(str(kept))
 
         def _trained(self) -> dict[str, torch.Tensor]:
             return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
@@ -84,6 +104,7 @@ def trainer_class() -> type:
             tensors = {f"weight.{k}": v for k, v in self._trained().items()}
             tensors |= {f"optimizer.{k}": v for k, v in optimizer.items()} | {f"random.{k}": v for k, v in numbers.items()}
             facts = {"optimizer": opt_facts, "random": random_facts, "schedule": self.lr_scheduler.state_dict()}
+            facts["watch"] = self.watched.log.to_json() if self.watched is not None else None
             history = dataclasses.asdict(self.state)
             state.save(Path(self.args.output_dir), self.state.global_step, self.job, tensors, facts, history)
 
@@ -99,6 +120,8 @@ def trainer_class() -> type:
             tensors, facts = state.load(Path(checkpoint))
             self.optimizer.load_state_dict(state.join_optimizer(state.under("optimizer.", tensors), facts["optimizer"]))
             self.lr_scheduler.load_state_dict(facts["schedule"])
+            if self.watched is not None and facts.get("watch") is not None:
+                self.watched.log.take(facts["watch"])
 
         def _load_rng_state(self, checkpoint: str | None) -> None:
             if checkpoint is None:
