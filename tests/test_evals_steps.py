@@ -13,6 +13,7 @@ import pytest
 
 from polygraft import files, recipe
 from polygraft.errors import InputError, RecipeError
+from polygraft.evals import models as models_of
 from polygraft.evals import steps
 from polygraft.evals.engines import hf
 from polygraft.evals.steps import EvalConfig
@@ -56,7 +57,7 @@ def done(models, tmp_path_factory):
 
 def test_tables_scores_and_verdicts(done, models):
     result, _ = done
-    first, second = steps.labels(models)
+    first, second = models_of.labels(models)
     assert [t.title for t in result.tables] == [
         "problems: accuracy", f"problems: accuracy, difference from {first}", "problems: nats",
         f"problems: nats, difference from {first}", "bits per byte", f"bits per byte, difference from {first}"]
@@ -88,7 +89,7 @@ def test_every_number_traces_to_its_sample_log(done, models):
 def test_samples_are_side_by_side_and_chosen_by_hash(done, models):
     result, _ = done
     assert len(result.samples) == 4 and {s.language for s in result.samples} == {"en", "es"}
-    assert all(set(s.outputs) == set(steps.labels(models)) for s in result.samples)
+    assert all(set(s.outputs) == set(models_of.labels(models)) for s in result.samples)
     assert [s.id for s in result.samples[:2]] == [s.id for s in result.samples[2:]]  # parallel items, the same ones chosen
 
 
@@ -250,5 +251,5 @@ def test_corpora_stop_at_their_limit_and_say_so(models, tmp_path):
 
 
 def test_short_names():
-    assert steps.labels(["base", "a/b/model", "runs/x/model"]) == ["base", "a/b/model", "runs/x/model"]
-    assert steps.labels(["base", "a/b/swapped"]) == ["base", "swapped"]
+    assert models_of.labels(["base", "a/b/model", "runs/x/model"]) == ["base", "a/b/model", "runs/x/model"]
+    assert models_of.labels(["base", "a/b/swapped"]) == ["base", "swapped"]

@@ -69,7 +69,7 @@ class Asker:
                 at += len(chunk)
         rows = self._answers([(about, (text,)) for about, text in asked],
                              [self._decoding("document", window=window, stride=stride)] * len(asked), run)
-        return [Scored(r["nats"], r["bytes"], r["tokens"]) for r in rows]
+        return [Scored(r["nats"], r["bytes"], r["tokens"], r["seconds"]) for r in rows]
 
     def _decoding(self, kind: str, **how: Any) -> str:
         return canonical({"kind": kind, **self.computed, **how}).decode()

@@ -20,11 +20,12 @@ WINDOW, STRIDE = 1024, 512
 
 @dataclass(frozen=True)
 class Scored:
-    """One document: the nats it cost, and the bytes and tokens those nats were spent on."""
+    """One document: the nats it cost, and the bytes and tokens those nats were spent on. seconds: what it took to score."""
 
     nats: float
     bytes: int
     tokens: int
+    seconds: float = 0.0
 
     @property
     def log_likelihood(self) -> float:

@@ -50,7 +50,8 @@ def record(task: Task, item: Item, asked: Asked, response: Response, *, reading:
 def document(language: str, number: int, text: str, found: Scored) -> dict[str, Any]:
     """A document's line."""
     return {"id": f"{language}-{number:04d}", "language": language, "prompt_sha256_16": prompt_hash(text), "nats": found.nats,
-            "bytes": found.bytes, "tokens": found.tokens, "scores": {BITS.name: [found.nats, float(found.bytes)]}}
+            "bytes": found.bytes, "tokens": found.tokens, "seconds": found.seconds,
+            "scores": {BITS.name: [found.nats, float(found.bytes)]}}
 
 
 def write_samples(folder: Path, name: str, rows: Sequence[dict[str, Any]]) -> None:

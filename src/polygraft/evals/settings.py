@@ -11,6 +11,7 @@ from polygraft import languages
 from polygraft.config import Strict
 from polygraft.errors import RecipeError
 from polygraft.evals import tasks
+from polygraft.evals.budget import parse_duration
 from polygraft.evals.tasks import ProblemKind, TaskFile, foreign, suites
 from polygraft.step import DataRef, Detail, ModelRef
 
@@ -34,6 +35,12 @@ def _task(word: str) -> str:
     return word
 
 
+def _duration(text: str) -> str:
+    _checked(parse_duration, text)
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
 Language = Annotated[str, AfterValidator(lambda tag: _checked(languages.check, tag))]
 TaskName = Annotated[str, AfterValidator(_task)]
 PROBLEMS = "which procedural problems are asked: number of steps, operations, split"
@@ -57,6 +64,8 @@ class EvalConfig(Strict):
     data: DataRef | None = Field(None, description="folder with the tasks' files, such as mgsm/mgsm_sw.tsv (default: the hub)")
     limit: int | None = Field(None, ge=1, description="ask only the first N items of each task; of word problems, N are made "
                               "(default: 100)")
+    time_budget: Duration | None = Field(None, description="such as 10m: ask as many items of each task as fit, the same ones of "
+                                         "every model, chosen before any answer is seen")
     max_bytes: int = Field(default=200_000, ge=1, description="read a corpus until so many bytes of text")
     problems: ProblemKind = Field(default=ProblemKind(), description=PROBLEMS)
     shots: int | None = Field(default=None, ge=0, description="worked examples before each item (default: as each task says)")

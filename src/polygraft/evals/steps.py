@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from polygraft.evals import metrics, notes, records, run, tasks
+from polygraft.evals import metrics, models, notes, records, run, tasks
 from polygraft.evals.governance import views
 from polygraft.evals.items import Item
 from polygraft.evals.jobs import expanded, faults, foreign_words, make_jobs
+from polygraft.evals.models import Evaluated, model_size
 from polygraft.evals.notes import size
-from polygraft.evals.opening import Opened, open_engine
 from polygraft.evals.quality import overview
-from polygraft.evals.responses import Store, store_root
 from polygraft.evals.run import Job
 from polygraft.evals.settings import EvalConfig
 from polygraft.evals.verdicts import compare, criteria, planning
@@ -27,19 +25,7 @@ from polygraft.result import Result, Sample
 from polygraft.sources import SERVER
 from polygraft.step import Context, Plan, Step
 
-if TYPE_CHECKING:
-    from polygraft.sources import Source
-
-
 TOKENS_PER_ITEM, BYTES_PER_TOKEN, CPU_FLOPS = 80, 2.5, 5e10  # for the plan's estimate of time only
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """What one model gave: the records of each job, in the jobs' order."""
-
-    label: str
-    records: list[list[dict[str, Any]]]
 
 
 # ----------------------------------------------------------------------------------------------------------------- plan
@@ -82,67 +68,24 @@ def _tokens(item: Item) -> float:
     return max(TOKENS_PER_ITEM, len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
 
 
-def model_size(source: Source) -> tuple[int, int]:
-    """(parameters, bytes on disk) of a model, from its headers."""
-    tensors = source.weights.tensors.values()
-    return sum(t.nbytes // t.itemsize for t in tensors), sum(t.nbytes for t in tensors)
-
-
 # ------------------------------------------------------------------------------------------------------------------ run
-
-
-def labels(refs: Sequence[str]) -> list[str]:
-    """Short names for tables: the last part of a path where that stays unique."""
-    short = [(r.partition("#")[2] if r.startswith(f"{SERVER}:") else Path(r).name) or r for r in refs]
-    return [s if short.count(s) == 1 else str(r) for s, r in zip(short, refs)]
 
 
 def run_step(config: EvalConfig, context: Context, folder: Path) -> Result:
     """Evaluate each model in turn (one in memory at a time). Raises UserError when a model cannot be loaded or scored."""
-    jobs = make_jobs(config, context)
     shutil.rmtree(folder / "samples", ignore_errors=True)  # an interrupted run's, half a set; the responses are what is kept
-    names = labels(config.models)
-    total, done = sum(j.size for j in jobs) * len(names), 0
-    evaluated, how = [], ""
-    for i, (ref, name) in enumerate(zip(config.models, names)):
-        def tick(n: int, text: str = f"{name} ({i + 1} of {len(names)})") -> None:
-            nonlocal done
-            done += n
-            context.progress(done, total, text)
-
-        found, how = evaluate_model(config, context, ref, name, jobs, folder, tick)
-        evaluated.append(Evaluated(name, found))
-        done = (i + 1) * (total // len(names))
+    outcome = models.evaluate(config, context, make_jobs(config, context), folder)
     shutil.rmtree(folder / "responses", ignore_errors=True)  # the samples hold all of it
-    reference = names[list(config.models).index(config.compared_with)]
-    result = build_result(config, jobs, evaluated, reference, how)
+    jobs, evaluated = outcome.jobs, outcome.evaluated
+    reference = models.labels(config.models)[list(config.models).index(config.compared_with)]
+    result = build_result(config, jobs, evaluated, reference, outcome.how)
+    result = replace(result, caveats=(*result.caveats, *outcome.notes))
     if config.criteria is None:
         return result
     every = {(m.task, m.language, m.metric.name): m for m in (*written(jobs, evaluated), *measures(jobs, evaluated))}
     scored = list(every.values())
     return criteria.judged(result, criteria.read(context.data(config.criteria)), compare.compared(
         scored, reference, config.seed, extra=suite_figures(config, scored)))
-
-
-def evaluate_model(config: EvalConfig, context: Context, ref: str, name: str, jobs: Sequence[Job], folder: Path,
-                   tick: run.Progress) -> tuple[list[list[dict[str, Any]]], str]:
-    """Load one model, run the jobs, and let it go again. Also returns how it was computed, in words."""
-    opened = open_engine(context.model(ref), backend=config.backend, dtype=config.dtype, device=config.device, chat=config.chat,
-                         batch_tokens=config.batch_tokens, seed=config.seed, offline=context.offline)
-    with open_store(opened, config.store, folder, ref) as store:
-        found = run.run_jobs(opened.engine, jobs, folder=folder, model=name, store=store, computed=opened.computed,
-                             seed=config.seed, chat=config.chat, system=config.system, trusted=config.trust_task_code,
-                             progress=tick)
-    how = opened.how
-    del opened
-    gc.collect()
-    return found, how
-
-
-def open_store(opened: Opened, named: str | None, folder: Path, ref: str) -> Store:
-    """The model's responses: in the store, or in the step's own folder when there is none or nothing vouches for the weights."""
-    root = store_root(named) if opened.digest else None
-    return Store(root or folder / "responses", opened.digest or ref)
 
 
 # --------------------------------------------------------------------------------------------------------------- result
@@ -213,4 +156,4 @@ def index(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[dict[str,
 
 STEPS = (Step("eval", 1, EvalConfig, plan, run_step, resumable=True),)
 
-__all__ = ["STEPS", "EvalConfig", "build_result", "evaluate_model", "plan", "run_step"]
+__all__ = ["STEPS", "EvalConfig", "build_result", "plan", "run_step"]

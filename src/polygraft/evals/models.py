@@ -1,0 +1,119 @@
+"""Every model of an evaluation in turn, one in memory at a time: opened, asked, let go."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polygraft.evals import run
+from polygraft.evals.budget import Budget, parse_duration
+from polygraft.evals.opening import Opened, open_engine
+from polygraft.evals.records import write_samples
+from polygraft.evals.responses import Store, store_root
+from polygraft.evals.run import Job
+from polygraft.evals.timed import Ask, Timing, refuse_foreign
+from polygraft.sources import SERVER, Source
+from polygraft.step import Context
+
+if TYPE_CHECKING:
+    from polygraft.evals.settings import EvalConfig
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What one model gave: the records of each job, in the jobs' order."""
+
+    label: str
+    records: list[list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The jobs that every model was asked, what each gave, how it was computed in words, and what a reader must know of that."""
+
+    jobs: list[Job]
+    evaluated: list[Evaluated]
+    how: str
+    notes: tuple[str, ...]
+
+
+def evaluate(config: EvalConfig, context: Context, jobs: Sequence[Job], folder: Path) -> Outcome:
+    """Ask every model the same. Raises UserError when a model cannot be loaded or scored."""
+    sources, names = [context.model(ref) for ref in config.models], labels(config.models)
+    timing = None
+    if config.time_budget is not None:
+        refuse_foreign(jobs)
+        timing = Timing(Budget(parse_duration(config.time_budget)), [weight(s) for s in sources], config.seed)
+    progress, asked = Progress(context, names, jobs), list(jobs)
+    given: list[list[list[dict[str, Any]]]] = []
+    notes: list[str] = []
+    how = ""
+    for i, source in enumerate(sources):
+        opened = open_engine(source, backend=config.backend, dtype=config.dtype, device=config.device, chat=config.chat,
+                             batch_tokens=config.batch_tokens, seed=config.seed, offline=context.offline)
+        with open_store(opened, config.store, folder, config.models[i]) as store:
+            ask = _asking(config, opened, store, progress)
+            if timing is not None and i == 0:
+                asked = timing.choose(asked, ask, opened.engine)
+            progress.start(i, asked)
+            given.append(ask(asked) if timing is None else timing.run(i, asked, ask))
+            notes += [*getattr(opened.engine, "notes", ()), *store.notes]
+        asked, how = asked[:len(given[i])], opened.how
+        del opened, ask
+        gc.collect()
+    evaluated = [Evaluated(name, found[:len(asked)]) for name, found in zip(names, given)]
+    for e in evaluated:
+        for job, rows in zip(asked, e.records):
+            write_samples(folder, run.sample_name(job, e.label), rows)
+    return Outcome(asked, evaluated, how, (*dict.fromkeys(notes), *(timing.said(asked) if timing else ())))
+
+
+def _asking(config: EvalConfig, opened: Opened, store: Store, progress: run.Progress) -> Ask:
+    """How one opened model is asked jobs."""
+    return lambda jobs: run.run_jobs(opened.engine, jobs, folder=None, model="", store=store, computed=opened.computed,
+                                     seed=config.seed, chat=config.chat, system=config.system, trusted=config.trust_task_code,
+                                     progress=progress)
+
+
+class Progress:
+    """Counts the answered requests of every model in turn."""
+
+    def __init__(self, context: Context, names: Sequence[str], jobs: Sequence[Job]):
+        self.context, self.names = context, names
+        self.start(0, jobs)
+
+    def start(self, model: int, jobs: Sequence[Job]) -> None:
+        """The next model, and what it will be asked."""
+        self.model, self.each = model, sum(j.size for j in jobs)
+        self.done = model * self.each
+
+    def __call__(self, n: int) -> None:
+        self.done = min(self.done + n, (self.model + 1) * self.each)
+        name = f"{self.names[self.model]} ({self.model + 1} of {len(self.names)})"
+        self.context.progress(self.done, len(self.names) * self.each, name)
+
+
+def open_store(opened: Opened, named: str | None, folder: Path, ref: str) -> Store:
+    """The model's responses: in the store, or in the step's own folder when there is none or nothing vouches for the weights."""
+    root = store_root(named) if opened.digest else None
+    return Store(root or folder / "responses", opened.digest or ref)
+
+
+def weight(source: Source) -> float:
+    """What a model costs to ask, relative to others: its parameters; the same for every server."""
+    return 1e9 if source.kind == SERVER else float(max(1, model_size(source)[0]))
+
+
+def model_size(source: Source) -> tuple[int, int]:
+    """(parameters, bytes on disk) of a model, from its headers."""
+    tensors = source.weights.tensors.values()
+    return sum(t.nbytes // t.itemsize for t in tensors), sum(t.nbytes for t in tensors)
+
+
+def labels(refs: Sequence[str]) -> list[str]:
+    """Short names for tables: the last part of a path where that stays unique."""
+    short = [(r.partition("#")[2] if r.startswith(f"{SERVER}:") else Path(r).name) or r for r in refs]
+    return [s if short.count(s) == 1 else str(r) for s, r in zip(short, refs)]
