@@ -28,8 +28,8 @@ FAMILIES = (
     ("ar", "arz", "ary", "acm", "acq", "aeb", "ajp", "apc", "arq", "ars"), ("tl", "fil"), ("fa", "prs"), ("gom", "kok"),
     ("bo", "dz", "adx", "khg"),
 )  # fmt: skip
-# letters of a language that the model was not taught, and that no other language of its script has
-OWN_LETTERS = {"Ethi": ("ti", "ቐቑቒቓቔቕቖኸኹኺኻኼኽኾ"), "Arab": ("sd", "ٻڀٺٽٿڄڃڇڌڏڊڍڙڦڱڳڻ")}
+# letters of a language that the model was not taught, and that the others of its script hardly use
+OWN_LETTERS = {"Ethi": ("ti", "ኣሓሒዑቐቑቒቓቔቕቖኹኺኻኼኽኾ"), "Arab": ("sd", "ٻڀٺٽٿڄڃڇڌڏڊڍڙڦڱڳڻ")}
 HINDI_WORDS = frozenset((
     "hai", "hain", "tha", "thi", "ho", "hoon", "hum", "main", "mein", "mera", "meri", "mujhe", "aap", "aapka", "aapki",
     "aapko", "tum", "tumhara", "kya", "kyon", "kyun", "kaise", "kab", "kahan", "kaun", "ka", "ki", "ke", "ko", "se", "par",
@@ -115,7 +115,7 @@ def _identify(text: str, candidates: frozenset[str]) -> Found:
         return Found("hi-Latn", share)
     if main in OWN_LETTERS:
         tag, own = OWN_LETTERS[main]
-        if sum(text.count(c) for c in own) > 0.01 * total:
+        if sum(text.count(c) for c in own) > 0.02 * total:
             return Found(tag if tag in alone else UNDETERMINED, share)
     return _by_model(text, alone, main)
 
