@@ -1,59 +1,74 @@
-"""Numbers in the answers of the world: digits, separators, signs, and which number is the answer."""
+"""Numbers in the answers of the world: how they are written, which of them is the answer, and that any text is read in one pass."""
 
+import sys
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hard_answers import HARD
+from oracle import numeral_oracle
 from polygraft.evals import answers
-
-DIGITS = {
-    "ascii": "0123456789", "full-width": "０１２３４５６７８９", "arabic-indic": "٠١٢٣٤٥٦٧٨٩", "persian": "۰۱۲۳۴۵۶۷۸۹", "devanagari": "०१२३४५६७८९",
-    "bengali": "০১২৩৪৫৬৭৮৯", "gurmukhi": "੦੧੨੩੪੫੬੭੮੯", "gujarati": "૦૧૨૩૪૫૬૭૮૯", "tamil": "௦௧௨௩௪௫௬௭௮௯", "telugu": "౦౧౨౩౪౫౬౭౮౯",
-    "kannada": "೦೧೨೩೪೫೬೭೮೯", "malayalam": "൦൧൨൩൪൫൬൭൮൯", "thai": "๐๑๒๓๔๕๖๗๘๙", "lao": "໐໑໒໓໔໕໖໗໘໙", "tibetan": "༠༡༢༣༤༥༦༧༨༩",
-    "myanmar": "၀၁၂၃၄၅၆၇၈၉", "khmer": "០១២៣៤៥៦៧៨៩",
-}
-
-ANSWERS = [  # text, gold, right?
-    ("12 + 7 = 19", "19", True), ("The total is 19 apples.", "19", True), ("19.", "19", True), ("It is 19, not 20", "19", False),
-    ("so 2,125 dollars", "2,125", True), ("2125", "2,125", True), ("2.125 Euro", "2,125", True), ("2\u202f125 €", "2125", True),
-    ("2 125 рублей", "2125", True), ("2'125 Franken", "2125", True), ("1,00,000 रुपये", "100000", True), ("१,००,००० रुपये", "100000", True),
-    ("1.234.567,89", "1234567.89", True), ("1,234,567.89", "1234567.89", True), ("١٬٢٣٤٫٥", "1234.5", True), ("3,5 kg", "3.5", True),
-    ("3.50", "3.5", True), ("0.125", "125", False), ("0,125", "0.125", True), ("-5", "-5", True), ("\u22125 °C", "-5", True),
-    ("－５", "-5", True), ("12 - 5", "5", True), ("12-5", "5", True), ("(12) -5", "5", True), ("= -5", "-5", True), ("-5", "5", False),
-    ("答えは12個です。", "12", True), ("উত্তর হল ১২।", "12", True), ("คำตอบคือ ๑๒", "12", True), ("సమాధానం ౧౨.", "12", True),
-    ("الجواب ١٢", "12", True), ("\u200f١٢\u200f تفاحة", "12", True), ("$18", "18", True), ("\\boxed{18}", "18", True), ("18%", "18", True),
-    ("**18**", "18", True), ("18\x00", "18", True), ("18\r\n", "18", True), ("\ufeff18", "18", True), ("no number", "1", False), ("", "1", False),
-    ("\ud83d 18", "18", True), ("100 000 and 5", "5", True), ("2020 150", "150", True), ("1.5.2", "1.5", False), ("007", "7", True),
-    ("12 apples, 7 pears", "7", True), ("二十", "20", True),
-]
+from polygraft.evals.answers import han
+from polygraft.evals.items import Item, Response
+from polygraft.evals.metrics import numbers
 
 
-@pytest.mark.group("K")
-@pytest.mark.parametrize(("text", "gold", "right"), ANSWERS, ids=[ascii(t)[:24] for t, *_ in ANSWERS])
-def test_answers_are_read_as_written(text, gold, right):
-    assert answers.correct(text, gold) is right
+@pytest.mark.parametrize("language", HARD)
+def test_hard_cases(language):
+    wrong = [(text, gold, answers.answer(text)) for text, gold, right in HARD[language] if answers.correct(text, gold) is not right]
+    assert not wrong and len(HARD[language]) >= 12
 
 
-@pytest.mark.group("K")
-@pytest.mark.parametrize("digits", DIGITS.values(), ids=DIGITS)
-def test_every_scripts_digits(digits):
-    native = str.maketrans("0123456789", digits)
-    assert answers.correct("= 1048576 !".translate(native), "1048576")
-    assert answers.correct("-37".translate(native), "-37")
-    assert answers.correct("12.5".translate(native), "12.5")
+# ---------------------------------------------------------------------------------------------------- which number answers
 
 
 @pytest.mark.parametrize(("text", "markers", "found"), [
     ("The answer is 18. That is 3 more.", ["The answer is"], "18"),
     ("the answer is 17. No: The answer is 18. Check: 2 * 9.", ["The answer is"], "18"),
-    ("Die Antwort lautet 29 und 30", ["Die Antwort ist", "Die Antwort lautet"], "29"),
-    ("We have 5. The answer is", ["The answer is"], "5"),
-    ("Ответ — 11.", ["Ответ —"], "11"), ("答えは39個。余りは2", ["答えは"], "39"), ("nothing", ["x"], None), ("4 and 5", [], "5"),
-])
-def test_the_number_after_the_last_marker_answers(text, markers, found):
+    ("Die Antwort lautet 29 und 30", [], "29"), ("We have 5. The answer is", [], "5"), ("Ответ — 11.", [], "11"),
+    ("答えは39個。余りは2", [], "39"), ("nothing", ["x"], None), ("4 and 5", [], "5"), ("Kq zwy 7, not 8.", ["kq ZWY"], "7"),
+    ("The answer is:\n\n**18**\n\nHope that helps with all 3!", [], "18"), ("Answer: 18\n\nCheck: 9 * 2 = 18, 3 left", [], "18"),
+    ("Answer: 16 - 3 = 13 eggs. She sells 12 of them.", [], "12"), ("#### 1. Count the eggs: 16\n#### 2. Sell 9", [], "9"),
+    ("The answer is once again 12", [], "12"), ("The answer is one of many. So 7", [], "7"), ("The answer is twenty-one", [], None),
+    ("Question: 3 apples?\nAnswer: 7", [], "7"), ("7 eggs\n\n### Instruction:\nCount 9", [], "7"), ("It is 7.<|im_end|>", [], "7"),
+    ("Answer: 3 × 4 = 12", [], "12"), ("The answer is 12, because 24 / 2 = 12", [], "12"), ("The answer is 12/05/2020", [], "12/05/2020"),
+    ("It costs $5 at 3:30", [], "5"), ("x = -5", [], "-5"), ("COVID-19", [], "19"), ("pages 3–5", [], "5"), ("答案是：小明一共有三只", [], "三"),
+    ("答案是一万零一亿。", [], "一万零一亿"), ("12: 5", [], "5"),
+])  # fmt: skip
+def test_the_number_that_answers(text, markers, found):
     assert answers.answer(text, markers) == found
+
+
+def test_the_last_number_of_all_is_a_metric_of_its_own():
+    item = Item("1", "en", "?", golds=("18",))
+    text = Response(text="The answer is 18, not 17")
+    assert (numbers.right(item, text), numbers.parsed(item, text)) == ((1.0, 1.0), "18")
+    assert (numbers.last_right(item, text), numbers.last_parsed(item, text)) == ((0.0, 1.0), "17")
+    nothing = Item("2", "en", "?", golds=("0",)), Response()
+    assert numbers.last_right(*nothing) == numbers.right(*nothing) == (0.0, 1.0) and numbers.last_parsed(*nothing) is None
+    assert numbers.last_right(Item("3", "en", "?", golds=("-5",)), Response(text="so -5")) == (1.0, 1.0)
+    assert numbers.fault(item) is None and numbers.fault(Item("4", "en", "?", golds=("five eggs",))) == "a number"
+
+
+@pytest.mark.parametrize(("written", "values"), [
+    ("1.234", {"1.234", "1234"}), ("1,00,000", {"100000"}), ("20%", {"20", "0.2"}), ("5‰", {"5", "0.005"}), ("3/4", {"0.75"}), ("5/0", set()),
+    ("2 1/2", {"2.5"}), ("½", {"0.5"}), ("1⅛", {"1.125"}), ("-½", {"-0.5"}), (".5", {"0.5"}), ("3:30", set()), ("1.2.3", set()), ("", set()),
+    ("twelve", {"12"}), ("apples", set()), ("$18", {"18"}), ("百分之二十", {"20", "0.2"}), ("5 million", {"5", "5000000"}), ("12 apples", set()),
+    ("1" * 101, set()), ("1٬234٫5", {"1234.5"}), ("1，5", set()), ("0,125", {"0.125"}), ("三万", {"30000"}), ("万万", set()), ("minus 5", {"-5"}),
+])  # fmt: skip
+def test_readings(written, values):
+    assert answers.readings(written) == {Fraction(v) for v in values}
+
+
+def test_values_without_end_are_compared_to_a_thousandth_and_others_exactly():
+    assert answers.correct("about 0.333", "1/3") and answers.correct("1/3", "0.3333333333333333") and answers.correct("33.33", "100/3")
+    assert not answers.correct("0.34", "1/3") and not answers.correct("1000.5", "1000") and not answers.correct("0.9999", "1")
+
+
+# ------------------------------------------------------------------------------------------------------------- properties
 
 
 @settings(deadline=None)
@@ -69,11 +84,60 @@ def test_two_decimals_keep_their_value(x, mark):
 
 
 @settings(deadline=None)
-@given(st.text(max_size=60))
-def test_any_text_is_read_without_error(text):
-    found = answers.answer(text)
-    assert found is None or isinstance(answers.readings(found), frozenset)
+@given(st.integers(0, 10**12 - 1))
+def test_chinese_numerals_keep_their_value(n):
+    written = numeral_oracle.han(n)
+    assert n in han.whole(written) and n in answers.readings(written.translate(numeral_oracle.FINANCIAL))
+    assert answers.correct(f"答案是{written}个。", str(n))
 
 
-def test_a_megabyte_of_digits_is_read_in_time():
-    assert answers.correct("1 " * 300_000 + "x" * 400_000 + " 42", "42")
+@settings(deadline=None)
+@given(st.integers(-999, 999), st.integers(1, 999), st.sampled_from(numeral_oracle.zeros()))
+def test_fractions_in_any_digits_keep_their_value(a, b, zero):
+    assert answers.readings(numeral_oracle.native(f"{a}/{b}", zero)) == {Fraction(a, b)}
+
+
+@settings(deadline=None)
+@given(st.text(max_size=80) | st.text("0123456789.,'/: -–%½三十万点分之半一 $\\{}frac答は=+\n", max_size=80))
+def test_any_text_is_read_without_error_and_what_is_found_reads_alike(text):
+    found = answers.find(text)
+    assert found is None or found.text == answers.answer(text)
+    if found and found.values and not found.weak:
+        assert answers.correct(text, str(min(found.values)))
+
+
+# ------------------------------------------------------------------------------------------------------------- complexity
+
+ENDLESS = {
+    "digits": "1", "numbers": "1 ", "groups": "111 ", "commas": "1,", "slashes": "1/", "colons": "1:", "numerals": "十万", "fractions": "一分之",
+    "markers": "the answer is ", "answered": "the answer is 5 ", "labels": "Answer: ", "labelled": "Answer: 5 ", "questions": "\nQuestion: ",
+    "blank lines": "\n", "frac": "\\frac{1}{", "powers": "^{-", "minus": "- ", "minus words": "minus ", "number words": "twelve ", "units": "1万 ",
+    "sums": "1+", "equations": "the answer is 1=", "quotes": "> ", "vulgar": "1 ½", "stars": "answer**", "backslashes": "\\", "halves": "2 x and a ",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", ENDLESS.values(), ids=ENDLESS)
+def test_work_grows_as_the_text_does(pattern):
+    def calls(size: int) -> int:
+        count = 0
+
+        def counted(frame, event, argument):
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        text = pattern * (size // len(pattern))
+        sys.setprofile(counted)
+        try:
+            answers.correct(text, "7")
+        finally:
+            sys.setprofile(None)
+        return count
+
+    calls(200)  # what is computed once
+    assert calls(8000) < 5 * calls(2000) + 500
+
+
+@pytest.mark.parametrize("text", ["1 " * 20_000 + "x" * 900_000 + " 42", "4" * 1_000_000 + " 42", "\n" * 1_000_000 + "42",
+                                  "a" + "\u0301\u0323" * 500_000 + " 42", "the answer is " * 70_000 + "42", "二" * 1_000_000 + " 42"])
+def test_a_megabyte_is_read_in_one_pass(text):
+    assert answers.correct(text, "42")

@@ -26,7 +26,7 @@ _QUESTION = re.compile(rf"^[ *#>]{{0,8}}(?=[^\W\d_]|<)(?:(?:{_ASKED}) ?\d{{0,3}}
 _LABEL_END = re.compile(  # up to the number
     rf"\s{{0,3}}[*_]{{0,3}}(?:[:\uff1a=—]|[–-](?=\s))?[\s*_{CURRENCY}\\(\[{{≈=:\uff1a]{{0,8}}")
 _END = re.compile(r"[.!?。！？।؟\n](?!\d)")
-_OPERATORS = frozenset("+-−*×xX·/÷:–")
+_OPERATORS = frozenset("+-−*×xX·/÷–")
 _EQUALS = frozenset(["=", "≈", "==", "=>"])
 SENTENCE = 200  # characters after a marker in which a number answers it before any other does
 CLOSE = Fraction(1, 1000)  # relative, where a value has no end in decimals
@@ -155,9 +155,10 @@ def _result(text: str, found: Sequence[Token], i: int) -> Token:
     """What an equation that begins at this number comes to: `5 + 6 = 11` is 11; without a result (`12-15`) it is no number."""
     start, open_sum = found[i].start, False
     while i + 1 < len(found):
-        between = text[found[i].end : found[i + 1].start].strip()
-        if between not in _OPERATORS and between not in _EQUALS:
-            between = re.sub(rf"[\w\s{CURRENCY}]+", "", between) if len(between) < 40 else ""
+        between = text[found[i].end : found[i + 1].start]
+        if between.strip() not in _OPERATORS:
+            between = re.sub(rf"[\w {CURRENCY}]+", "", between) if len(between) < 40 else ""
+        between = between.strip(" ")
         if between in _EQUALS:
             start, open_sum = found[i + 1].start, False
         elif between in _OPERATORS:
