@@ -26,6 +26,8 @@ def parallel(rows: list[Row], words: Mapping[str, Any]) -> list[Row]:
     if "line" in rows[0]:
         found = [{**r, "text": r["text"].strip(), "document": str(r.get("document") or _block(r["line"]))} for r in rows]
     elif "eng_Latn" in rows[0]:
+        if "column" not in words:
+            raise ValueError(f"the hub's NTREX has no {words['name']}; FLORES-200 in a data folder may")
         found = [{"text": r[words["column"]].strip(), "english": r["eng_Latn"].strip(), "line": n, "document": _block(n)}
                  for n, r in enumerate(rows, 1)]
     else:
