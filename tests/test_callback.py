@@ -182,3 +182,9 @@ def test_in_any_transformers_trainer(base, tmp_path):
     trainer.train()
     assert [r.step for r in watch.log.readings] == [0, 2]
     assert any("watch/problems/en/accuracy" in row for row in trainer.state.log_history)
+
+
+def test_a_task_may_name_its_own_language(context):
+    watcher = callback.TaskWatcher(Watch(tasks=("problems:sw", "problems-generate"), langs=("en",), items=4), context)
+    assert [(j.task.task, j.language) for j in watcher.jobs] == [("problems", "sw"), ("problems-generate", "en")]
+    assert "no such language" in callback.faults(Watch(tasks=("problems:ko",)), context)[0].render()

@@ -31,7 +31,7 @@ def _task(word: str) -> str:
     """A task's or suite's name, checked; a file's name is read when it is known from which folder."""
     if tasks.is_file(word) or foreign.is_foreign(word):
         return word if word.startswith(foreign.PREFIX) else TaskFile(word)
-    _checked(suites.load if suites.is_suite(word) else tasks.load, word)
+    _checked(suites.load if suites.is_suite(word) else suites.split, word)
     return word
 
 
@@ -54,7 +54,7 @@ class EvalConfig(Strict):
 
     models: tuple[ModelRef, ...] = Field(min_length=1, description="the models", json_schema_extra={"argument": True})
     tasks: tuple[TaskName, ...] = Field(("problems",), description="tasks and suites (`polygraft tasks` lists them), a task file "
-                                   "of your own, or lm-eval:NAME for one of lm-eval's")
+                                   "of your own, or lm-eval:NAME for one of lm-eval's; blimp:en asks one language only")
     langs: tuple[Language, ...] = Field(("en",), description="languages of the tasks, as tags such as sw or zh")
     corpora: dict[Language, DataRef] = Field(
         default_factory=dict, json_schema_extra={"flag": "--corpus", "metavar": "LANG=PATH"},

@@ -134,6 +134,16 @@ def _found(task: Task, language: str, data: Path | None) -> bool:
     return True
 
 
+def split(word: str) -> tuple[Task, str]:
+    """The task of `xcopa` or `xcopa:sw`, and the language named with it, or "". Raises RecipeError for what is not there."""
+    name, colon, language = word.rpartition(":") if not tasks.is_file(word) else (word, "", "")
+    task = tasks.load(name if colon else word)
+    if colon:
+        language = languages.check(language)
+        tasks.check_language(task, language)
+    return task, language if colon else ""
+
+
 def planned(words: Sequence[str], langs: Sequence[str], *, data: Path | None = None, chat: bool = False, shots: int | None = None,
             limit: int | None = None) -> Iterator[Entry]:
     """Everything that tasks and suites ask, each task in a language once. Raises RecipeError when they disagree on the shots."""
@@ -142,7 +152,8 @@ def planned(words: Sequence[str], langs: Sequence[str], *, data: Path | None = N
         if is_suite(word):
             found = [e for _, e in expand(word, data=data, chat=chat, shots=shots, limit=limit).asked]
         else:
-            found = [Entry(tasks.load(word), language, shots, limit) for language in langs]
+            task, own = split(word)
+            found = [Entry(task, language, shots, limit) for language in ([own] if own else langs)]
         for entry in found:
             before = seen.setdefault((entry.task.name, entry.language), entry)
             if before.shots != entry.shots or before.limit != entry.limit:
@@ -152,4 +163,4 @@ def planned(words: Sequence[str], langs: Sequence[str], *, data: Path | None = N
     yield from seen.values()
 
 
-__all__ = ["Entry", "Expanded", "Part", "Suite", "expand", "is_suite", "load", "names", "planned"]
+__all__ = ["Entry", "Expanded", "Part", "Suite", "expand", "is_suite", "load", "names", "planned", "split"]

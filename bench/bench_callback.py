@@ -1,0 +1,63 @@
+"""What watching costs a training: checks of 200 items in all, every 200 steps, over the time of those steps.
+
+    .venv/bin/python bench/bench_callback.py --data ../shared/data      some minutes on two cores, a quiet machine
+
+The embedded small model, a LoRA of rank 16 on Swahili instructions (batch 8, examples of at most 256 tokens). Steps take the same
+time from first to last, so `--steps` of them are timed, in the same run as two checks: share = check / (200 x step).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+EVERY, ITEMS, GOAL = 200, 200, 0.05
+TASKS = ("blimp:en", "xcopa:sw", "copy-sentence:sw", "next-sentence:sw")
+
+
+def rows(data: Path, count: int) -> list[dict]:
+    with lzma.open(data / "xinstruct" / "sw.jsonl.xz", "rt", encoding="utf-8") as lines:
+        found = [json.loads(line) for _, line in zip(range(count), lines)]
+    return [{"prompt": f"Human: {r['instruction']}\n{r.get('input') or ''}\nAssistant: ", "completion": r["output"]} for r in found]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
+    parser.add_argument("--steps", type=int, default=12)
+    args = parser.parse_args()
+    if not args.data.is_dir():
+        sys.exit(f"no data at {args.data}: name the folder that holds xinstruct, xcopa, minimal_pairs and ntrex128 with --data")
+
+    from polygraft.evals.callback import TaskWatcher
+    from polygraft.sources import resolve
+    from polygraft.step import Context
+    from polygraft.tune.sft import Settings, Watched, train
+    from polygraft.watching import Log, Watch
+
+    stamps: list[float] = []
+    watcher = TaskWatcher(Watch(tasks=TASKS, data=str(args.data), items=ITEMS), Context(resolve, Path))
+    items, log = sum(len(j.items) for j in watcher.jobs), Log(10**9)
+    settings = Settings(r=16, steps=args.steps, batch=8, length=256, save_every=0, device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        train(resolve("demo:smollm2"), rows(args.data, 8 * args.steps), settings, Path(folder),
+              lambda *_: stamps.append(time.monotonic()), Watched(watcher, log))
+    first, last = log.readings[0], log.readings[-1]
+    step = (stamps[-1] - stamps[0]) / (len(stamps) - 1)
+    share = last.seconds / (EVERY * step)
+    print("| what | seconds |\n| --- | --- |")
+    print(f"| one training step (mean of {len(stamps) - 1}) | {step:.2f} |")
+    print(f"| one check of {items} items, the first (with its imports) | {first.seconds:.1f} |")
+    print(f"| one check of {items} items, a later one | {last.seconds:.1f} |")
+    print(f"| share of the training's time, every {EVERY} steps (goal {GOAL:.0%}) | {share:.2%} |")
+    for name, estimate in last.scores.items():
+        print(f"  {name}: {estimate.value:.3g} {estimate.unit}")
+
+
+if __name__ == "__main__":
+    main()
