@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 import tiny as make
 from oracle import bpb_oracle as oracle
 from oracle import stats_oracle
-from polygraft.errors import InputError
+from polygraft.errors import InputError, ResourceError
 from polygraft.evals import bpb
-from polygraft.evals.engines import batches
+from polygraft.evals.engines import batches, tree
+from polygraft.evals.engines.base import Decoding
 from polygraft.evals.engines.hf import Scorer
 
 PAIRS = [
@@ -68,10 +69,42 @@ def test_a_planted_preference_is_found():
 @given(st.lists(st.tuples(st.sampled_from(["", "a", "ab", "abc "]), st.text("abc", max_size=5)), min_size=1, max_size=8),
        st.integers(1, 40))
 def test_any_mix_of_contexts_and_answers(scorer, pairs, batch_tokens):
+    """Also: the batch size changes nothing, down to one token at a time."""
     one = Scorer(scorer.model, scorer.tokenizer, batch_tokens=batch_tokens)
     for (context, answer), (nats, _) in zip(pairs, scored(one, pairs), strict=True):
         want = oracle.continuation(scorer.model, *scorer.encode_pair(context, answer))[0] if answer else 0.0
         assert nats == pytest.approx(want, abs=2e-3)
+
+
+@pytest.mark.parametrize("family", make.FAMILIES)
+def test_which_families_read_branches(family):
+    """Bloom places tokens by their column (ALiBi), so it must be found out and read in rows of its own."""
+    scorer = Scorer(make.model(family, layers=2, seed=1), make.tokenizer())
+    assert scorer.branches.exact(100) == (family != "bloom"), scorer.branches.why
+    scored(scorer, PAIRS[:3])
+    assert bool(scorer.notes) == (family == "bloom")
+
+
+@pytest.mark.parametrize("family", ["llama", "bloom"])
+def test_one_request_a_time_and_all_at_once_agree(family):
+    scorer = Scorer(make.model(family, layers=2, seed=1), make.tokenizer(), batch_tokens=64)
+    for pair, value in zip(PAIRS, scored(scorer, PAIRS)):
+        assert scored(scorer, [pair])[0] == (pytest.approx(value[0], abs=1e-4), value[1])
+
+
+def test_what_is_asked_together_is_computed_once(scorer):
+    """Four options of one question after a long beginning: the model reads each token of the trie once."""
+    scored(scorer, PAIRS[:1])  # the model has been tried
+    read = []
+    hook = scorer.model.model.layers[0].register_forward_pre_hook(
+        lambda module, given, more: read.append((more.get("hidden_states") if not given else given[0]).shape[:2]), with_kwargs=True)
+    try:
+        scored(scorer, [("a beginning " * 8 + question, answer) for question in ("Q1 ", "Q2 ") for answer in (" A", " B", " C", " D")])
+    finally:
+        hook.remove()
+    bytes_once = len("a beginning " * 8 + "Q") + 2 * len("1 ")  # the space that ends a context begins the answer
+    assert all(rows == 1 for rows, _ in read)
+    assert sum(n for _, n in read) == pytest.approx(bytes_once, abs=2)
 
 
 def test_a_context_that_does_not_fit_loses_its_beginning(scorer):
@@ -80,12 +113,67 @@ def test_a_context_that_does_not_fit_loses_its_beginning(scorer):
     assert scored(small, [(long, "xyz")])[0][0] == pytest.approx(scored(scorer, [(long[-13:], "xyz")])[0][0], abs=1e-3)
 
 
-def test_near_the_end_of_a_sliding_window_nothing_is_shared():
-    model = make.model("mistral", layers=2, seed=1, sliding_window=12)
-    scorer = Scorer(model, make.tokenizer())
-    pairs = [("a context of some length", " 12 + 7 = 19"), ("a context of some length", " 12 - 7 = 5")]
+@pytest.mark.parametrize("family", ["mistral", "phi3", "gemma2", "gemma3"])
+def test_an_attention_window_is_kept_and_shared(family):
+    """One kind of layer that sees a window, or two kinds of layers: sequences longer than the window are read as branches, too."""
+    model = make.model(family, layers=2, seed=1, sliding_window=12, **({"layer_types": ["sliding_attention", "full_attention"]}
+                                                                        if family == "gemma3" else {}))
+    scorer = Scorer(model, make.tokenizer(), batch_tokens=20)
+    pairs = [("a context of some length", " 12 + 7 = 19"), ("a context of some length", " 12 - 7 = 5"), ("a", " b")]
     for (context, answer), (nats, _) in zip(pairs, scored(scorer, pairs)):
         assert nats == pytest.approx(oracle.continuation(model, *scorer.encode_pair(context, answer))[0], abs=2e-3)
+    assert scorer.branches.exact(60) and not scorer.notes
+
+
+def test_angles_that_change_with_the_longest_sequence_are_not_shared():
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    scorer = Scorer(make.model("llama", layers=2, seed=1, rope_parameters=rope, max_position_embeddings=24), make.tokenizer())
+    assert scorer.branches.exact(24) and not scorer.branches.exact(25)
+
+
+def test_a_model_whose_branches_are_wrong_is_read_in_rows_of_its_own(scorer, monkeypatch):
+    monkeypatch.setattr(tree.Trie, "visible", lambda self, path, start, stop: np.tri(stop - start, len(path) + stop - start, len(path)) > 0)
+    wrong = Scorer(scorer.model, scorer.tokenizer)
+    for (context, answer), (nats, _) in zip(PAIRS, scored(wrong, PAIRS)):
+        want = oracle.continuation(scorer.model, *scorer.encode_pair(context, answer)) if answer else (0.0, True)
+        assert nats == pytest.approx(want[0], abs=2e-3)
+    assert "off by" in wrong.notes[0] and len(wrong.notes) == 1
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_logits_that_are_not_numbers_name_the_request(together):
+    import torch
+
+    model = make.model("llama", layers=2, seed=1)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[make.tokenizer()("!", add_special_tokens=False)["input_ids"][0]] = float("nan")
+    scorer = Scorer(model, make.tokenizer())
+    scorer.branches._short = together
+    with pytest.raises(InputError, match="for request 1"):
+        scored(scorer, [("good", " one"), ("bad!", " two"), ("fine", " three")])
+    with pytest.raises(InputError, match="for request 1"):
+        scorer.generate(["good", "bad!"], Decoding(3), lambda found: None)
+
+
+@pytest.mark.parametrize("family", ["llama", "bloom"])
+def test_memory_that_runs_out_halves_the_batches(family, monkeypatch):
+    import torch
+
+    scorer = Scorer(make.model(family, layers=2, seed=1), make.tokenizer(), batch_tokens=400)
+    quiet = scored(scorer, PAIRS)
+    whole = scorer.model.forward
+
+    def small(*args, **kwargs):
+        if kwargs["input_ids"].numel() > 70:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(scorer.model, "forward", small)
+    assert [x[0] for x in scored(scorer, PAIRS)] == pytest.approx([x[0] for x in quiet], abs=1e-3)
+    assert scorer.batch_tokens < 200 and any("memory ran out" in n for n in scorer.notes)
+    monkeypatch.setattr(scorer.model, "forward", lambda *a, **k: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
+    with pytest.raises(ResourceError, match="does not hold one batch"):
+        scored(scorer, PAIRS)
 
 
 @pytest.mark.parametrize("chat", [True, False])

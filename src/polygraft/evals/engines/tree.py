@@ -89,11 +89,12 @@ def shared(a: Sequence[int], b: Sequence[int]) -> int:
 def stretch(trie: Trie, start: int, nodes: int) -> int:
     """Where the stretch that begins at `start` ends: after at most `nodes` nodes, where the path to what follows is short.
 
-    The path is carried along as columns that everything in the next stretch pays for, so the last quarter is looked through for
-    a better place to stop.
+    The path is carried along as columns that everything in the next stretch pays for, so the second half is looked through for a
+    place where it is much shorter: the end of an item.
     """
     if start + nodes >= len(trie):
         return len(trie)
-    first = start + max(1, nodes - nodes // 4)
-    behind = trie.depth[first:start + nodes + 1][::-1]
-    return start + nodes - int(behind.argmin())
+    stop = start + nodes
+    behind = trie.depth[start + max(1, nodes // 2):stop + 1][::-1]
+    best = int(behind.argmin())
+    return stop - best if 2 * behind[best] < behind[0] else stop
