@@ -12,8 +12,9 @@ from polygraft.evals import metrics
 from polygraft.evals.items import Item, Response
 from polygraft.evals.metrics import calibration, translation
 
-WORDS = st.lists(st.sampled_from("the a cat dog sat on mat ran over big".split()), max_size=8).map(" ".join)
-SENTENCE = st.lists(st.sampled_from("the a cat dog sat on mat ran over big".split()), min_size=1, max_size=8).map(" ".join)
+VOCABULARY = ["the", "a", "cat", "dog", "sat", "on", "mat", "ran", "over", "big"]
+WORDS = st.lists(st.sampled_from(VOCABULARY), max_size=8).map(" ".join)
+SENTENCE = st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=8).map(" ".join)
 NATS = st.lists(st.integers(-400, 0).map(lambda n: n / 10), min_size=2, max_size=5)
 
 
