@@ -39,7 +39,7 @@ class Part(Strict):
     language: str = Field("", description="its language (default: the suite's)")
     score: str = Field(description="the metric that is its score")
     limit: int | None = Field(None, ge=1, description="items asked at most")
-    shots: int | None = Field(None, ge=0, description="worked examples, whatever the suite says")
+    shots: int | None = Field(None, ge=0, description="worked examples at most")
     optional: bool = Field(False, description="left out where the language or the data folder does not have it")
     average: bool = Field(True, description="counts in the average")
     without: tuple[str, ...] = Field((), description="languages for which it makes no sense")
@@ -104,7 +104,7 @@ def _read(file: Path) -> Suite:
 
 def expand(word: str, *, data: Path | None = None, chat: bool = False, shots: int | None = None,
            limit: int | None = None) -> Expanded:
-    """What a suite asks. `shots` and `limit` are the evaluation's own; a part's own number of shots stands above both presets.
+    """What a suite asks. `shots` (for both presets) and `limit` are the evaluation's own; a part may have less of either.
 
     Raises RecipeError where a part that is not optional lacks the language.
     """
@@ -118,8 +118,9 @@ def expand(word: str, *, data: Path | None = None, chat: bool = False, shots: in
         if part.optional and not (tag in task.known_languages() and _found(task, tag, data)):
             continue
         tasks.check_language(task, tag)
-        count = part.shots if part.shots is not None else preset if shots is None else shots
-        asked.append((part, Entry(task, tag, count, min(filter(None, (part.limit, limit)), default=None))))
+        count = preset if shots is None else shots
+        asked.append((part, Entry(task, tag, count if part.shots is None else min(part.shots, count),
+                                  min(filter(None, (part.limit, limit)), default=None))))
     stem = word.partition("@")[0].partition(":")[0] + (f":{language}" if language else "")
     return Expanded(f"{stem}@{suite.version}", tuple(asked))
 
