@@ -126,8 +126,7 @@ def test_every_gold_of_the_real_data_is_a_number(name, rows):
 @pytest.mark.real
 @needs_data
 def test_every_solution_of_gsm8k_comes_to_its_number():
-    lines = [line for part in ("train", "test")
-             for line in gzip.decompress((SHARED / "gsm8k" / f"{part}.jsonl.gz").read_bytes()).decode().splitlines()]
+    lines = gzip.decompress((SHARED / "gsm8k" / "test.jsonl.gz").read_bytes()).decode().splitlines()
     solutions = [json.loads(line)["answer"] for line in lines]
-    assert len(solutions) == 8792
+    assert len(solutions) == 1319
     assert all(answers.correct(s, s.rpartition("####")[2].strip()) for s in solutions)

@@ -45,13 +45,15 @@ def longest_first(found: Iterable[str]) -> list[str]:
 
 
 _CORE = re.compile(rf"""
+    (?=[\d{_H}{_VULGAR}.^])(?:  # most characters begin no number
     (?P<none>\d+(?:/\d+){{2,}} | \d+(?::\d+)+ | \d*\^\{{?-?\d+\}}? | (?<=m)[23](?![\d.,/]))   # dates, times, powers, m2
   | (?:(?P<whole>[{_H}]+|\d+)又)?(?P<below>[{_H}]+|\d+)\ ?(?:分之|分の|분의)\ ?(?P<above>[{_H}]+(?:[点點][{_H}]+)?|\d+(?:\.\d+)?)
   | (?P<han>[{_H}]+(?:[点點・][{_H}]+)?)
   | (?P<units>(?:{_PLAIN}\ ?(?:千(?![克米瓦卡焦帕])|[{han.UNITS.replace("千", "")}])\ ?)+\d*)
   | (?:(?P<int>\d{{1,4}})\ )?(?P<top>{_PLAIN})/(?P<bottom>{_PLAIN})(?!/?\d)
-  | (?P<vulgar>\d*\ ?[{_VULGAR}])
+  | (?P<vulgar>(?:\d+\ ?)?[{_VULGAR}])
   | (?P<plain>{_SPACED} | {_PLAIN} | (?<![\w.])\.\d+)
+    )
 """, re.VERBOSE)  # fmt: skip
 _SIGN = re.compile(rf"([-–])(?:[A-Z]{{0,3}}[{CURRENCY}] ?)?\Z")
 _MINUS = tuple(longest_first(words.MINUS))
