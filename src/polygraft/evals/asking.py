@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from polygraft.errors import InputError
 from polygraft.evals.bpb import STRIDE, WINDOW, Scored
 from polygraft.evals.engines.base import Decoding, Engine
 from polygraft.evals.items import Response
@@ -87,6 +89,10 @@ class Asker:
         def done(found: Iterable[tuple[int, Row]]) -> None:
             nonlocal last
             batch = [(todo[k], row) for k, row in found]
+            for i, row in batch:
+                if not math.isfinite(row.get("nats", 0.0)):
+                    raise InputError("a likelihood that is not a number", where=f"{self.engine.name}: {asked[i][0].task}",
+                                     found=row["nats"], expected="finite nats", fix="inspect the model with --check, or its server")
             now = time.monotonic()
             each = round((now - last) / max(1, len(batch)), 6)
             last = now

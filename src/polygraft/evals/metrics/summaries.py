@@ -31,19 +31,19 @@ def _kind(character: str) -> int:
 
 def words(text: str) -> list[str]:
     """Case-folded words of any script; a character each (with its marks) where the script writes no spaces between words."""
-    out: list[str] = []
+    out: list[list[str]] = []  # characters: a word of a megabyte that grew as text would be copied for each of them
     before = GAP
     for c in unicodedata.normalize("NFKC", text).casefold():
         kind = _kind(c)
         if kind == MARK and before != GAP:
-            out[-1] += c
+            out[-1].append(c)
             continue
         if kind == JOINED and before == JOINED:
-            out[-1] += c
+            out[-1].append(c)
         elif kind in (ALONE, JOINED):
-            out.append(c)
+            out.append([c])
         before = GAP if kind == MARK else kind
-    return out
+    return ["".join(word) for word in out]
 
 
 def rouge(reference: str, text: str, n: int) -> tuple[float, float]:
