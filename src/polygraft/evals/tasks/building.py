@@ -106,7 +106,7 @@ def _readable(text: str, row: Row, name: str) -> str:
 
 
 def _several(given: Sequence[str] | str, fields: Mapping[str, Any], row: Row, name: str) -> tuple[str, ...]:
-    """Choices or golds: templates, one template, or the list in a column. In a list "A" is the letter, whatever columns there are."""
+    """Choices or golds: templates, one template, or the list in a column. In a list "A" is a letter, whatever the columns."""
     found = value(given, fields, row.where, name=name) if isinstance(given, str) else [
         render(t, fields, row.where, name=f"{name}[{i}]") for i, t in enumerate(given)]
     if not isinstance(given, str) and not given:

@@ -26,7 +26,7 @@ def _place(answer: Any) -> int:
 
 def belebele(rows: list[Row], words: Words) -> list[Row]:
     """flores_passage, mc_answer1 to mc_answer4, correct_answer_num (from 1), as on the hub; or passage, choices, answer."""
-    return [{**r, "passage": r["flores_passage"], "choices": [str(r[f"mc_answer{i}"]) for i in (1, 2, 3, 4)],
+    return [{**r, "passage": r["flores_passage"], "choices": [r[f"mc_answer{i}"] for i in (1, 2, 3, 4)],
              "answer": int(r["correct_answer_num"]) - 1} if "flores_passage" in r else r for r in rows]
 
 
@@ -84,15 +84,13 @@ def mmlu(rows: list[Row], words: Words) -> list[Row]:
 
 def _exam_row(row: Row, words: Words) -> Row:
     row = {k[:1].lower() + k[1:] if k in ("Question", "Answer") else k: v for k, v in row.items()}
-    if "choices" not in row:
-        row["choices"] = [str(row[k]) for k in ("ABCD" if "A" in row else ("option_a", "option_b", "option_c", "option_d"))]
+    options = next((n for n in (list("ABCD"), [f"option_{c}" for c in "abcd"]) if n[0] in row), None)
+    choices = [row.pop(n) for n in options] if options else list(row["choices"])
     subject = str(row["subject"] if "subject" in row else row["part"]).removesuffix("_test").removesuffix("_dev")
     groups = {s: name for name, some in words.get("categories", {}).items() for s in some}
-    number = CATEGORY.get(subject)
-    category = groups.get(subject) or ("other" if number is None else NAMES[number])
+    category = row.get("subject_category") or groups.get(subject) or NAMES[CATEGORY.get(subject, 3)]
     topic = words.get("subjects", {}).get(subject, subject.replace("_", " "))
-    return {**row, "choices": [str(c) for c in row["choices"]], "answer": _place(row["answer"]), "subject": subject, "topic": topic,
-            "category": category}
+    return {**row, "choices": choices, "answer": _place(row["answer"]), "subject": subject, "topic": topic, "category": category}
 
 
 def pairs(rows: list[Row], words: Words) -> list[Row]:
@@ -149,7 +147,13 @@ def _arc(row: Row) -> Row:
 def hellaswag(rows: list[Row], words: Words) -> list[Row]:
     """ctx_a, ctx_b, activity_label, endings, label: query and endings as lm-eval writes them."""
     return [{**r, "query": _unmarked(f"{r['activity_label']}: {r['ctx_a']} {r['ctx_b'].capitalize()}"),
-             "endings": [_unmarked(e) for e in r["endings"]], "answer": int(str(r["label"]).strip())} for r in rows]
+             "endings": [_unmarked(e) for e in _list(r["endings"])], "answer": int(str(r["label"]).strip())} for r in rows]
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"a list is needed, and this is {value!r:.40}")
+    return value
 
 
 def rucola(rows: list[Row], words: Words) -> list[Row]:
@@ -165,7 +169,7 @@ def afriqa(rows: list[Row], words: Words) -> list[Row]:
 
 def jcommonsenseqa(rows: list[Row], words: Words) -> list[Row]:
     """question, choice0 to choice4, label: the same with choices."""
-    return [{**r, "choices": [str(r[f"choice{i}"]) for i in range(5)]} for r in rows]
+    return [{**r, "choices": [r[f"choice{i}"] for i in range(5)]} for r in rows]
 
 
 def _split(*names: str) -> Callable[[list[Row], Words], list[Row]]:
