@@ -82,8 +82,8 @@ def run_step(config: EvalConfig, context: Context, folder: Path) -> Result:
     result = replace(result, caveats=(*result.caveats, *outcome.notes))
     if config.criteria is None:
         return result
-    every = {(m.task, m.language, m.metric.name): m for m in (*written(jobs, evaluated), *measures(jobs, evaluated))}
-    scored = list(every.values())
+    every = (*overview.judged(answered(jobs, evaluated)), measures(jobs, evaluated))  # a task's own metrics last: they count
+    scored = list({(m.task, m.language, m.metric.name): m for some in every for m in some}.values())
     return criteria.judged(result, criteria.read(context.data(config.criteria)), compare.compared(
         scored, reference, config.seed, extra=suite_figures(config, scored)))
 
@@ -123,9 +123,9 @@ def build_result(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Ev
         "eval@1", "", f"Evaluation of {', '.join(e.label for e in evaluated)}",
         summary=verdict_tables.summary(found),
         tables=(*suite_results.tables(groups, scored, found), *verdict_tables.tables(found), *views.tables(scored, config.seed),
-                *overview.table(written(jobs, evaluated), config.seed)),
+                *overview.tables(answered(jobs, evaluated), config.seed)),
         samples=samples(config, jobs, evaluated),
-        caveats=(*verdict_tables.caveats(found), 
+        caveats=(*verdict_tables.caveats(found),
                  *notes.notes(jobs, by_job(jobs, evaluated), limit=config.limit, max_bytes=config.max_bytes),
                  *suite_results.notes(groups, scored),
                  f"Scores were {how}; other machines and versions differ slightly."),
@@ -137,10 +137,10 @@ def suite_figures(config: EvalConfig, scored: Sequence[Measure]) -> list[compare
     return [f for g in expanded(config) for f in suite_results.figures(g, scored)]
 
 
-def written(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[Measure]:
-    """The quality of everything that was written to be scored."""
-    return [m for i, job in enumerate(jobs) if job.task is not None and job.task.written and not job.reading
-            for m in overview.measured(job.task.task, job.language, job.items, {e.label: e.records[i] for e in evaluated})]
+def answered(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[overview.Answered]:
+    """Every task that was asked to be scored, with all models' records of it."""
+    return [(job.title, job.task, job.language, job.items, records) for job, records in zip(jobs, by_job(jobs, evaluated))
+            if job.task is not None and not job.reading]
 
 
 def by_job(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[dict[str, list[dict[str, Any]]]]:

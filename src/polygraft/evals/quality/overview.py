@@ -1,38 +1,64 @@
-"""The table that every evaluation with written answers gets: are they in the right language, whole, and not said twice?"""
+"""Two tables that every evaluation gets: how what was written looks, and how sure the model was of what it chose."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from polygraft.evals import metrics
 from polygraft.evals.items import Item, Response
 from polygraft.evals.metrics.quality import DEFAULT
+from polygraft.evals.tasks.schema import Task
 from polygraft.evals.verdicts import compare
 from polygraft.evals.verdicts.measures import Measure, from_records
 from polygraft.result import Cell, Table
 
+Records = Mapping[str, Sequence[Mapping[str, Any]]]
+Answered = tuple[str, Task, str, Sequence[Item], Records]  # title, task, language, items, every model's records of them
+CERTAINTY = ("accuracy", "calibration error", "brier")
 
-def measured(task: str, language: str, items: Sequence[Item], records: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Measure]:
-    """The default metrics of quality of written answers, from the records that every model has of these items."""
-    used = {name: metrics.get(name) for name in DEFAULT}
+
+def tables(answered: Iterable[Answered], seed: int = 0) -> tuple[Table, ...]:
+    """One row a task, language and model, one column a metric; each table only where there is something to put into it."""
+    written, chosen = judged(answered)
+    return (*_table("Quality of what was written", DEFAULT, written, seed,
+                    "percent, without looking at right answers; empty where no answer could be judged; refusals are found by their "
+                    "usual phrases; a verdict on these needs them among a task's `metrics`"),
+            *_table("How sure and how right", CERTAINTY, chosen, seed,
+                    "calibration error: how far the probability of the chosen answer is from how often it is right (10 bins; too "
+                    "large on few items); brier: 0 is sure and right, 2 is sure and wrong"))
+
+
+def judged(answered: Iterable[Answered]) -> tuple[list[Measure], list[Measure]]:
+    """(quality of everything written, certainty of everything chosen), whatever metrics the tasks themselves name."""
+    written: list[Measure] = []
+    chosen: list[Measure] = []
+    for title, task, language, items, records in answered:
+        if task.written:
+            written += measured(title, language, items, records, DEFAULT)
+        elif "accuracy" in task.metrics and all(len(i.choices) > 1 for i in items):
+            chosen += measured(title, language, items, records, CERTAINTY)
+    return written, chosen
+
+
+def measured(task: str, language: str, items: Sequence[Item], records: Records, names: Sequence[str]) -> list[Measure]:
+    """These metrics of these items, from what the records hold of every model's answers."""
+    used = {name: metrics.get(name) for name in names}
 
     def scored(item: Item, row: Mapping[str, Any]) -> dict[str, Any]:
-        response = Response(text=row["output"], tokens=row["tokens"], finished=row["finished"])
+        response = Response(nats=tuple(-x for x in row.get("choice_nats", ())), text=row.get("output", ""),
+                            tokens=row.get("tokens", 0), finished=row.get("finished", True))
         return {"id": row["id"], "scores": {name: list(m.score(item, response)) for name, m in used.items()}}
 
     rows = {model: [scored(i, r) for i, r in zip(items, found, strict=True)] for model, found in records.items()}
     return from_records(task, language, rows)
 
 
-def table(measures: Sequence[Measure], seed: int = 0) -> tuple[Table, ...]:
-    """One row a task, language and model, one column a metric; nothing where nothing was written."""
+def _table(title: str, names: Sequence[str], measures: Sequence[Measure], seed: int, note: str) -> tuple[Table, ...]:
     if not measures:
         return ()
-    scores = {(s.task, s.language, s.model, s.metric): s.estimate for s in compare.compared(measures, "", seed, draws=2000).scores
-              if not s.average}
+    found = compare.compared(measures, "", seed, draws=2000)  # no reference: scores only
+    scores = {(s.task, s.language, s.model, s.metric): s.estimate for s in found.scores if not s.average}
     keys = dict.fromkeys(key[:3] for key in scores)
-    rows: tuple[tuple[Cell, ...], ...] = tuple((*key, *(scores.get((*key, name)) for name in DEFAULT)) for key in keys)
-    return (Table("Quality of what was written", ("task", "language", "model", *DEFAULT), rows,
-                  "percent, without looking at right answers; empty where no answer could be judged; refusals are found by their "
-                  "usual phrases; a verdict on these needs them among a task's `metrics`"),)
+    rows: tuple[tuple[Cell, ...], ...] = tuple((*key, *(scores.get((*key, name)) for name in names)) for key in keys)
+    return (Table(title, ("task", "language", "model", *names), rows, note),)
