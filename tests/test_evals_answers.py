@@ -58,6 +58,7 @@ def test_the_last_number_of_all_is_a_metric_of_its_own():
     ("2 1/2", {"2.5"}), ("½", {"0.5"}), ("1⅛", {"1.125"}), ("-½", {"-0.5"}), (".5", {"0.5"}), ("3:30", set()), ("1.2.3", set()), ("", set()),
     ("twelve", {"12"}), ("apples", set()), ("$18", {"18"}), ("百分之二十", {"20", "0.2"}), ("5 million", {"5", "5000000"}), ("12 apples", set()),
     ("1" * 101, set()), ("1٬234٫5", {"1234.5"}), ("1，5", set()), ("0,125", {"0.125"}), ("三万", {"30000"}), ("万万", set()), ("minus 5", {"-5"}),
+    ("1.5e3", {"1500"}), ("2e-2", {"0.02"}), ("1e999", set()),
 ])  # fmt: skip
 def test_readings(written, values):
     assert answers.readings(written) == {Fraction(v) for v in values}

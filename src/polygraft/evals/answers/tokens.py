@@ -52,6 +52,7 @@ _CORE = re.compile(rf"""
   | (?P<units>(?:{_PLAIN}\ ?(?:千(?![克米瓦卡焦帕])|[{han.UNITS.replace("千", "")}])\ ?)+\d*)
   | (?:(?P<int>\d{{1,4}})\ )?(?P<top>{_PLAIN})/(?P<bottom>{_PLAIN})(?!/?\d)
   | (?P<vulgar>(?:\d+\ ?)?[{_VULGAR}])
+  | (?P<e>\d{{1,20}}(?:\.\d{{1,20}})?[eE][+-]?\d{{1,2}})(?!\w)
   | (?P<plain>{_SPACED} | {_PLAIN} | (?<![\w.])\.\d+)
     )
 """, re.VERBOSE)  # fmt: skip
@@ -162,6 +163,8 @@ def _base(m: re.Match[str]) -> set[Fraction]:
     if m["top"]:
         found = {a / b for a in plain_values(m["top"]) for b in plain_values(m["bottom"]) if b}
         return {int(m["int"]) + v for v in found} if m["int"] and all(v < 1 for v in found) else found
+    if m["e"]:
+        return {Fraction(m["e"])}
     if m["vulgar"]:
         over = unicodedata.normalize("NFKC", m["vulgar"][-1]).split("\u2044")
         before = plain_values(m["vulgar"][:-1].strip() or "0")
