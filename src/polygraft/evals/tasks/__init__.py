@@ -90,6 +90,8 @@ def _read(path: Path) -> Task:
 
 def _checked(task: Task, path: Path) -> Task:
     """The task with its words, once its metrics, shapes and templates are known to be there. Raises RecipeError."""
+    if not task.metrics:
+        task = task.model_copy(update={"metrics": ("exact_match" if task.written else "accuracy",)})
     try:
         for name in task.metrics:
             metrics.get(name)

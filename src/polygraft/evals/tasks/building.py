@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from polygraft.errors import InputError
+from polygraft.errors import InputError, RecipeError
 from polygraft.evals import metrics
-from polygraft.evals.items import Item
+from polygraft.evals.items import Item, Response
 from polygraft.evals.tasks.rows import Row
 from polygraft.evals.tasks.schema import Task
 from polygraft.evals.tasks.templates import BARE, columns, render, value
@@ -30,9 +30,29 @@ def build(task: Task, language: str, rows: Iterable[tuple[int, Row]]) -> list[It
             found = ", ".join(item.golds)[:80] or "nothing"
             raise InputError("the right answer is not of the kind that the metric reads", where=row.where, found=found,
                              expected=wrong, fix="mend the row, or choose another metric")
+        if not out:
+            _tried(task, item)
         seen[item.id] = row.where
         out.append(item)
     return out
+
+
+def _tried(task: Task, item: Item) -> None:
+    """Score a made-up answer: a metric that cannot read this kind of answer says so before a model is asked.
+
+    Raises RecipeError naming it.
+    """
+    n = len(item.choices)
+    answer = Response(text=item.golds[0] if item.golds else "text") if task.written else Response(
+        tuple(-1.0 - i for i in range(n)), (False,) * n)
+    for name in task.metrics:
+        try:
+            metrics.get(name).score(item, answer)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as e:
+            kind = "written answers" if task.written else "choices"
+            raise RecipeError(f"the metric `{name}` cannot score the {kind} of this task", where=task.name,
+                              found=f"{type(e).__name__}: {e}", expected="a metric of " + kind,
+                              fix="choose another in `metrics:`, or give it what it needs in `extra:`") from e
 
 
 def worked(task: Task, language: str, rows: Iterable[Row]) -> tuple[tuple[str, str], ...]:

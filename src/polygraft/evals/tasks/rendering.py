@@ -5,13 +5,24 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from polygraft.evals.engines.base import Decoding, Engine
+from polygraft.evals.engines.base import Decoding
 from polygraft.evals.items import Item
 from polygraft.evals.tasks.schema import Task
 from polygraft.evals.tasks.templates import render
 
 MARGIN = 8  # tokens for what the tokenizer itself puts around a text
+
+
+class Reader(Protocol):
+    """As much of an engine as it takes to render an item."""
+
+    max_length: int
+
+    def chat(self, messages: Sequence[dict[str, str]], prefix: str = "") -> str: ...
+
+    def count(self, text: str) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ def messages(item: Item, shots: int, form: Form) -> list[dict[str, str]]:
     return [*out, {"role": "user", "content": item.prompt.rstrip()}]
 
 
-def asked(task: Task, item: Item, engine: Engine, *, chat: bool = False, system: str = "") -> Asked:
+def asked(task: Task, item: Item, engine: Reader, *, chat: bool = False, system: str = "") -> Asked:
     """The item for one model. Worked examples that do not fit its context are dropped from the front."""
     words, chat = form(task, item.language, system), chat and not task.plain
     delimiter = "" if chat and not words.prefix else words.delimiter
@@ -81,7 +92,7 @@ def asked(task: Task, item: Item, engine: Engine, *, chat: bool = False, system:
     return Asked(text, continuations, 0, truncated=True, delimiter=delimiter)
 
 
-def cut_to_shortest(texts: Sequence[str], engine: Engine) -> tuple[str, ...]:
+def cut_to_shortest(texts: Sequence[str], engine: Reader) -> tuple[str, ...]:
     """Each text's longest beginning with no more tokens than the shortest text has: a sum then ranks as a mean does."""
     most = min(engine.count(t) for t in texts)
 
@@ -92,17 +103,17 @@ def cut_to_shortest(texts: Sequence[str], engine: Engine) -> tuple[str, ...]:
     return tuple(map(cut, texts))
 
 
-def _answer_tokens(task: Task, continuations: Sequence[str], engine: Engine) -> int:
+def _answer_tokens(task: Task, continuations: Sequence[str], engine: Reader) -> int:
     if task.generation is not None:
         return min(task.generation.max_gen_toks, max(1, engine.max_length // 2))
     return max(_tokens(c, engine) for c in continuations)
 
 
-def _tokens(text: str, engine: Engine) -> int:
+def _tokens(text: str, engine: Reader) -> int:
     """Tokens of a text, or its bytes where counting cannot matter: a token is never less than a byte."""
     size = len(text.encode("utf-8"))
     return size if size < 32 else engine.count(text)
 
 
-def _fits(text: str, room: int, engine: Engine) -> bool:
+def _fits(text: str, room: int, engine: Reader) -> bool:
     return len(text.encode("utf-8")) <= room or engine.count(text) <= room
