@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from polygraft.evals import metrics
@@ -54,11 +55,20 @@ def measured(task: str, language: str, items: Sequence[Item], records: Records, 
     return from_records(task, language, rows)
 
 
+def _alone(measures: Sequence[Measure]) -> Iterator[Measure]:
+    """Every model's part of every measure, on the items for which it is defined."""
+    for m in measures:
+        for model in m.models:
+            if m.defined[model].any():
+                yield replace(m, columns={model: m.columns[model]}).rows([int(i) for i in m.defined[model].nonzero()[0]])
+
+
 def _table(title: str, names: Sequence[str], measures: Sequence[Measure], seed: int, note: str) -> tuple[Table, ...]:
     if not measures:
         return ()
-    found = compare.compared(measures, "", seed, draws=2000)  # no reference: scores only
-    scores = {(s.task, s.language, s.model, s.metric): s.estimate for s in found.scores if not s.average}
+    # no reference: scores only; each model by itself on the items that count for it, since few may
+    found = [compare.compared([m], "", seed, draws=2000).scores[0] for m in _alone(measures)]
+    scores = {(s.task, s.language, s.model, s.metric): s.estimate for s in found}
     keys = dict.fromkeys(key[:3] for key in scores)
     rows: tuple[tuple[Cell, ...], ...] = tuple((*key, *(scores.get((*key, name)) for name in names)) for key in keys)
     return (Table(title, ("task", "language", "model", *names), rows, note),)
