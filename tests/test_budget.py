@@ -138,7 +138,8 @@ def test_a_budget_that_is_too_short_names_one_that_is_not():
     assert any(Budget(math.ceil(least), clock).fit([20.0, 20.0], [100, 100], math.ceil(least) - 30))
 
 
-@pytest.mark.parametrize(("n", "each", "allowed", "asked"), [(100, 0.1, 10, 42), (100, 1, 10, 10), (5, 1, 10, 5), (1, 1, 10, 1), (12, 0.01, 10, 12)])
+@pytest.mark.parametrize(("n", "each", "allowed", "asked"), [(100, 0.1, 10, 42), (100, 1, 10, 10), (100, 1, 3, 5),
+                                                           (100, 1, 0.5, 3), (5, 1, 10, 5), (1, 1, 10, 1), (12, 0, 10, 10)])
 def test_timing_asks_few_items_each_once(n, each, allowed, asked):
     seen = []
 

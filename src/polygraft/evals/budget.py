@@ -18,7 +18,7 @@ from polygraft.errors import RecipeError
 
 UNITS = {"h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0, "sec": 1.0}
 SHARE = 0.9  # of the time is planned; the rest is for what the prediction missed
-WARM, PROBES = 2, (8, 32)  # items asked to warm up, and then to time
+PROBES = (2, 8, 32)  # items asked to warm up, and then to time
 PROBE_SHARE = 0.1  # of the budget may go into timing more items
 
 
@@ -125,19 +125,15 @@ class Budget:
 def seconds_an_item(ask: Callable[[list[int]], list[float]], places: Sequence[Sequence[int]], allowed: float) -> float:
     """What one unit of a job costs, by asking the first of its order: `ask(places) -> seconds of each`.
 
-    The first few only warm up. More are asked while that takes less than `allowed` seconds, since large batches are faster. None is
-    lost, as what is asked first belongs to every sample; of the answers nothing is read but the time they took.
+    The first two only warm up. At least one more is asked, and others while that takes less than `allowed` seconds, since large
+    batches are faster. None is lost, as what is asked first belongs to every sample; of the answers nothing is read but
+    the time they took.
     """
-    def timed(start: int, n: int) -> float:
-        some = places[start:start + n]
-        return sum(ask([i for unit in some for i in unit])) / len(some)
-    warm = min(WARM, max(0, len(places) - 1))
-    if warm:
-        timed(0, warm)
-    cost, at = 0.0, warm
-    for n in PROBES:
-        if at >= len(places) or (at > warm and cost * n > allowed):
+    cost, at = 0.0, 0
+    for most in PROBES:
+        n = min(most, len(places) - at, max(at == PROBES[0], int(allowed / cost)) if cost > 0 else most)
+        if n < 1 or (at > PROBES[0] and n < most):
             break
-        cost = timed(at, n)
+        cost = sum(ask([i for unit in places[at:at + n] for i in unit])) / n
         at += n
     return cost
