@@ -231,6 +231,11 @@ def test_jmmlu_and_cmmlu_from_csv_files(tmp_path):
     civics, history = tasks.items(tasks.load("jmmlu"), "ja", data=tmp_path)
     assert (civics.stratum, civics.target, history.stratum, history.target) == ("Japan", 0, "humanities", 3)
     assert civics.headline == "以下は公民に関する四択問題です。正しい選択肢の記号を答えてください。\n\n" and civics.prompt.endswith("D. 4\n答え：")
+    put(tmp_path, "JMMLU/japanese_civics.csv", [[f"誰{n}？", "1", "2", "3", "4", "A"] for n in range(3)])
+    put(tmp_path, "JMMLU/world_history.csv", [[f"何{n}？", "1", "2", "3", "4", "D"] for n in range(2)])
+    found = tasks.items(tasks.load("jmmlu"), "ja", data=tmp_path, shots=1)  # the first of each subject is shown, and not asked
+    assert [(i.id, i.prompt[:3], i.examples[0][0][:3], i.examples[0][1]) for i in found] == [
+        ("ja-0001", "誰1？", "誰0？", "A"), ("ja-0002", "誰2？", "誰0？", "A"), ("ja-0004", "何1？", "何0？", "D")]
     put(tmp_path, "cmmlu/test/elementary_chinese.csv", [["", "Question", "A", "B", "C", "D", "Answer"], ["0", "什么？", "1", "2", "3", "4", "B"]])
     [item] = tasks.items(tasks.load("cmmlu"), "zh", data=tmp_path)
     assert (item.stratum, item.target, item.headline[:8]) == ("China specific", 1, "以下是关于小学语")
@@ -321,6 +326,15 @@ def test_a_missing_column_is_named(hub):
     hub["test"] = [{k: v for k, v in shippedrows.xcopa(0).items() if k != "choice2"}]
     with pytest.raises(InputError, match="choice2"):
         tasks.items(tasks.load("xcopa"), "sw")
+
+
+def test_a_letter_is_a_letter_also_where_a_column_is_called_so(tmp_path):
+    put(tmp_path, "mine.csv", [["q", "A", "B", "right"], ["Who?", "she", "he", "1"]])
+    (tmp_path / "mine.yaml").write_text("task: mine\noutput_type: multiple_choice\nsource: {files: [mine.csv]}\n"
+                                        'doc_to_text: "{{q}}\\nA. {{A}}\\nB. {{B}}\\nAnswer:"\ndoc_to_choice: [A, B]\n'
+                                        'doc_to_target: "{{right}}"\n')
+    [item] = tasks.items(tasks.load(str(tmp_path / "mine.yaml")), "en")
+    assert item.prompt == "Who?\nA. she\nB. he\nAnswer:" and item.choices == ("A", "B") and item.target == 1
 
 
 # -------------------------------------------------------------------------------------------------- files and real data
