@@ -253,7 +253,7 @@ def test_the_average_is_the_plain_mean_of_the_datasets(data, measured):
     micro, *groups = results.figures(suite, measured)
     values = [float(m.metric.value(m.columns["stops"].sum(0))) / (1 if m.metric.unit == "%" else 100)
               for p, m in results.parts(suite, measured) if p.average]
-    assert micro.language == f"Micro-Avg ({len(values)} datasets)" and len(values) == 7
+    assert micro.language == f"Micro-Avg of {len(values)}" and len(values) == 7
     assert micro.observed("stops") == pytest.approx(np.mean(values), abs=1e-12)
     assert [g.language for g in groups] == ["Copy", "English copy", "Text", "Translation"]
     assert all(0 <= g.observed(m) <= 1 for g in groups for m in g.models)
@@ -278,11 +278,17 @@ def test_the_interval_of_the_average_is_that_of_drawing_items_anew(data, measure
 def test_tables_name_every_dataset_and_the_nats_beside_english(data, measured):
     suite = suites.expand("darumeru:sw", data=data)
     c = compare.compared(measured, "faithful", extra=results.figures(suite, measured))
-    table, nats = results.tables([suite], measured, c)
-    assert table.columns == ("group", "dataset", "score", "shots", "faithful", "stops")
-    assert len(table.rows) == 9 and table.rows[-1][1] == "parallel-nats en"
+    scores, averages, differences_of_averages, differences, beside, nats = results.tables([suite], measured, c)
+    assert scores.columns == ("dataset", "score", "faithful", "stops") and differences.columns == ("dataset", "score", "stops")
+    assert len(scores.rows) == len(differences.rows) == 9 and scores.rows[-1][:2] == ("parallel-nats en", "nats per sentence")
+    assert averages.columns == ("model", "Micro-Avg of 7", "Copy", "English copy", "Text", "Translation")
+    assert differences_of_averages.rows[0][1].verdict == "worse"
+    assert ("copy-sentence sw", "copy characters") in [r[:2] for r in beside.rows]
+    assert "5 before copy-sentence, translate-from-english; 2 before copy-paragraph" in scores.note
     assert {(r[0], r[1]) for r in nats.rows} == {(lang, m) for lang in ("sw", "en") for m in ("faithful", "stops")}
     assert [r[3] for r in nats.rows if r[0] == "en"] == [1.0, 1.0]
+    assert {d.metric for d in results.told([suite], c).differences} == {"suite score"}
+    assert len(results.tables([suite], measured, c, ["copy-sentence"])) > 6  # asked for by its own name: its own tables, too
     whole = suites.expand("darumeru:sw")
     assert "xcopa sw" in results.notes([whole], measured)[0]
 

@@ -116,16 +116,17 @@ def build_result(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Ev
     scored = measures(jobs, evaluated)
     groups = expanded(config)
     found = compare.compared(scored, reference, config.seed, extra=suite_figures(config, scored))
+    told = suite_results.told(groups, found, config.tasks)
     settings = config.model_dump(mode="json", exclude={"models", "corpora", "data"})
     asked = sorted({f"{j.name} {j.language} (n = {len(j.items) or len(j.documents) or j.size})" for j in jobs
                     if not j.reading})
     return Result(
         "eval@1", "", f"Evaluation of {', '.join(e.label for e in evaluated)}",
-        summary=verdict_tables.summary(found),
-        tables=(*suite_results.tables(groups, scored, found), *verdict_tables.tables(found), *views.tables(scored, config.seed),
+        summary=verdict_tables.summary(told),
+        tables=(*suite_results.tables(groups, scored, found, config.tasks), *views.tables(scored, config.seed),
                 *overview.tables(answered(jobs, evaluated), config.seed)),
         samples=samples(config, jobs, evaluated),
-        caveats=(*verdict_tables.caveats(found),
+        caveats=(*verdict_tables.caveats(told),
                  *notes.notes(jobs, by_job(jobs, evaluated), limit=config.limit, max_bytes=config.max_bytes),
                  *suite_results.notes(groups, scored),
                  f"Scores were {how}; other machines and versions differ slightly."),

@@ -6,15 +6,16 @@ interval and the differences between models come from one bootstrap that draws t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from polygraft.evals import metrics
 from polygraft.evals.metrics.base import Metric
 from polygraft.evals.tasks.suites import Expanded, Part
+from polygraft.evals.verdicts import tables as verdict_tables
 from polygraft.evals.verdicts.compare import Comparison, Figure
 from polygraft.evals.verdicts.measures import Measure
-from polygraft.result import Cell, Table
+from polygraft.result import Cell, Estimate, Table
 
 SUITE, MICRO = "suite", "Micro-Avg"
 SCORE = Metric("suite score", "%", "plain mean of the datasets' scores, each in percent of its highest possible value",
@@ -40,23 +41,38 @@ def figures(suite: Expanded, measures: Sequence[Measure]) -> list[Figure]:
     groups = list(dict.fromkeys(g for g, _ in counted))
     if not counted:
         return []
-    out = [Figure(suite.name, f"{MICRO} ({len(counted)} datasets)", SCORE, tuple(m for _, m in counted), SUITE)]
+    out = [Figure(suite.name, f"{MICRO} of {len(counted)}", SCORE, tuple(m for _, m in counted), SUITE)]
     return out + [Figure(suite.name, g, SCORE, tuple(m for of, m in counted if of == g), SUITE) for g in groups]
 
 
-def table(suite: Expanded, measures: Sequence[Measure], c: Comparison) -> Table:
-    """Datasets down, models across; the datasets that count in the average first."""
+def datasets(suite: Expanded, measures: Sequence[Measure], c: Comparison) -> list[Table]:
+    """Datasets down, models across: scores, differences from the reference, and what else was measured of each."""
+    found = parts(suite, measures)
     models = list(dict.fromkeys(s.model for s in c.scores))
     scores = {(s.task, s.language, s.metric, s.model): s.estimate for s in c.scores if not s.average}
-    rows: list[tuple[Cell, ...]] = []
-    for part, m in sorted(parts(suite, measures), key=lambda found: not found[0].average):
-        shots = next(e.shots for p, e in suite.asked if p is part)
-        cells = [scores.get((m.task, m.language, m.metric.name, model)) for model in models]
-        rows.append((part.group, f"{m.task} {m.language}", m.metric.name, shots, *cells))
-    note = "95 % intervals over items; " + SCORE.meaning
-    if any(not part.average for part, _ in parts(suite, measures)):
-        note += "; nats per sentence are beside the average"
-    return Table(f"{suite.name}: datasets", ("group", "dataset", "score", "shots", *models), tuple(rows), note)
+    differences = {(d.task, d.language, d.metric, d.model): Estimate(d.value, d.low, d.high, d.n, d.unit, d.verdict)
+                   for d in c.differences if not d.average}
+    shots = {(e.task.task, e.language): e.shots for _, e in suite.asked}
+
+    def row(m: Measure, cells: Mapping[tuple[str, str, str, str], Estimate], columns: Sequence[str]) -> tuple[Cell, ...]:
+        found = (cells.get((m.task, m.language, m.metric.name, model)) for model in columns)
+        return f"{m.task} {m.language}", m.metric.name, *found
+
+    main = [m for _, m in sorted(found, key=lambda pair: not pair[0].average)]
+    examples = {n: ", ".join(dict.fromkeys(m.task for m in main if shots[m.task, m.language] == n)) for n in shots.values() if n}
+    said = "; ".join(f"{n} before {names}" for n, names in examples.items() if names)
+    out = [Table(f"{suite.name}: datasets", ("dataset", "score", *models), tuple(row(m, scores, models) for m in main),
+                 f"95 % intervals over items; worked examples: {said or 'none'}")]
+    if others := [m for m in models if m != c.reference]:
+        out.append(Table(f"{suite.name}: datasets, difference from {c.reference}", ("dataset", "score", *others),
+                         tuple(row(m, differences, others) for m in main),
+                         "paired over the same items; verdicts hold over all comparisons of one metric (Holm, 5 %)"))
+    beside = [m for m in measures if (m.task, m.language) in shots and m not in main]
+    if beside:
+        out.append(Table(f"{suite.name}: beside the scores", ("dataset", "measure", *models),
+                         tuple(row(m, scores, models) for m in beside), "; ".join(dict.fromkeys(
+                             f"{m.metric.name}: {m.metric.meaning}" for m in beside))))
+    return out
 
 
 def nats_table(measures: Sequence[Measure]) -> Table | None:
@@ -74,10 +90,31 @@ def nats_table(measures: Sequence[Measure]) -> Table | None:
                  "the same sentences in every language: 1 time English would be a language known as well as English")
 
 
-def tables(groups: Sequence[Expanded], measures: Sequence[Measure], c: Comparison) -> list[Table]:
-    """The datasets of every suite, and nats per parallel sentence."""
+def tables(groups: Sequence[Expanded], measures: Sequence[Measure], c: Comparison, named: Collection[str] = ()) -> list[Table]:
+    """Of every suite its averages and datasets, then nats per parallel sentence, then what was asked besides the suites.
+
+    `named` are the tasks that were asked for by their own names: theirs are the usual tables, too.
+    """
+    out = []
+    for g in groups:
+        scores, *differences = datasets(g, measures, c)
+        averages = verdict_tables.tables(replace(c, figures=tuple(f for f in c.figures if f.task == g.name)))
+        out += [scores, *averages, *differences]
     nats = nats_table(measures)
-    return [table(g, measures, c) for g in groups] + ([nats] if nats is not None else [])
+    return [*out, *([nats] if nats is not None else []), *verdict_tables.tables(besides(groups, c, named))]
+
+
+def besides(groups: Sequence[Expanded], c: Comparison, named: Collection[str] = ()) -> Comparison:
+    """The comparison without the figures of the suites and their datasets."""
+    hidden = {e.task.task for g in groups for _, e in g.asked if e.task.task not in named} | {g.name for g in groups}
+    return replace(c, figures=tuple(f for f in c.figures if f.task not in hidden))
+
+
+def told(groups: Sequence[Expanded], c: Comparison, named: Collection[str] = ()) -> Comparison:
+    """The comparison with the differences that are told in words: the suites' averages, and what was asked besides."""
+    kept = {f.task for f in besides(groups, c, named).figures} | {g.name for g in groups}
+    return replace(c, differences=tuple(sorted((d for d in c.differences if d.task in kept),
+                                               key=lambda d: d.metric != SCORE.name)))
 
 
 def notes(groups: Sequence[Expanded], measures: Sequence[Measure]) -> tuple[str, ...]:
