@@ -57,19 +57,83 @@ def told(progress: Callable[..., None]) -> Any:
     return Told()
 
 
+class Resumable:
+    """What our trainer does in its own way: a state without pickles, and the weights of the best step put aside.
+
+    `job` ties a state to the training that it came from.
+    """
+
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
+    args: Any
+    state: Any
+    job: str
+    watched: Watched | None
+
+    @property
+    def _best(self) -> Path:
+        return Path(self.args.output_dir) / "best"
+
+    def keep(self, step: int) -> None:
+        """Put the trained weights aside, whole or not at all; the ones of an earlier step go."""
+        state.save(self._best, step, self.job, {f"weight.{k}": v for k, v in self._trained().items()}, {}, {})
+
+    def restore(self, step: int) -> None:
+        """Go back to the weights that were put aside after `step`. Raises StepFailed where they are not there."""
+        kept = state.latest(self._best, self.job)
+        if kept is None or kept.name != f"{state.PREFIX}{step:07d}":
+            raise StepFailed("the best step's weights are gone", where=self._best, expected=f"those of step {step}",
+                             fix="train again from the start")  # fmt: skip
+        self._load_from_checkpoint(str(kept))
+
+    def _trained(self) -> dict[str, Any]:
+        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        optimizer, opt_facts = state.split_optimizer(self.optimizer.state_dict())
+        numbers, random_facts = state.random_state()
+        tensors = {f"weight.{k}": v for k, v in self._trained().items()}
+        tensors |= {f"optimizer.{k}": v for k, v in optimizer.items()} | {f"random.{k}": v for k, v in numbers.items()}
+        facts = {"optimizer": opt_facts, "random": random_facts, "schedule": self.lr_scheduler.state_dict()}
+        facts["watch"] = self.watched.log.to_json() if self.watched is not None else None
+        history = dataclasses.asdict(self.state)
+        state.save(Path(self.args.output_dir), self.state.global_step, self.job, tensors, facts, history)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        import torch
+
+        tensors, _ = state.load(Path(resume_from_checkpoint))
+        with torch.no_grad():
+            for name, parameter in self._trained().items():
+                parameter.copy_(tensors[f"weight.{name}"])
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        tensors, facts = state.load(Path(checkpoint))
+        self.optimizer.load_state_dict(state.join_optimizer(state.under("optimizer.", tensors), facts["optimizer"]))
+        self.lr_scheduler.load_state_dict(facts["schedule"])
+        if self.watched is not None and facts.get("watch") is not None:
+            self.watched.log.take(facts["watch"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        tensors, facts = state.load(Path(checkpoint))
+        state.set_random_state(state.under("random.", tensors), facts["random"])
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """bfloat16 and float32 need no loss scaling, so there is no scaler."""
+
+
 def trainer_class() -> type:
     """The subclass, made when it is needed because its parent takes seconds to import."""
-    import torch
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
-    class Trainer(SFTTrainer):
-        """Saves and resumes without pickles. `job` ties a state to the training that it came from."""
-
-        model: Any
-        optimizer: Any
-        lr_scheduler: Any
-        args: Any
+    class Trainer(Resumable, SFTTrainer):
+        """TRL's trainer, resumed and watched."""
 
         def __init__(self, *, job: str, progress: Callable[..., None], watched: Watched | None = None, **kwargs: Any):
             super().__init__(callbacks=[told(progress)], **kwargs)
@@ -78,58 +142,5 @@ def trainer_class() -> type:
             if watched is not None:
                 keep = self.keep if watched.best else None
                 self.add_callback(trainer_callback(watched.watcher, watched.log, kwargs["processing_class"], keep))
-
-        @property
-        def _best(self) -> Path:
-            return Path(self.args.output_dir) / "best"
-
-        def keep(self, step: int) -> None:
-            """Put the trained weights aside, whole or not at all; the ones of an earlier step go."""
-            state.save(self._best, step, self.job, {f"weight.{k}": v for k, v in self._trained().items()}, {}, {})
-
-        def restore(self, step: int) -> None:
-            """Go back to the weights that were put aside after `step`. Raises StepFailed where they are not there."""
-            kept = state.latest(self._best, self.job)
-            if kept is None or kept.name != f"{state.PREFIX}{step:07d}":
-                raise StepFailed("the best step's weights are gone", where=self._best, expected=f"those of step {step}",
-                                 fix="train again from the start")  # fmt: skip
-            self._load_from_checkpoint(str(kept))
-
-        def _trained(self) -> dict[str, torch.Tensor]:
-            return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-
-        def _save_checkpoint(self, model: Any, trial: Any) -> None:
-            optimizer, opt_facts = state.split_optimizer(self.optimizer.state_dict())
-            numbers, random_facts = state.random_state()
-            tensors = {f"weight.{k}": v for k, v in self._trained().items()}
-            tensors |= {f"optimizer.{k}": v for k, v in optimizer.items()} | {f"random.{k}": v for k, v in numbers.items()}
-            facts = {"optimizer": opt_facts, "random": random_facts, "schedule": self.lr_scheduler.state_dict()}
-            facts["watch"] = self.watched.log.to_json() if self.watched is not None else None
-            history = dataclasses.asdict(self.state)
-            state.save(Path(self.args.output_dir), self.state.global_step, self.job, tensors, facts, history)
-
-        def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-            tensors, _ = state.load(Path(resume_from_checkpoint))
-            with torch.no_grad():
-                for name, parameter in self._trained().items():
-                    parameter.copy_(tensors[f"weight.{name}"])
-
-        def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-            if checkpoint is None:
-                return
-            tensors, facts = state.load(Path(checkpoint))
-            self.optimizer.load_state_dict(state.join_optimizer(state.under("optimizer.", tensors), facts["optimizer"]))
-            self.lr_scheduler.load_state_dict(facts["schedule"])
-            if self.watched is not None and facts.get("watch") is not None:
-                self.watched.log.take(facts["watch"])
-
-        def _load_rng_state(self, checkpoint: str | None) -> None:
-            if checkpoint is None:
-                return
-            tensors, facts = state.load(Path(checkpoint))
-            state.set_random_state(state.under("random.", tensors), facts["random"])
-
-        def _load_scaler(self, checkpoint: str | None) -> None:
-            """bfloat16 and float32 need no loss scaling, so there is no scaler."""
 
     return Trainer
