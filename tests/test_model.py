@@ -157,3 +157,27 @@ def test_a_template_that_fails_and_a_missing_tokenizer_are_refused(copied):
         (copied / name).unlink()
     with pytest.raises(InputError, match="no tokenizer"):
         asking.ask([copied], "hi", device="cpu")
+
+
+def test_a_model_spread_over_devices_scores_as_in_one_place(tiny, tmp_path, monkeypatch):
+    from accelerate import dispatch_model
+
+    from polygraft.evals.engines.hf import Scorer
+
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="no CUDA device"):
+            live_models.load(tiny("llama"), device=live_models.SPREAD)
+    monkeypatch.setattr(live_models, "device_for", lambda wanted: wanted)
+    spread, whole = (live_models.load(tiny("llama"), device=device) for device in (live_models.SPREAD, "cpu"))
+    # the same hooks as over several accelerators: embedding, layers and head in different places
+    parts = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "disk"}
+    layers = {f"model.layers.{i}": ("disk", "cpu")[i % 2] for i in range(len(spread.model.model.layers))}
+    dispatch_model(spread.model, parts | layers, main_device="cpu", offload_dir=str(tmp_path), force_hooks=True)
+    pairs, found = [("a", " b"), ("a", " cd"), ("xy", " z")], []
+    for live in (spread, whole):
+        scores: dict = {}
+        scorer = Scorer(live.model, live.tokenizer)
+        scorer.pairs(pairs, scores.update)
+        found.append([scores[i][0] for i in range(3)])
+        assert not scorer.notes
+    assert found[0] == pytest.approx(found[1], abs=1e-5)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from polygraft.sources import Source
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+SPREAD = "auto-map"  # a device's name: the layers spread over all accelerators, and the CPU where they are full
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,15 @@ class Live:
 
 
 def device_for(wanted: str = "auto") -> str:
-    """`auto` is the first CUDA device if there is one, else the CPU. Raises InputError for a device that is not there."""
+    """`auto` is the first CUDA device if there is one, else the CPU; `auto-map` is all of them (SPREAD).
+
+    Raises InputError for a device that is not there.
+    """
     import torch
 
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
+    if (wanted == SPREAD or wanted.startswith("cuda")) and not torch.cuda.is_available():
         raise InputError("no CUDA device here", found=wanted, fix="use cpu or auto")
     return wanted
 
@@ -109,19 +113,19 @@ def load_folder(folder: Path, *, dtype: str = "auto", device: str = "cpu", extra
     """Load one model folder. Raises InputError if it cannot be built, or a tensor is missing, unexpected or misshapen."""
     import transformers
 
-    anatomy = anatomy_of(folder, extra)
+    anatomy, place = anatomy_of(folder, extra), device_for(device)
     with quiet():
         try:
             load_model: Any = transformers.AutoModelForCausalLM.from_pretrained
             options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+            options |= {"device_map": "auto"} if place == SPREAD else {}
             model, info = load_model(folder, **options)
         except (ValueError, OSError, KeyError, RuntimeError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError("transformers cannot load this model", where=folder, found=first) from None
         tokenizer = load_tokenizer(folder)
     check_loading(info, folder)
-    place = device_for(device)
-    return Live(model.to(place).eval(), tokenizer, anatomy, place)
+    return Live((model if place == SPREAD else model.to(place)).eval(), tokenizer, anatomy, place)
 
 
 def check_loading(info: dict[str, Any], where: Any) -> None:

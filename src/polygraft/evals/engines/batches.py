@@ -21,6 +21,12 @@ def by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     return out
 
 
+def entry(model: Any) -> Any:
+    """The device that a model takes its ids on; the CPU where its embedding is kept off its device."""
+    device = model.get_input_embeddings().weight.device
+    return "cpu" if device.type == "meta" else device
+
+
 def pad(rows: Sequence[Sequence[int]], width: int, *, left: bool, device: Any) -> tuple[Any, Any]:
     """(ids, mask), each int64 [rows, width]; padded with id 0 and mask 0 on the left or the right."""
     import torch

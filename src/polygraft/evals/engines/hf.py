@@ -32,7 +32,6 @@ class Scorer(Coded):
         self.notes: list[str] = []
         self.model, self.batch_tokens = model.eval(), batch_tokens
         self.branches = Branches(model)
-        self.device = next(model.parameters()).device
 
     def likelihoods(self, rows: Sequence[Sequence[int]], scored: Sequence[int], done: Done) -> None:
         """(nats, all greedy?) of the last `scored[i]` tokens of each id sequence, in any order, as they are computed."""
@@ -107,8 +106,7 @@ class Scorer(Coded):
                 raise ResourceError("the memory does not hold one batch", where=self.name, found=f"{self.batch_tokens} tokens",
                                     fix="use a smaller dtype, a larger device, or several of them")
             self.batch_tokens = max(LEAST, self.batch_tokens // 2)
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()  # does nothing where there is none
             self.notes.append(f"{self.name}: memory ran out; batches were cut to {self.batch_tokens} tokens")
 
     # ------------------------------------------------------------------------------------------------------ generation

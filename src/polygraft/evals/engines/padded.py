@@ -17,14 +17,14 @@ def tails(model: Any, rows: Sequence[Sequence[int]], scored: Sequence[int]) -> l
     """(nats, all greedy?) of the last `scored[i]` tokens of each row, in one pass; the head sees no other position."""
     import torch
 
-    keep, device = max(scored), model.get_input_embeddings().weight.device
+    keep, device = max(scored), batches.entry(model)
     inputs, mask = batches.pad(rows, max(map(len, rows)), left=True, device=device)
     position = (mask.cumsum(1) - 1).clamp(min=0)
     with torch.inference_mode():
         logits = model(input_ids=inputs, attention_mask=mask, position_ids=position, use_cache=False,
                        logits_to_keep=keep + 1).logits[:, -keep - 1:-1]
         gold = inputs[:, -keep:].reshape(-1)
-        nats, greedy = batches.gathered(logits.reshape(-1, logits.shape[-1]), np.arange(len(gold)), gold)
+        nats, greedy = batches.gathered(logits.reshape(-1, logits.shape[-1]), np.arange(len(gold)), gold.cpu())
     nats, greedy = nats.reshape(-1, keep), greedy.reshape(-1, keep)
     return [(float(nats[r, keep - n:].sum()), bool(greedy[r, keep - n:].all())) for r, n in enumerate(scored)]
 
@@ -34,7 +34,7 @@ def write(model: Any, prompts: Sequence[Sequence[int]], written: Sequence[Answer
     import torch
     from transformers import GenerationConfig
 
-    device, width = model.get_input_embeddings().weight.device, max(map(len, prompts))
+    device, width = batches.entry(model), max(map(len, prompts))
     inputs, mask = batches.pad(prompts, width, left=True, device=device)
     ends = sorted({e for a in written for e in a.ends})
 

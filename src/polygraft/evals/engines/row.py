@@ -15,11 +15,12 @@ def feed(model: Any, cache: Columns, tokens: np.ndarray, positions: np.ndarray, 
     """Logits [len(keep), vocabulary] of some of the tokens, int [t] each; visible: bool [t, cache.length + t]."""
     import torch
 
-    device = model.get_input_embeddings().weight.device
-    ids, at, kept = (torch.as_tensor(x, dtype=torch.long, device=device) for x in (tokens, positions, keep))
+    device = batches.entry(model)
+    ids, at = (torch.as_tensor(x, dtype=torch.long, device=device) for x in (tokens, positions))
     distance = positions[:, None] - np.concatenate([cache.positions, positions])
+    # a list of positions to keep is good on every device: the head may be on another one than the embedding
     out = model(input_ids=ids[None], position_ids=at[None], attention_mask=_masks(model, visible, distance, device),
-                past_key_values=cache, use_cache=True, logits_to_keep=kept)
+                past_key_values=cache, use_cache=True, logits_to_keep=keep.tolist())
     cache.advance(positions)
     return out.logits[0]
 
