@@ -60,7 +60,8 @@ def test_tables_scores_and_verdicts(done, models):
     first, second = models_of.labels(models)
     assert [t.title for t in result.tables] == [
         "problems: accuracy", f"problems: accuracy, difference from {first}", "problems: nats",
-        f"problems: nats, difference from {first}", "bits per byte", f"bits per byte, difference from {first}"]
+        f"problems: nats, difference from {first}", "bits per byte", f"bits per byte, difference from {first}",
+        "How sure and how right"]
     for table in result.tables:
         assert all(len(row) == len(table.columns) for row in table.rows)
     accuracy, differs = result.tables[0], result.tables[1]
@@ -168,7 +169,7 @@ def quiet_run(models, tmp_path_factory):
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    wanted = config(models[:1], batch_tokens=256, limit=8)
+    wanted = config(models[:1], tasks=("problems", "problems-generate"), batch_tokens=256, limit=4)
     evaluate(wanted, tmp_path_factory.mktemp("warm"))
     start, folder = time.monotonic(), tmp_path_factory.mktemp("quiet")
     assert attempt(wanted, folder, None) == 0
