@@ -368,3 +368,40 @@ def test_a_served_model_has_no_weights_for_other_verbs():
 
     with pytest.raises(InputError, match="only `eval`"):
         load(source)
+
+
+def test_an_evaluation_of_a_served_model_has_the_records_of_the_model_in_memory(tiny, tmp_path):
+    """The whole step: choices, written answers and bits per byte of one model, in memory and behind a server."""
+    import json
+    from pathlib import Path
+
+    from polygraft.evals import steps
+    from polygraft.evals.settings import EvalConfig
+    from polygraft.model import load
+    from polygraft.step import Context
+
+    folder = tiny("llama", layers=2, seed=3, max_position_embeddings=2048)
+    live = load(folder, dtype="float32")
+    context = Context(model=sources.resolve, data=Path, offline=True)
+    with serve(FakeServer(Scorer(live.model, live.tokenizer), max_model_len=2048)) as url:
+        config = EvalConfig(models=(str(folder), f"server:{url}?tokenizer={folder}"), tasks=("problems", "problems-generate"), dtype="float32",
+                            langs=("en",), limit=3, corpora={"en": "sampler"}, max_bytes=600)
+        assert not steps.plan(config, context).problems
+        result = steps.run_step(config, context, tmp_path)
+    kept = ("nats", "choice_nats", "output", "finished", "tokens", "bytes", "correct", "scores", "prompt_sha256_16")
+    files = sorted((tmp_path / "samples").iterdir())
+    assert len(files) == 6 and any("given by a server" in c for c in result.caveats)
+    rows = [[{k: v for k, v in json.loads(line).items() if k in kept} for line in f.read_text("utf-8").splitlines()] for f in files]
+    for here, there in zip(rows[::2], rows[1::2], strict=True):
+        assert len(here) == len(there) > 0
+        for a, b in zip(here, there):
+            assert flat(a) == pytest.approx(flat(b), abs=2e-3) and set(a) == set(b)
+
+
+def flat(value):
+    """Numbers of a record in order; texts as their hash."""
+    if isinstance(value, dict):
+        return [x for k in sorted(value) for x in flat(value[k])]
+    if isinstance(value, list):
+        return [x for v in value for x in flat(v)]
+    return [float(hash(value) % 10**6) if isinstance(value, str) else float(value or 0)]

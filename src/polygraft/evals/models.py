@@ -50,7 +50,7 @@ def evaluate(config: EvalConfig, context: Context, jobs: Sequence[Job], folder: 
     progress, asked = Progress(context, names, jobs), list(jobs)
     given: list[list[list[dict[str, Any]]]] = []
     notes: list[str] = []
-    how = ""
+    how: list[str] = []
     for i, source in enumerate(sources):
         opened = open_engine(source, backend=config.backend, dtype=config.dtype, device=config.device, chat=config.chat,
                              batch_tokens=config.batch_tokens, seed=config.seed, offline=context.offline)
@@ -61,14 +61,16 @@ def evaluate(config: EvalConfig, context: Context, jobs: Sequence[Job], folder: 
             progress.start(i, asked)
             given.append(ask(asked) if timing is None else timing.run(i, asked, ask))
             notes += [*getattr(opened.engine, "notes", ()), *store.notes]
-        asked, how = asked[:len(given[i])], opened.how
+        asked = asked[:len(given[i])]
+        how.append(opened.how)
         del opened, ask
         gc.collect()
     evaluated = [Evaluated(name, found[:len(asked)]) for name, found in zip(names, given)]
     for e in evaluated:
         for job, rows in zip(asked, e.records):
             write_samples(folder, run.sample_name(job, e.label), rows)
-    return Outcome(asked, evaluated, how, (*dict.fromkeys(notes), *(timing.said(asked) if timing else ())))
+    words = how[0] if len(set(how)) == 1 else "; ".join(f"{h} for {name}" for h, name in zip(how, names))
+    return Outcome(asked, evaluated, words, (*dict.fromkeys(notes), *(timing.said(asked) if timing else ())))
 
 
 def _asking(config: EvalConfig, opened: Opened, store: Store, progress: run.Progress) -> Ask:
