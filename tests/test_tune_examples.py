@@ -132,3 +132,20 @@ def test_generated_examples():
 def test_generated_refusals(spec):
     with pytest.raises(RecipeError):
         list(generated(spec))
+
+
+def test_instructions_are_one_turn_of_a_chat():
+    row = examples.check_example({"instruction": "Translate.", "input": "Hi", "output": "Habari"}, "x:1")
+    assert [m["content"] for m in row["messages"]] == ["Translate.\nHi", "Habari"]
+    with pytest.raises(InputError, match="not a message"):
+        examples.check_example({"instruction": "Translate.", "output": 3}, "x:1")
+
+
+def test_human_and_assistant_as_plain_text(tokenizer):
+    turns = [("system", "Be brief."), ("user", "One?"), ("assistant", "1"), ("user", "Two?"), ("assistant", "2")]
+    row = {"messages": [{"role": r, "content": c} for r, c in turns]}
+    tokens = examples.tokenize(row, tokenizer, 200, template=examples.HUMAN)
+    text = "Be brief.\nHuman: One?\nAssistant: 1\nHuman: Two?\nAssistant: 2"
+    assert tokenizer.decode(tokens["input_ids"], skip_special_tokens=True) == text
+    assert tokens["input_ids"][-1] == tokenizer.eos_token_id
+    assert learnt(tokens, tokenizer).replace(tokenizer.eos_token, "") == "12"

@@ -1,6 +1,7 @@
 """Training examples: read as JSON lines, or made by a named generator, and turned into token ids with the loss on answers only.
 
-An example is `{"messages": [...]}` (chat), `{"prompt": ..., "completion": ...}` or `{"text": ...}`. Each stretch of text is
+An example is `{"messages": [...]}` (chat), `{"instruction": ..., "input": ..., "output": ...}` (one turn of a chat, Alpaca's
+columns), `{"prompt": ..., "completion": ...}` or `{"text": ...}`. Each stretch of text is
 tokenised by itself, exactly as it stands at generation time: the prompt alone, then what the model is to add.
 """
 
@@ -19,7 +20,9 @@ from polygraft.errors import InputError
 
 IGNORE = -100  # the label that torch's cross entropy leaves out
 ROLES = ("system", "user", "assistant", "tool")
-KINDS = {"messages": frozenset({"messages"}), "prompt/completion": frozenset({"prompt", "completion"}), "text": frozenset({"text"})}
+KINDS = {"messages": frozenset({"messages"}), "prompt/completion": frozenset({"prompt", "completion"}),
+         "instruction": frozenset({"instruction", "output"}), "text": frozenset({"text"})}  # fmt: skip
+CHAT, HUMAN = "chat", "human-assistant"  # how messages become text
 OPENERS: dict[str, Callable] = {".gz": gzip.open, ".xz": lzma.open}
 
 Generator = Callable[[str], Iterable[Mapping[str, Any]]]
@@ -61,9 +64,14 @@ def check_example(row: Any, where: str) -> dict[str, Any]:
     kind = next((k for k, keys in KINDS.items() if keys <= row.keys()), None)
     if kind is None:
         raise InputError("not an example", where=where, found=f"keys {sorted(row)}"[:200],
-                         expected="`messages`, or `prompt` and `completion`, or `text`")  # fmt: skip
+                         expected="`messages`, or `prompt` and `completion`, or `instruction` and `output`, or `text`")  # fmt: skip
     if kind == "messages":
         return {"messages": _check_messages(row["messages"], where)}
+    if kind == "instruction":
+        asked = "\n".join(str(x) for x in (row["instruction"], row.get("input")) if x)
+        answered = row["output"] if isinstance(row["output"], str) and row["output"] else None
+        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+        return {"messages": _check_messages(turns, where)}
     for key in KINDS[kind]:
         if not isinstance(row[key], str) or (key != "prompt" and not row[key]):
             raise InputError(f"`{key}` is not text", where=where, found=repr(row[key])[:80], expected="text that is not empty")
@@ -103,23 +111,26 @@ def digest(examples: Iterable[Mapping[str, Any]]) -> str:
 # ----------------------------------------------------------------------------------------------------------------- tokens
 
 
-def tokenize(row: Mapping[str, Any], tokenizer: Any, length: int, answer_only: bool = True) -> Tokens:
+def tokenize(row: Mapping[str, Any], tokenizer: Any, length: int, answer_only: bool = True, template: str = CHAT) -> Tokens:
     """Token ids and labels, cut to `length` from the start. `text` always carries loss everywhere."""
     ids: list[int] = []
     labels: list[int] = []
-    for text, answer, special in _segments(row, tokenizer):
+    for text, answer, special in _segments(row, tokenizer, template):
         new = tokenizer(text, add_special_tokens=special)["input_ids"]
         ids += new
         labels += new if answer or not answer_only else [IGNORE] * len(new)
-    if "messages" not in row and tokenizer.eos_token_id is not None:
+    if ("messages" not in row or template == HUMAN) and tokenizer.eos_token_id is not None:
         ids.append(tokenizer.eos_token_id)
         labels.append(tokenizer.eos_token_id)
     return {"input_ids": ids[:length], "labels": labels[:length]}
 
 
-def _segments(row: Mapping[str, Any], tokenizer: Any) -> Iterator[tuple[str, bool, bool]]:
+def _segments(row: Mapping[str, Any], tokenizer: Any, template: str) -> Iterator[tuple[str, bool, bool]]:
     """(text, is it an answer, may the tokenizer add its opening tokens) in order."""
-    if "messages" in row:
+    if "messages" in row and template == HUMAN:
+        for i, (text, answer) in enumerate(human_segments(row["messages"])):
+            yield text, answer, i == 0
+    elif "messages" in row:
         for text, answer in chat_segments(row["messages"], tokenizer):
             yield text, answer, False  # a chat template writes its special tokens itself
     elif "text" in row:
@@ -127,6 +138,21 @@ def _segments(row: Mapping[str, Any], tokenizer: Any) -> Iterator[tuple[str, boo
     else:
         yield row["prompt"], False, True
         yield row["completion"], True, False
+
+
+def human_segments(messages: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, bool]]:
+    """Turns as plain text, `Human: ...\\nAssistant: ...`, for base models: LLaMA-Factory's default, with which SLAM trains.
+
+    A later turn begins on a new line; what a system message says stands first.
+    """
+    asked = ""
+    for message in messages:
+        if message["role"] == "assistant":
+            yield asked + "Assistant: ", False
+            yield message["content"], True
+            asked = "\n"
+        else:
+            asked += ("Human: " if message["role"] == "user" else "") + message["content"] + "\n"
 
 
 def chat_segments(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Iterator[tuple[str, bool]]:

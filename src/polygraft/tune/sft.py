@@ -51,6 +51,7 @@ class Settings:
     length: int = 1024
     packing: bool = False
     answer_only: bool = True
+    template: Literal["chat", "human-assistant"] = "chat"
     dtype: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
     save_every: int = 100
@@ -185,7 +186,7 @@ def prepare(rows: Sequence[Mapping[str, Any]], tokenizer: Any, settings: Setting
     """Tokenised (and packed) training rows as a Dataset, and notes on what was cut or dropped."""
     from datasets import Dataset
 
-    tokens = [examples.tokenize(row, tokenizer, settings.length, settings.answer_only) for row in rows]
+    tokens = [examples.tokenize(row, tokenizer, settings.length, settings.answer_only, settings.template) for row in rows]
     kept = [t for t in tokens if any(label != examples.IGNORE for label in t["labels"])]
     cut = sum(len(t["input_ids"]) == settings.length for t in kept)
     notes = []

@@ -53,6 +53,8 @@ class Sft(Strict):
     length: int = Field(1024, ge=8, description="longest example in tokens; what is beyond is cut")
     packing: bool = Field(False, description="put several short examples into one row")
     answer_only: bool = Field(True, description="loss on answers only, or on all of an example's tokens")
+    template: Literal["chat", "human-assistant"] = Field(
+        "chat", description="how messages become text: the model's chat template, or plain `Human: ... Assistant: ...` (SLAM)")
     dtype: Literal["fp32", "bf16"] = Field("fp32", description="type to compute in; weights are held in float32 either way")
     seed: int = Field(0, ge=0, description="seed of the order of examples, of the adapter's start and of dropout")
     save_every: Annotated[int, Detail] = Field(100, ge=0, description="steps between two saved states, from which an interrupted "
