@@ -226,3 +226,22 @@ def test_open_prompts_have_no_gold():
     for language in task.known_languages():
         found = tasks.items(task, language, data=SHARED)
         assert len(found) == 80 and not any(i.golds for i in found)
+
+
+def test_an_evaluation_shows_them(tiny, tmp_path):
+    """From the command line's words to the report's tables, on a model that knows nothing."""
+    from polygraft.evals import steps
+    from polygraft.sources import resolve
+    from polygraft.step import Context
+
+    config = steps.EvalConfig(models=(str(tiny("llama", layers=2, seed=1)),), langs=("de",), limit=2, store="none",
+                              tasks=("bias-age", "problems", "problems+typos60", "problems-generate"))
+    folder = tmp_path / "eval"
+    folder.mkdir()
+    result = steps.run_step(config, Context(model=resolve, data=Path, offline=True), folder)
+    found = {t.title: t for t in result.tables}
+    assert {"What untidy questions cost", "Which way the likelihoods lean", "Quality of what was written", "How sure and how right",
+            "bias-age: likelihood gap", "problems+typos60: accuracy"} <= set(found)
+    assert found["What untidy questions cost"].rows[0][:3] == ("problems+typos60", "de", Path(config.models[0]).name)
+    assert found["Quality of what was written"].rows[0][0] == "problems-generate"
+    assert "language_detected" in (folder / "samples").glob("problems-generate*").__next__().read_text("utf-8")

@@ -31,6 +31,8 @@ OTHER_SCRIPTS = {
     "pa": ("Arab",), "sd": ("Deva",), "mn": ("Mong",), "mni": ("Mtei",), "kab": ("Tfng",), "ks": ("Deva",),
 }  # fmt: skip
 TOP = 0x32400  # no letter of any script lies above
+# ranges that hold one script and nothing else, so that their hundred thousand names need not be read
+SOLID = {"Hani": ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0x20000, TOP)), "Hang": ((0xAC00, 0xD7A4),)}
 
 
 @lru_cache(1)
@@ -38,7 +40,10 @@ def _table() -> np.ndarray:
     """uint8[TOP]: 0 for what is no letter, else 1 + the place in SCRIPTS. Vowel signs are letters of their script."""
     table = np.zeros(TOP, np.uint8)
     place = {name: 1 + SCRIPTS.index(code) for name, code in NAMES.items()}
-    for code in range(TOP):
+    solid = [(*ends, 1 + SCRIPTS.index(s)) for s, ranges in SOLID.items() for ends in ranges]
+    for start, stop, value in solid:
+        table[start:stop] = value
+    for code in np.flatnonzero(table == 0).tolist():
         char = chr(code)
         kind = unicodedata.category(char)
         if kind not in ("Lu", "Ll", "Lt", "Lo", "Mc", "Mn", "Lm"):
