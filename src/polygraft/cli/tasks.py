@@ -85,8 +85,8 @@ def look(task: Any, language: str, data: Path | None, shots: int | None, reader:
     from polygraft.evals.verdicts import planning
 
     found = known.items(task, language, data=data, shots=shots, offline=offline)
-    out = {"language": language, "items": len(found), "seen": planning.sentence(len(found)), "unit": "tokens" if reader else "bytes",
-           "plain": dataclasses.asdict(preview(task, found[0], reader))}
+    out = {"language": language, "items": len(found), "seen": planning.sentence(len(found)),
+           "unit": "tokens" if reader else "bytes", "plain": dataclasses.asdict(preview(task, found[0], reader))}
     if reader is not None and getattr(reader.tokenizer, "chat_template", None) and not task.plain:
         out["chat"] = dataclasses.asdict(preview(task, found[0], reader, chat=True))
     return out

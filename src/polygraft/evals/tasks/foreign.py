@@ -169,6 +169,7 @@ def _prepared(name: str, task: Any, shots: int | None, limit: int | None, seed: 
 @contextlib.contextmanager
 def quiet(*, sandbox: bool = True) -> Iterator[None]:
     """Keep lm-eval's notices and progress bars off the terminal, and its templates away from Python's insides."""
+    import datasets
     import lm_eval.api.task as module
     import lm_eval.utils as utils
     from jinja2 import StrictUndefined
@@ -178,6 +179,8 @@ def quiet(*, sandbox: bool = True) -> Iterator[None]:
     level, bar, env = logger.level, module.tqdm, utils.env
     logger.setLevel(logging.ERROR)
     module.tqdm = lambda found, **_: found
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bar()
     if sandbox:
         utils.env = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
         utils.env.filters["regex_replace"] = utils.regex_replace
@@ -185,6 +188,8 @@ def quiet(*, sandbox: bool = True) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+        if shown:
+            datasets.enable_progress_bar()
         module.tqdm, utils.env = bar, env
 
 

@@ -77,7 +77,7 @@ class Task(Strict):
     stratum: str = Field("", description="subject, phenomenon ...: samples are drawn evenly over it")
     group: str = Field("", description="items of one group count as one")
     extra: dict[str, str] = Field(default_factory=dict, description="what a metric needs: templates or names of fields")
-    metrics: tuple[str, ...] = Field((), description="metrics by name (default: accuracy of choices, exact_match of written answers)")
+    metrics: tuple[str, ...] = Field((), description="metrics by name (default: accuracy, or exact_match if written)")
     generation: Generation | None = Field(None, description="needed by generate_until")
     plain: bool = Field(False, description="the task is the text itself: never asked through a chat template")
     cut_to_shortest: bool = Field(False, description="score of each choice only as many tokens as the shortest has")
