@@ -159,7 +159,7 @@ def check(criteria: Criteria, found: Comparison) -> Verdict:
                     if judged == [found.reference]:
                         raise RecipeError("a tolerated loss needs a model to compare with", where=place,
                                           fix="evaluate the reference too, as the first model")
-                    out.append(judge(c, f, model, loss(differences.get(key), f), f"tolerated loss from {found.reference}",
+                    out.append(judge(c, f, model, loss(differences.get(key), f), f"loss from {found.reference} at most",
                                      c.tolerated_loss, criteria.confidence))
     return Verdict(passes(out), tuple(out))
 
