@@ -16,6 +16,7 @@ from polygraft.evals.engines.row import Walk
 from polygraft.evals.engines.writing import Answer
 
 MOST_LIVE = 64  # answers written at a time
+PER_ANSWER = 21  # tokens of a batch for each of them: 24 on a CPU, where more would mostly attend past one another
 LEAST = 16  # tokens in a batch
 T = TypeVar("T")
 Wrote = Callable[[list[tuple[int, Written]]], None]
@@ -135,7 +136,7 @@ class Scorer(Coded):
         """Write the answers to all prompts that are left, in one row; what is done is taken out."""
         numbers, prompts = list(left), list(left.values())
         answers = [Answer(self.tokenizer, self.ends, p, decoding, limit) for p in prompts]
-        live = min(MOST_LIVE, max(1, self.batch_tokens // 32))
+        live = min(MOST_LIVE, max(1, self.batch_tokens // PER_ANSWER))
         for over in decode.Decoder(self.model, prompts, answers, live=live, nodes=self.batch_tokens):
             self._report({numbers[i]: answers[i] for i in over}, left, done)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,26 @@ def feed(model: Any, cache: Columns, tokens: np.ndarray, positions: np.ndarray, 
     device = batches.entry(model)
     ids, at = (torch.as_tensor(x, dtype=torch.long, device=device) for x in (tokens, positions))
     distance = positions[:, None] - np.concatenate([cache.positions, positions])
-    # a list of positions to keep is good on every device: the head may be on another one than the embedding
-    out = model(input_ids=ids[None], position_ids=at[None], attention_mask=_masks(model, visible, distance, device),
-                past_key_values=cache, use_cache=True, logits_to_keep=keep.tolist())
+    with _grouped(str(device)):
+        # a list of positions to keep is good on every device: the head may be on another one than the embedding
+        out = model(input_ids=ids[None], position_ids=at[None], attention_mask=_masks(model, visible, distance, device),
+                    past_key_values=cache, use_cache=True, logits_to_keep=keep.tolist())
     cache.advance(positions)
     return out.logits[0]
+
+
+@contextlib.contextmanager
+def _grouped(device: str) -> Iterator[None]:
+    """On a CPU, let queries share their group's keys: transformers copies all columns for every query head unless this is set."""
+    name = "TRANSFORMERS_SDPA_FORCE_GQA"
+    if device != "cpu" or name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def window(model: Any) -> int | None:
