@@ -37,7 +37,9 @@ def label(c: Comparison) -> str:
 
 def note(here: Sequence[Figure], c: Comparison) -> str:
     """What the metric is and what the averages are, with the languages that were the worst."""
-    said = [here[0].metric.meaning, *(["here: means over training seeds, with intervals over seeds and items"] if c.methods else [])]
+    said = [here[0].metric.meaning]
+    if c.methods:
+        said.append("here: means over training seeds, with intervals over seeds and items")
     for f in here:
         words = HOW.get(f.kind, "")
         if f.kind == compare.WORST and not c.methods:
