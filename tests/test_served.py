@@ -313,6 +313,14 @@ def test_bad_addresses(spec, says):
     assert says in str(e.value) and "secretpass" not in str(e.value)
 
 
+@pytest.mark.parametrize("what", ["documents", "chat_choices"])
+def test_what_needs_the_tokenizer_is_refused_before_anything_is_asked(what):
+    wanted = {"documents": False, "chat_choices": False, what: True}
+    Address.parse("server:http://host/v1?tokenizer=x").refuse(**wanted)
+    with pytest.raises(InputError, match="tokenizer"):
+        Address.parse("server:http://host/v1").refuse(**wanted)
+
+
 def test_an_address_with_everything():
     found = Address.parse("server:https://host:8/v1/?key=K&identity=abc&tokenizer=org/name&at_once=3&context=99#org/a%20b")
     assert found == Address("https://host:8/v1", "org/a b", "K", "abc", "org/name", 3, 99)

@@ -1,5 +1,7 @@
 """An evaluation within a time budget, by a clock that only asking moves."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from fakeengine import FakeEngine
 from polygraft.errors import RecipeError
 from polygraft.evals import tasks
-from polygraft.evals.budget import Budget
+from polygraft.evals.budget import Budget, parse_duration
 from polygraft.evals.items import Item
 from polygraft.evals.run import Job
 from polygraft.evals.tasks.foreign import Foreign
@@ -124,9 +126,16 @@ def test_what_is_said():
     assert "600 of 600 items" in how and "problems en" not in how and [len(j.items) for j in whole] == [200, 200, 100, 100]
 
 
-def test_a_budget_that_is_too_short_says_how_long_it_must_be():
-    with pytest.raises(RecipeError, match="too short"):
-        World(30.0).evaluate(JOBS, 20)
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 3.0], [5.0, 1.0]])
+def test_a_budget_that_is_too_short_says_how_long_it_must_be(weights):
+    def world():
+        return World(*(30.0 * w for w in weights), load=1.0)
+    with pytest.raises(RecipeError, match="too short") as e:
+        world().evaluate(JOBS, 20, weights)
+    least = parse_duration(re.search("about (.*)", str(e.value))[1].replace(" ", ""))
+    assert least < 100 * sum(weights)
+    asked, _, _ = world().evaluate(JOBS, least, weights)
+    assert all(j.items for j in asked)
 
 
 def test_lm_evals_own_tasks_are_refused():

@@ -11,7 +11,7 @@ from typing import Any
 
 from polygraft.errors import InputError
 from polygraft.evals.bpb import STRIDE, WINDOW, Scored
-from polygraft.evals.engines.base import Decoding, Engine
+from polygraft.evals.engines.base import Decoding, Engine, Written
 from polygraft.evals.items import Response
 from polygraft.evals.responses import About, Store, response_key
 from polygraft.files import canonical
@@ -55,8 +55,10 @@ class Asker:
         def run(todo: list[int], done: Callable) -> None:
             for decoding in dict.fromkeys(asked[i][2] for i in todo):
                 part = [k for k, i in enumerate(todo) if asked[i][2] == decoding]
-                self.engine.generate([asked[todo[k]][1] for k in part], decoding, lambda found, part=part: done(
-                    (part[j], {"text": w.text, "tokens": w.tokens, "finished": w.finished}) for j, w in found))
+
+                def some(found: list[tuple[int, Written]], part: list[int] = part) -> None:
+                    done((part[j], {"text": w.text, "tokens": w.tokens, "finished": w.finished}) for j, w in found)
+                self.engine.generate([asked[todo[k]][1] for k in part], decoding, some)
         rows = self._answers([(about, (prompt,)) for about, prompt, _ in asked],
                              [self._decoding("written", **asdict(d)) for *_, d in asked], run)
         return [Response(text=r["text"], tokens=r["tokens"], finished=r["finished"], seconds=r["seconds"]) for r in rows]

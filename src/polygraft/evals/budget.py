@@ -111,16 +111,6 @@ class Budget:
     def left(self) -> float:
         return self.seconds - (self.clock() - self.start)
 
-    def fit(self, costs: Sequence[float], sizes: Sequence[int], seconds: float) -> list[int]:
-        """`allocate`, or RecipeError naming the shortest time that would do."""
-        numbers = allocate(costs, sizes, SHARE * seconds)
-        if sizes and not any(numbers):
-            least = self.seconds - seconds + sum(costs) / SHARE
-            raise RecipeError("the time budget is too short for one item of every task and language",
-                              found=spoken(self.seconds), expected=f"at least about {spoken(math.ceil(least))}",
-                              fix="give more time, or fewer tasks and languages")
-        return numbers
-
 
 def seconds_an_item(ask: Callable[[list[int]], list[float]], places: Sequence[Sequence[int]], allowed: float) -> float:
     """What one unit of a job costs, by asking the first of its order: `ask(places) -> seconds of each`.

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from polygraft.evals.settings import EvalConfig
 
 
+REQUEST = 20_000_000  # parameters whose arithmetic takes about as long as what surrounds it
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """What one model gave: the records of each job, in the jobs' order."""
@@ -46,7 +49,7 @@ def evaluate(config: EvalConfig, context: Context, jobs: Sequence[Job], folder: 
     timing = None
     if config.time_budget is not None:
         refuse_foreign(jobs)
-        timing = Timing(Budget(parse_duration(config.time_budget)), [weight(s) for s in sources], config.seed)
+        timing = Timing(Budget(parse_duration(config.time_budget)), weights(sources), config.seed)
     progress, asked = Progress(context, names, jobs), list(jobs)
     given: list[list[list[dict[str, Any]]]] = []
     notes: list[str] = []
@@ -104,9 +107,11 @@ def open_store(opened: Opened, named: str | None, folder: Path, ref: str) -> Sto
     return Store(root or folder / "responses", opened.digest or ref)
 
 
-def weight(source: Source) -> float:
-    """What a model costs to ask, relative to others: its parameters; the same for every server."""
-    return 1e9 if source.kind == SERVER else float(max(1, model_size(source)[0]))
+def weights(sources: Sequence[Source]) -> list[float]:
+    """What models cost to ask, relative to one another: their parameters, and something for every request. A server, which does
+    not say, counts as the largest of the others."""
+    sizes = [0 if s.kind == SERVER else model_size(s)[0] for s in sources]
+    return [float((n or max(sizes)) + REQUEST) for n in sizes]
 
 
 def model_size(source: Source) -> tuple[int, int]:
@@ -116,6 +121,7 @@ def model_size(source: Source) -> tuple[int, int]:
 
 
 def labels(refs: Sequence[str]) -> list[str]:
-    """Short names for tables: the last part of a path where that stays unique."""
-    short = [(r.partition("#")[2] if r.startswith(f"{SERVER}:") else Path(r).name) or r for r in refs]
+    """Short names for tables: the last part of a path, or the name at a server, where that stays unique."""
+    plain = [r.partition("#")[2] or r.partition("?")[0] if r.startswith(f"{SERVER}:") else Path(r).name for r in refs]
+    short = [p or r for p, r in zip(plain, refs)]
     return [s if short.count(s) == 1 else str(r) for s, r in zip(short, refs)]

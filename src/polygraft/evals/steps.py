@@ -45,7 +45,8 @@ def plan(config: EvalConfig, context: Context) -> Plan:
         if (source := context.model(ref)).kind == SERVER:
             from polygraft.evals.engines.client import Address
 
-            Address.parse(source.spec)
+            Address.parse(source.spec).refuse(documents=any(j.documents for j in jobs), chat_choices=config.chat and any(
+                j.task is not None and not j.task.written for j in jobs))
             continue
         parameters, stored = model_size(source)
         seconds += 2 * parameters * tokens / CPU_FLOPS

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from polygraft.errors import RecipeError
-from polygraft.evals.budget import PROBE_SHARE, Budget, order, seconds_an_item, spoken
+from polygraft.evals.budget import PROBE_SHARE, SHARE, Budget, allocate, order, seconds_an_item, spoken
 from polygraft.evals.engines.base import Engine
 from polygraft.evals.run import Job
 
@@ -73,10 +74,19 @@ class Timing:
         overhead = max(0.0, clock() - started - spent) / max(1, calls) * len(jobs)  # of asking a job at all
         costs = [rates[j.name] * tokens(j, places, engine) for j, places in zip(jobs, order_of)]
         before = started - self.budget.start  # loading; what was asked since is asked only once
-        numbers = self.budget.fit(costs, [len(places) for places in order_of], share - before - overhead)
+        numbers = allocate(costs, [len(places) for places in order_of], SHARE * (share - before - overhead))
+        if not any(numbers):
+            raise self._too_short(before + overhead + sum(costs) / SHARE)
         self.offered = [len(j.items) or len(j.documents) for j in jobs]
         self.costs = [c * n + overhead / len(jobs) for c, n in zip(costs, numbers)]
         return [picked(j, [i for unit in places[:n] for i in unit]) for j, places, n in zip(jobs, order_of, numbers)]
+
+    def _too_short(self, least: float) -> RecipeError:
+        """`least` seconds are what the first model needs."""
+        whole = math.ceil(1.05 * least * sum(self.weights) / self.weights[0])
+        return RecipeError("the time budget is too short for one item of every task and language",
+                           found=spoken(self.budget.seconds), expected=f"at least about {spoken(whole)}",
+                           fix="give more time, or fewer tasks and languages")
 
     def run(self, model: int, jobs: Sequence[Job], ask: Ask) -> list[Records]:
         """The records of the first so many jobs: all of them, or those that the model's part of the time holds (at least one).

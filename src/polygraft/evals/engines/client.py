@@ -29,6 +29,7 @@ from urllib.request import (
 from polygraft.errors import InputError, RecipeError, ResourceError, suggestion
 
 SCHEME = "server:"
+NAME_TOKENIZER = "name the model's tokenizer: ?tokenizer=FOLDER or hub id"
 OPTIONS = ("key", "identity", "tokenizer", "at_once", "context")
 NUMBERS = {"at_once", "context"}
 BUSY = {408, 429, 500, 502, 503, 504}
@@ -74,6 +75,13 @@ class Address:
             words[name] = int(options[name])
         url = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
         return cls(url, unquote(parts.fragment), **words)
+
+    def refuse(self, *, documents: bool, chat_choices: bool) -> None:
+        """Before anything is asked: raise InputError for what cannot be asked without the tokenizer."""
+        for wanted, what in ((documents, "bits per byte"), (chat_choices, "choices after a conversation")):
+            if wanted and not self.tokenizer:
+                raise InputError(f"{what} cannot be asked of a server whose tokenizer is not known", where=self.url,
+                                 fix=NAME_TOKENIZER)
 
     @property
     def local(self) -> bool:

@@ -19,7 +19,7 @@ from polygraft import files, hub
 from polygraft.errors import InputError, RecipeError, suggestion
 from polygraft.evals.engines import batches
 from polygraft.evals.engines.base import Decoding, Engine, Written
-from polygraft.evals.engines.client import Address, Client, Refused
+from polygraft.evals.engines.client import NAME_TOKENIZER, Address, Client, Refused
 from polygraft.evals.engines.coding import Coded, Done
 
 CONTEXT = 4096  # tokens, where neither the server nor the user says
@@ -27,7 +27,6 @@ BYTES_PER_TOKEN = 3.0  # a guess for servers without a tokenizer: only decides h
 MOST_STOPS = 4  # that servers accept; answers are cut at all of them here
 CHAT = "\0chat:"  # begins a prompt that is a conversation, which the server itself writes with the model's template
 PROBE = "The quick brown fox: 1 234,5 Ωμέγα привет 你好 ১২৩"
-NAME_TOKENIZER = "name the model's tokenizer: ?tokenizer=FOLDER or hub id"
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class Server:
     def _no_likelihoods(self, found: str) -> InputError:
         return InputError("the server does not give the likelihood of a prompt", where=self.address.url, found=found,
                           expected="/completions with `echo` and `logprobs`, which choice tasks and bits per byte need",
-                          fix="use a server that has it (vLLM, SGLang), or ask only tasks with written answers")
+                          fix="use a server that has it, such as vLLM's, or ask only tasks with written answers")
 
     def written(self, answer: dict[str, Any], text: Any, decoding: Decoding) -> Written:
         """An answer, cut before the first stop string."""
