@@ -436,3 +436,30 @@ def test_progress_counts_every_request_once(tmp_path):
     one.pairs(PAIRS)
     one.pairs([*PAIRS, (ABOUT, "Q", " 9")])
     assert sum(told) == 2 * len(PAIRS) + 1
+
+
+def test_a_base_is_evaluated_once_for_many_comparisons(tiny, tmp_path, monkeypatch):
+    """The whole step: the second evaluation asks only the model and the language that are new, from another folder too."""
+    from polygraft.evals import steps
+    from polygraft.evals.settings import EvalConfig
+    from polygraft.step import Context
+
+    asked, whole = [], Scorer.likelihoods
+    monkeypatch.setattr(Scorer, "likelihoods", lambda self, rows, scored, done: (asked.append(len(rows)), whole(self, rows, scored, done))[1])
+    base, other = tiny("llama", layers=2, seed=1), tiny("llama", layers=2, seed=2)
+    copied = shutil.copytree(base, tmp_path / "copied")
+
+    def evaluate(name, **more):
+        asked.clear()
+        (tmp_path / name).mkdir()
+        config = EvalConfig(**({"models": (str(base),), "limit": 3, "corpora": {"en": "sampler"}, "max_bytes": 500, "store": str(tmp_path / "store")} | more))
+        result = steps.run_step(config, Context(model=resolve, data=Path, offline=True), tmp_path / name)
+        return result.data["scores"], sum(asked)
+    scores, n = evaluate("first")
+    assert n > 9 and not (tmp_path / "first" / "responses").exists()
+    assert evaluate("second") == (scores, 0)
+    _, more = evaluate("with-another", models=(str(copied), str(other)))
+    assert more == n, "the copy of the base is the base: only the other model is asked"
+    _, spanish = evaluate("with-a-language", langs=("en", "es"))
+    assert 0 < spanish < n
+    assert evaluate("none", store="none")[1] == n
