@@ -216,7 +216,7 @@ def test_measures_from_records():
     assert m.metric is ACCURACY and m.columns["base"][:, 0].tolist() == [0, 1, 1] and m.strata == ("a", "b", "a")
     rows["other"][1]["scores"]["nats"] = [3.0, 1.0]
     nats = from_records("t", "en", rows)[1]
-    assert nats.columns["base"].tolist() == [[2, 1], [0, 0], [0, 0]] and nats.defined["other"].tolist() == [False, True, False]
+    assert nats.columns["base"].tolist() == [[2, 1], [0, 0]] and nats.defined["other"].tolist() == [False, True]  # the third counts nowhere
     rows["other"].reverse()
     with pytest.raises(InputError, match="other items"):
         from_records("t", "en", rows)
@@ -468,3 +468,13 @@ def test_what_was_typed_wrong(tmp_path, capsys, monkeypatch, words, says):
     monkeypatch.chdir(tmp_path)
     code, said = run(capsys, *words)
     assert code in (2, 3) and says in said
+
+
+def test_undefined_items_are_not_drawn():
+    metric = metrics.get("f1")
+    rows = [{"id": str(i), "scores": {"f1": [0.5 + 0.1 * (i % 3), 1.0] if i < 6 else [0.0, 0.0]}} for i in range(60)]
+    (measure,) = from_records("qa", "sw", {"a": rows, "b": rows})
+    assert measure.n == 6 and measure.metric is metric
+    found = compare.compared([measure], "a")
+    score = found.scores[0].estimate
+    assert score.n == 6 and 50 <= score.low <= score.value <= score.high <= 70

@@ -175,13 +175,17 @@ def draw(wanted: Sequence[Figure], seed: int, draws: int = stats.DRAWS) -> Sampl
     parts = list({id(p): p for f in wanted for p in f.parts}.values())
     place = {id(p): i for i, p in enumerate(parts)}
     out = {id(f): np.empty((draws, len(f.models))) for f in wanted}
+    observed = {id(f): np.array([f.observed(m) for m in f.models]) for f in wanted}
     columns = {id(f): [[list(p.models).index(m) for m in f.models] for p in f.parts] for f in wanted}
     start = 0
     for block in stats.resampled([np.hstack(list(p.columns.values())) for p in parts], seed=seed, draws=draws) if parts else ():
         sums = [s.reshape(len(s), len(p.models), -1) for p, s in zip(parts, block)]
         for f in wanted:
             of = [sums[place[id(p)]][:, models] for p, models in zip(f.parts, columns[id(f)])]
-            out[id(f)][start:start + len(block[0])] = f.value(of)
+            values = f.value(of)
+            for part in of:  # a draw of undefined items only says nothing new
+                values = np.where(np.any(part != 0, axis=-1), values, observed[id(f)])
+            out[id(f)][start:start + len(block[0])] = values
         start += len(block[0])
     for f in wanted:
         if not np.isfinite(out[id(f)]).all():

@@ -99,8 +99,14 @@ def from_records(task: str, language: str, records: Mapping[str, Sequence[Mappin
                    for model, found in records.items()}
         strata = tuple(str(r.get("stratum") or "") for r in rows[0])
         measure = Measure(task, language, metric, columns, ids[0], strata if any(strata) else ())
-        out.append(one_per_group(measure, [r.get("group") for r in rows[0]]) if metric.group else measure)
+        out.append(counting(one_per_group(measure, [r.get("group") for r in rows[0]]) if metric.group else measure))
     return out
+
+
+def counting(measure: Measure) -> Measure:
+    """Without the items that are not defined for any model: drawn, they would only make resamples empty."""
+    kept = np.flatnonzero(np.logical_or.reduce(list(measure.defined.values())))
+    return measure if len(kept) in (0, measure.n) else measure.rows(kept.tolist())
 
 
 def stack(rows: Sequence[Sequence[float] | None], where: str) -> np.ndarray:

@@ -21,6 +21,8 @@ def tables(c: Comparison) -> tuple[Table, ...]:
     for task, name in dict.fromkeys((f.task, f.metric.name) for f in c.figures):
         here = [f for f in c.figures if (f.task, f.metric.name) == (task, name)]
         models = [m for m in c.names if any((task, name, f.language, m) in scores for f in here)]
+        if not models:  # defined for no item of any
+            continue
         title = name if task == "bpb" else f"{task}: {name}"
         rows: tuple[tuple[Cell, ...], ...] = tuple(
             (model, *(scores.get((task, name, f.language, model)) for f in here)) for model in models)
