@@ -235,7 +235,7 @@ def test_jmmlu_and_cmmlu_from_csv_files(tmp_path):
     put(tmp_path, "JMMLU/world_history.csv", [[f"何{n}？", "1", "2", "3", "4", "D"] for n in range(2)])
     found = tasks.items(tasks.load("jmmlu"), "ja", data=tmp_path, shots=1)  # the first of each subject is shown, and not asked
     assert [(i.id, i.prompt[:3], i.examples[0][0][:3], i.examples[0][1]) for i in found] == [
-        ("ja-0001", "誰1？", "誰0？", "A"), ("ja-0002", "誰2？", "誰0？", "A"), ("ja-0004", "何1？", "何0？", "D")]
+        ("ja-0002", "誰1？", "誰0？", "A"), ("ja-0003", "何1？", "何0？", "D"), ("ja-0004", "誰2？", "誰0？", "A")]
     put(tmp_path, "cmmlu/test/elementary_chinese.csv", [["", "Question", "A", "B", "C", "D", "Answer"], ["0", "什么？", "1", "2", "3", "4", "B"]])
     [item] = tasks.items(tasks.load("cmmlu"), "zh", data=tmp_path)
     assert (item.stratum, item.target, item.headline[:8]) == ("China specific", 1, "以下是关于小学语")
@@ -279,10 +279,10 @@ def test_rucola_in_both_layouts_and_both_ways(hub, tmp_path):
     put(tmp_path, "rucola/in_domain_train.csv.gz", [names, *([n, f"Пример {n}.", n % 2, 0, "x"] for n in range(3))])
     choice, written = tasks.load("rucola"), tasks.load("rucola-written")
     found = tasks.items(choice, "ru", data=tmp_path, shots=1)
-    assert [(i.target, i.stratum) for i in found] == [(0, "in domain"), (1, "in domain"), (0, "out of domain"), (1, "out of domain")]
+    assert [(i.target, i.stratum) for i in found] == [(0, "in domain"), (0, "out of domain"), (1, "in domain"), (1, "out of domain")]
     text, continuations = sent(choice, found[0])
     assert text.endswith("Текст: Фраза 0, «да»\nОтвет:") and continuations == [" 0", " 1"] and "Текст: Пример 0.\nОтвет: 0\n\n" in text
-    assert [i.golds for i in tasks.items(written, "ru", data=tmp_path)] == [("0",), ("1",)] * 2
+    assert [i.golds for i in tasks.items(written, "ru", data=tmp_path)] == [("0",), ("0",), ("1",), ("1",)]
     hub["validation"] = [shippedrows.rucola(n) for n in range(2)]
     assert [i.target for i in tasks.items(choice, "ru")] == [0, 1]
 
@@ -397,6 +397,14 @@ def test_the_real_data_in_every_language(name):
     task, found = here(name)
     for tag in found:
         check(task, tag, COUNTS[name][1])
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("name", "count"), [("blimp", 13), ("rublimp", 12), ("mmlu", 4), ("rucola", 2), ("sib200", 7)])
+def test_the_first_items_are_from_every_stratum(name, count):
+    task, found = here(name)
+    some = tasks.items(task, found[0], data=SHARED, limit=70, offline=True)
+    assert len({i.stratum for i in some}) == count
 
 
 @pytest.mark.real

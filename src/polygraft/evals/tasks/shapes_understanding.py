@@ -6,6 +6,7 @@ Each names the layouts that it reads in its first line. Columns that a row alrea
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -76,10 +77,20 @@ def _written(text: str) -> str:
     return re.sub(r" (['.,])", r"\1", text).strip()
 
 
+def _in_turn(rows: list[Row], column: str) -> list[Row]:
+    """One row of each value of the column after the other, so that the first N are from everywhere: files are sorted by subject."""
+    turn: Counter[Any] = Counter()
+    ranked = []
+    for n, row in enumerate(rows):
+        ranked.append((turn[row[column]], n))
+        turn[row[column]] += 1
+    return [rows[n] for _, n in sorted(ranked)]
+
+
 def mmlu(rows: list[Row], words: Words) -> list[Row]:
     """MMLU's relatives: question, four choices (`choices`, A to D, or option_a to option_d), answer (A to D, or 0 to 3) and subject
     (or the name of the file or configuration): question, choices, answer, subject, topic (its name in the language), category."""
-    return [_exam_row(r, words) for r in rows]
+    return _in_turn([_exam_row(r, words) for r in rows], "subject")
 
 
 def _exam_row(row: Row, words: Words) -> Row:
@@ -102,7 +113,7 @@ def pairs(rows: list[Row], words: Words) -> list[Row]:
              for r in rows]
     for r in found:
         r["phenomenon"] = str(r.get("phenomenon") or r.get("linguistics_term") or r["paradigm"]).replace("_", " ")
-    return [r for r in found if r["good"] != r["bad"]]
+    return _in_turn([r for r in found if r["good"] != r["bad"]], "paradigm")
 
 
 def mkqa(rows: list[Row], words: Words) -> list[Row]:
@@ -158,8 +169,9 @@ def _list(value: Any) -> list[Any]:
 
 def rucola(rows: list[Row], words: Words) -> list[Row]:
     """id, sentence, acceptable (on the hub also `label`): the same with label, and the domain by the file's name where it tells."""
-    return [{**r, "label": str(r["acceptable"] if "acceptable" in r else r["label"]),
-             "domain": "out of domain" if str(r.get("part", "")).startswith("out_of_domain") else "in domain"} for r in rows]
+    found = [{**r, "label": str(r["acceptable"] if "acceptable" in r else r["label"]),
+              "domain": "out of domain" if str(r.get("part", "")).startswith("out_of_domain") else "in domain"} for r in rows]
+    return _in_turn(found, "domain")
 
 
 def afriqa(rows: list[Row], words: Words) -> list[Row]:
@@ -172,14 +184,14 @@ def jcommonsenseqa(rows: list[Row], words: Words) -> list[Row]:
     return [{**r, "choices": [r[f"choice{i}"] for i in range(5)]} for r in rows]
 
 
-def _split(*names: str) -> Callable[[list[Row], Words], list[Row]]:
+def _sib200(*splits: str) -> Callable[[list[Row], Words], list[Row]]:
     def shape(rows: list[Row], words: Words) -> list[Row]:
-        return [r for r in rows if r.get("split", names[0]) in names]
+        return _in_turn([r for r in rows if r.get("split", splits[0]) in splits], "category")
 
-    shape.__doc__ = f"Rows whose `split` is {' or '.join(names)}, or all where there is no such column."
+    shape.__doc__ = f"text, category and `split` ({' or '.join(splits)}; all rows without it), one topic after the other."
     return shape
 
 
 SHAPES = {"belebele": belebele, "tydiqa": tydiqa, "squad": squad, "paws": paws, "mmlu": mmlu, "pairs": pairs, "mkqa": mkqa,
           "arc": arc, "hellaswag": hellaswag, "rucola": rucola, "afriqa": afriqa, "jcommonsenseqa": jcommonsenseqa,
-          "test_rows": _split("test"), "dev_rows": _split("dev", "validation")}
+          "sib200": _sib200("test"), "sib200_dev": _sib200("dev", "validation")}
