@@ -151,7 +151,7 @@ def test_ten_lines_of_yaml_are_a_task(quiz, models, tmp_path, capsys):
 
 
 def test_a_recipe_runs_again_when_a_task_file_or_the_data_beside_it_change(quiz, tmp_path, models):
-    text = f"recipe: 1\nname: r\nsteps:\n- use: eval@1\n  models: [{models[0]}]\n  tasks: [quiz.yaml]\n  langs: [sw]\n"
+    text = f"recipe: 1\nname: r\nsteps:\n- id: e\n  use: eval@1\n  models: [{models[0]}]\n  tasks: [quiz.yaml]\n  langs: [sw]\n"
     (tmp_path / "r.yaml").write_text(text)
 
     def key():

@@ -38,21 +38,24 @@ def build(task: Task, language: str, rows: Iterable[tuple[int, Row]]) -> list[It
 
 
 def _tried(task: Task, item: Item) -> None:
-    """Score a made-up answer: a metric that cannot read this kind of answer says so before a model is asked.
+    """Score made-up answers: a metric that cannot read this kind of answer says so before a model is asked.
 
     Raises RecipeError naming it.
     """
-    n = len(item.choices)
-    answer = Response(text=item.golds[0] if item.golds else "text") if task.written else Response(
-        tuple(-1.0 - i for i in range(n)), (False,) * n)
+    n, kind = len(item.choices), "written answers" if task.written else "choices"
+    wrong = Response(tuple(-1e9 if i == item.target else -1.0 - i / 8 for i in range(n)), (False,) * n)
+    right = Response(tuple(-1e-9 if i == item.target else -1.0 - i / 8 for i in range(n)), (True,) * n)
+    answers = (Response(text=item.golds[0] if item.golds else "text"),) if task.written else (wrong, right)
     for name in task.metrics:
         try:
-            metrics.get(name).score(item, answer)
+            scored = [list(metrics.get(name).score(item, a)) for a in answers]
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as e:
-            kind = "written answers" if task.written else "choices"
             raise RecipeError(f"the metric `{name}` cannot score the {kind} of this task", where=task.name,
                               found=f"{type(e).__name__}: {e}", expected="a metric of " + kind,
                               fix="choose another in `metrics:`, or give it what it needs in `extra:`") from e
+        if len(scored) == 2 and scored[0] == scored[1]:
+            raise RecipeError(f"the metric `{name}` cannot score the choices of this task", where=task.name,
+                              found="the same score for right and wrong", expected="a metric of choices", fix="choose another")
 
 
 def worked(task: Task, language: str, rows: Iterable[Row]) -> tuple[tuple[str, str], ...]:
@@ -96,7 +99,7 @@ def _item(task: Task, row: Row, words: Mapping[str, Any], id: str) -> Item:
     def text(template: str, name: str) -> str:
         return _text(template, fields, row, name)
 
-    asked = [str(row.fields.get(c, "")) for c in columns(task.doc_to_text)]
+    asked = [str(row.fields[c]) for c in columns(task.doc_to_text) if c in row.fields]
     if asked and not any(a.strip() for a in asked):
         raise InputError("the question is empty", where=row.where, found=", ".join(sorted(columns(task.doc_to_text))) + ": nothing",
                          expected="text", fix="mend or remove the row")

@@ -171,7 +171,8 @@ def _loads(text: str, where: str) -> Any:
 
 def _object(value: Any, where: str) -> Row:
     if not isinstance(value, dict):
-        raise InputError("not a row", where=where, found=type(value).__name__, expected='a JSON object, such as {"question": ...}')
+        raise InputError("not a row", where=where, found=type(value).__name__, expected='a JSON object, such as {"question": ...}',
+                         fix="mend or remove the line")
     return Row(where, value)
 
 

@@ -41,8 +41,8 @@ def _environment() -> Any:
             return super().is_safe_attribute(obj, attr, value)
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            if not all(isinstance(x, int | float) and abs(x) < 1e9 for x in (left, right)):
-                raise TypeError(f"`{operator}` is for numbers")
+            if operator == "**" or not all(isinstance(x, int | float) and abs(x) < 1e9 for x in (left, right)):
+                raise TypeError(f"`{operator}` of these is not computed here")
             return super().call_binop(context, operator, left, right)
 
         def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
