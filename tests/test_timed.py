@@ -55,9 +55,10 @@ class World:
             self.now += self.load
             if i == 0:
                 asked = timing.choose(asked, self.ask(0), FakeEngine())
-            given.append(timing.run(i, asked, self.ask(i)))
-            asked = asked[:len(given[i])]
-        return asked, [g[:len(asked)] for g in given], timing
+            found = timing.run(i, asked, self.ask(i))
+            kept = timing.without(asked, found)
+            asked, given = [asked[k] for k in kept], [[records[k] for k in kept] for records in (*given, found)]
+        return asked, given, timing
 
 
 JOBS = [job("en", 200), job("sw", 200), job("en", 100, WRITTEN), job("sw", 100, WRITTEN)]
@@ -113,7 +114,15 @@ def test_the_first_model_too_is_stopped_when_it_is_late():
     asked = timing.choose(JOBS, slow, FakeEngine())
     world.now += 1000  # the machine was busy with something else
     found = timing.run(0, asked, slow)
-    assert len(found) == 1 and len(timing.left_out) == 3
+    assert found[0] is not None and found[1:] == [None] * 3 and timing.without(asked, found) == [0] and len(timing.left_out) == 3
+
+
+def test_what_is_dear_is_left_out_before_what_is_cheap():
+    """Late for a dear job, there may still be time for the cheap ones after it; and what was asked to time it is not thrown away."""
+    world = World(8.0)
+    asked, _, _ = world.evaluate([JOBS[2], JOBS[3], JOBS[0], JOBS[1]], 60)
+    assert [j.key for j in asked if j.task is CHOICE] == ["problems.en", "problems.sw"] and len(asked[0].items) >= 2
+    assert world.now <= 70
 
 
 def test_what_is_said():
@@ -133,7 +142,7 @@ def test_a_budget_that_is_too_short_says_how_long_it_must_be(weights):
     with pytest.raises(RecipeError, match="too short") as e:
         world().evaluate(JOBS, 20, weights)
     least = parse_duration(re.search("about (.*)", str(e.value))[1].replace(" ", ""))
-    assert least < 100 * sum(weights)
+    assert least < 150 * sum(weights)
     asked, _, _ = world().evaluate(JOBS, least, weights)
     assert all(j.items for j in asked)
 

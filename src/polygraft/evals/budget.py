@@ -18,7 +18,7 @@ from polygraft.errors import RecipeError
 
 UNITS = {"h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0, "sec": 1.0}
 SHARE = 0.9  # of the time is planned; the rest is for what the prediction missed
-PROBES = (2, 8, 32)  # items asked to warm up, and then to time
+PROBES = (1, 8, 32)  # items asked to warm up, and then to time
 PROBE_SHARE = 0.1  # of the budget may go into timing more items
 
 
@@ -70,15 +70,16 @@ def _fraction(*words: object) -> float:
     return int.from_bytes(hashlib.sha256("/".join(map(str, words)).encode("utf-8", "surrogatepass")).digest()[:6]) / 2**48
 
 
-def allocate(costs: Sequence[float], sizes: Sequence[int], seconds: float) -> list[int]:
+def allocate(costs: Sequence[float], sizes: Sequence[int], seconds: float, least: Sequence[int] = ()) -> list[int]:
     """How many of `sizes[j]` items of each job, at `costs[j]` seconds each, fit into `seconds`: all, or about 1 / sqrt(cost).
 
-    More seconds never give a job fewer items. A list of zeros when not even one item of every job fits.
+    More seconds never give a job fewer items. A job gets at least `least[j]` (default 1); zeros for all when not even these fit.
     """
+    floors = least or [1] * len(sizes)
     roots = [1 / math.sqrt(max(c, 1e-9)) for c in costs]
 
     def taken(scale: float) -> list[int]:
-        return [min(size, max(1, int(scale * r))) for size, r in zip(sizes, roots)]
+        return [min(size, max(floor, int(scale * r))) for size, r, floor in zip(sizes, roots, floors)]
 
     def cost(numbers: Sequence[int]) -> float:
         return sum(c * n for c, n in zip(costs, numbers))
@@ -115,7 +116,7 @@ class Budget:
 def seconds_an_item(ask: Callable[[list[int]], list[float]], places: Sequence[Sequence[int]], allowed: float) -> float:
     """What one unit of a job costs, by asking the first of its order: `ask(places) -> seconds of each`.
 
-    The first two only warm up. At least one more is asked, and others while that takes less than `allowed` seconds, since large
+    The first only warms up. At least one more is asked, and others while that takes less than `allowed` seconds, since large
     batches are faster. None is lost, as what is asked first belongs to every sample; of the answers nothing is read but
     the time they took.
     """

@@ -62,13 +62,15 @@ def evaluate(config: EvalConfig, context: Context, jobs: Sequence[Job], folder: 
             if timing is not None and i == 0:
                 asked = timing.choose(asked, ask, opened.engine)
             progress.start(i, asked)
-            given.append(ask(asked) if timing is None else timing.run(i, asked, ask))
+            found: list[Any] = list(ask(asked) if timing is None else timing.run(i, asked, ask))
             notes += [*getattr(opened.engine, "notes", ()), *store.notes]
-        asked = asked[:len(given[i])]
+        kept = range(len(asked)) if timing is None else timing.without(asked, found)
+        asked = [asked[k] for k in kept]
+        given = [[records[k] for k in kept] for records in (*given, found)]
         how.append(opened.how)
         del opened, ask
         gc.collect()
-    evaluated = [Evaluated(name, found[:len(asked)]) for name, found in zip(names, given)]
+    evaluated = [Evaluated(name, found) for name, found in zip(names, given)]
     for e in evaluated:
         for job, rows in zip(asked, e.records):
             write_samples(folder, run.sample_name(job, e.label), rows)

@@ -52,6 +52,7 @@ class Timing:
     seed: int = 0
     costs: list[float] = field(default_factory=list)  # predicted seconds of each chosen job, for the first model
     offered: list[int] = field(default_factory=list)  # items that each job had
+    offered_kept: list[int] = field(default_factory=list)  # of those, what the jobs had that are still asked
     left_out: list[Job] = field(default_factory=list)
 
     def choose(self, jobs: Sequence[Job], ask: Ask, engine: Engine) -> list[Job]:
@@ -61,23 +62,29 @@ class Timing:
         allowed = PROBE_SHARE * share / len({j.name for j in jobs})
         rates: dict[str, float] = {}  # seconds a token, by task: its languages differ in tokens
         started, calls, spent = clock(), 0, 0.0
-        for job, places in zip(jobs, order_of):
+        least = [1] * len(jobs)
+        for at, (job, places) in enumerate(zip(jobs, order_of)):
             if job.name in rates:
                 continue
 
-            def timed(some: list[int], job: Job = job) -> list[float]:
+            timed_items: list[int] = []
+
+            def timed(some: list[int], job: Job = job, timed_items: list[int] = timed_items) -> list[float]:
                 nonlocal calls, spent
                 [records] = ask([picked(job, some)])
+                timed_items += some
                 calls, spent = calls + 1, spent + sum(r["seconds"] for r in records)
                 return [r["seconds"] for r in records]
             rates[job.name] = seconds_an_item(timed, places, allowed) / tokens(job, places, engine)
+            least[at] = sum(unit[0] in timed_items for unit in places)  # these are asked by now
         overhead = max(0.0, clock() - started - spent) / max(1, calls) * len(jobs)  # of asking a job at all
         costs = [rates[j.name] * tokens(j, places, engine) for j, places in zip(jobs, order_of)]
         before = started - self.budget.start  # loading; what was asked since is asked only once
-        numbers = allocate(costs, [len(places) for places in order_of], SHARE * (share - before - overhead))
+        numbers = allocate(costs, [len(places) for places in order_of], SHARE * (share - before - overhead), least)
         if not any(numbers):
-            raise self._too_short(before + overhead + sum(costs) / SHARE)
+            raise self._too_short(before + overhead + sum(c * n for c, n in zip(costs, least)) / SHARE)
         self.offered = [len(j.items) or len(j.documents) for j in jobs]
+        self.offered_kept = self.offered
         self.costs = [c * n + overhead / len(jobs) for c, n in zip(costs, numbers)]
         return [picked(j, [i for unit in places[:n] for i in unit]) for j, places, n in zip(jobs, order_of, numbers)]
 
@@ -88,24 +95,29 @@ class Timing:
                            found=spoken(self.budget.seconds), expected=f"at least about {spoken(whole)}",
                            fix="give more time, or fewer tasks and languages")
 
-    def run(self, model: int, jobs: Sequence[Job], ask: Ask) -> list[Records]:
-        """The records of the first so many jobs: all of them, or those that the model's part of the time holds (at least one).
+    def run(self, model: int, jobs: Sequence[Job], ask: Ask) -> list[Records | None]:
+        """The records of each job, None for those that the model's part of the time does not hold (the first is always asked).
 
-        A job is asked whole or not at all, and what one model leaves out no other is compared on.
+        A job is asked whole or not at all, and what one model leaves out no other is compared on: see `without`.
         """
         end = self.budget.start + self.budget.seconds * sum(self.weights[:model + 1]) / sum(self.weights)
-        found: list[Records] = []
+        found: list[Records | None] = []
         for job, cost in zip(jobs, self.costs):
-            if found and self.budget.clock() + cost * self.weights[model] / self.weights[0] > end:
-                self.left_out = [*jobs[len(found):], *self.left_out]
-                break
-            found += ask([job])
+            late = bool(found) and self.budget.clock() + cost * self.weights[model] / self.weights[0] > end
+            found += [None] if late else ask([job])
         return found
+
+    def without(self, jobs: Sequence[Job], found: Sequence[Records | None]) -> list[int]:
+        """The places of the jobs that were asked; the others are left out from here on."""
+        kept = [i for i, records in enumerate(found) if records is not None]
+        self.left_out += [j for i, j in enumerate(jobs) if i not in kept]
+        self.costs, self.offered_kept = [self.costs[i] for i in kept], [self.offered_kept[i] for i in kept]
+        return kept
 
     def said(self, jobs: Sequence[Job]) -> tuple[str, ...]:
         """What a reader must know: how many items were asked, how they were chosen, and what there was no time for."""
         asked = [len(j.items) or len(j.documents) for j in jobs]
-        each = [f"{j.title} {j.language} {n:,} of {of:,}" for j, n, of in zip(jobs, asked, self.offered) if n < of]
+        each = [f"{j.title} {j.language} {n:,} of {of:,}" for j, n, of in zip(jobs, asked, self.offered_kept) if n < of]
         budget, n, of = spoken(self.budget.seconds), sum(asked), sum(self.offered)
         out = [f"Within a time budget of {budget}, {n:,} of {of:,} items were asked, picked by the hash of their ids, evenly over "
                "strata, before any answer was seen" + f" ({', '.join(each)})" * bool(each) + "."]
