@@ -23,19 +23,21 @@ from polygraft.report.escape import clean
 @JSON
 def tasks(task: str | None, langs: str | None, data: Path | None, shots: int | None, model: str | None, offline: bool,
           as_json: bool) -> int:
-    """List the tasks and suites; or read TASK (a name, or the .yaml file of your own) and show its first item as a model will see
-    it. Loads no weights."""
+    """List the tasks and suites; or read TASK (a name such as mgsm or xcopa:sw, or the .yaml file of your own) and show its first
+    item as a model will see it. Loads no weights."""
     if task is None:
         return listing(as_json)
     from polygraft import languages
-    from polygraft.evals import tasks as known
-    from polygraft.evals.tasks import foreign
+    from polygraft.evals.tasks import foreign, suites
 
+    if suites.is_suite(task):
+        return parts(task, data, as_json)
     if foreign.is_foreign(task):
         foreign.check(task, trusted=False, offline=offline)
         click.echo(f"{task}: one of lm-eval's kind; `polygraft eval MODEL --tasks {task}` runs it as lm-eval does")
         return 0
-    found = known.load(task)
+    found, own = suites.split(task)
+    langs = langs or own
     wanted = [languages.check(x.strip()) for x in langs.split(",")] if langs else list(found.known_languages()) or ["en"]
     reader = tokens(model, offline) if model else None
     shown = [look(found, language, data, shots, reader, offline) for language in wanted]
@@ -63,6 +65,23 @@ def listing(as_json: bool) -> int:
         click.echo(f"{click.style(r['task'], bold=True)}  {r['asked']}; {', '.join(r['metrics'])}\n    {said}\n    {r['data']}")
     click.echo("suites: " + ", ".join(suites.names()))
     click.echo("`polygraft tasks NAME` shows an item; a task of your own is a .yaml file; lm-eval:NAME is one of lm-eval's.")
+    return 0
+
+
+def parts(word: str, data: Path | None, as_json: bool) -> int:
+    """What a suite asks."""
+    from polygraft.evals.tasks import suites
+
+    found = suites.expand(word, data=data)
+    rows = [{"task": e.task.name, "language": e.language, "group": part.group, "score": part.score, "shots": e.shots,
+             "limit": e.limit} for part, e in found.asked]
+    if as_json:
+        click.echo(json.dumps({"suite": found.name, "parts": rows}, ensure_ascii=False, indent=1))
+        return 0
+    click.echo(click.style(found.name, bold=True))
+    for r in rows:
+        most = f", at most {r['limit']} items" if r["limit"] else ""
+        click.echo(f"  {r['group']}: {r['task']} {r['language']}, {r['score']}, {r['shots']} worked examples{most}")
     return 0
 
 
