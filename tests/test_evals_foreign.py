@@ -150,6 +150,13 @@ def test_ten_lines_of_yaml_are_a_task(quiz, models, tmp_path, capsys):
     assert cli(["tasks", str(quiz), "--langs", "swx"]) == 2
 
 
+def test_two_files_with_one_name_are_refused(quiz, models):
+    other = quiz.with_name("other.yaml")
+    other.write_text(TEN_LINES.replace("Answer", "Jibu"))
+    planned = steps.plan(EvalConfig(models=models[:1], tasks=(str(quiz), str(other)), langs=("sw",)), CONTEXT)
+    assert any("one name" in str(p) for p in planned.problems)
+
+
 def test_a_recipe_runs_again_when_a_task_file_or_the_data_beside_it_change(quiz, tmp_path, models):
     text = f"recipe: 1\nname: r\nsteps:\n- id: e\n  use: eval@1\n  models: [{models[0]}]\n  tasks: [quiz.yaml]\n  langs: [sw]\n"
     (tmp_path / "r.yaml").write_text(text)
