@@ -158,7 +158,8 @@ def planned(words: Sequence[str], langs: Sequence[str], *, data: Path | None = N
         for entry in found:
             before = seen.setdefault((entry.task.name, entry.language), entry)
             if before.task != entry.task:
-                raise RecipeError("two tasks have one name", where=word, found=entry.task.name, fix="change `task:` in one of the files")
+                raise RecipeError("two tasks have one name", where=word, found=entry.task.name,
+                                  fix="change `task:` in one of the files")
             if before.shots != entry.shots or before.limit != entry.limit:
                 raise RecipeError("one task is asked in two ways", where=word, found=f"{entry.task.name} {entry.language} with "
                                   f"{entry.shots} and {before.shots} shots, limit {entry.limit} and {before.limit}",
