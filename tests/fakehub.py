@@ -1,4 +1,4 @@
-"""A model hub on 127.0.0.1: the few routes that the client uses, for model folders of the test, with faults to order.
+"""A model hub on 127.0.0.1: the few routes that the client uses, for folders of the test as models and data sets, with faults to order.
 
 `with Hub() as hub: hub.add("org/name", folder)`; `hub.served` counts body bytes by file, `hub.tokens` holds what clients sent.
 """
@@ -17,8 +17,9 @@ from urllib.parse import unquote, urlsplit
 
 from polygraft.header import build
 
-API = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/(?P<what>revision|tree)/(?P<revision>[^/]+)$")
-FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)$")
+REVISION = r"(?P<revision>refs/convert/parquet|[^/]+)"
+API = re.compile(rf"/api/(?:models|datasets)/(?P<repo>[^/]+/[^/]+)/(?P<what>revision|tree)/{REVISION}$")
+FILE = re.compile(rf"/(?:datasets/)?(?P<repo>[^/]+/[^/]+)/resolve/{REVISION}/(?P<file>.+)$")
 RANGE = re.compile(r"bytes=(\d+)-(\d*)$")
 
 
@@ -80,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(503)
         elif found is None or repo is None:
             self._fail(404, "RepoNotFound")
-        elif found["revision"] not in ("main", repo.commit):
+        elif found["revision"] not in ("main", "refs/convert/parquet", repo.commit):
             self._fail(404, "RevisionNotFound")
         elif "what" in found.groupdict():
             self._json(_info(found["repo"], repo) if found["what"] == "revision" else _tree(repo))

@@ -158,7 +158,9 @@ def _perform(space: Workspace, use: StepUse, part: Path, progress: Callable[...,
     """Let the step work in `part`, and write its result there with what it cost and what went in."""
     with _failures(use), measured() as meter:
         result = use.step.run(use.config, space.context(use.id, planning=False, progress=progress), part)
-    inputs = result.inputs or tuple(space.input(ref) for ref in dict.fromkeys(ref for _, ref in references(use.config)))
+    inputs = result.inputs
+    if not (inputs and use.step.makes_model):  # which says all of its inputs, with what it read of them
+        inputs = (*(space.input(ref) for ref in dict.fromkeys(ref for _, ref in references(use.config))), *inputs)
     result = replace(result, id=use.id, step=use.step.use, cost=meter.cost, inputs=inputs)
     write_result(part, result)
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from polygraft.errors import InputError, RecipeError, UserError, suggestion
@@ -11,9 +12,10 @@ from polygraft.evals.metrics.likelihood import BITS
 from polygraft.evals.metrics.quality import DEFAULT
 from polygraft.evals.run import BPB, Job
 from polygraft.evals.settings import EvalConfig
-from polygraft.evals.tasks import ProblemKind, TaskFile, foreign, suites
+from polygraft.evals.tasks import ProblemKind, TaskFile, foreign, pins, suites
 from polygraft.evals.tasks.suites import Entry
 from polygraft.evals.verdicts import criteria
+from polygraft.result import InputRef
 from polygraft.step import Context
 
 SAMPLER = "sampler"  # a corpus that comes with the package: short parallel paragraphs
@@ -22,7 +24,8 @@ READING = "problems-generate"
 
 def make_jobs(config: EvalConfig, context: Context) -> list[Job]:
     """Every task in every language, every corpus, and the problems to be read. Raises UserError for what cannot be asked."""
-    jobs = [_job(entry, config, context) for entry in entries(config, context)]
+    commit = cache(pins.commit)
+    jobs = [_job(entry, config, context, commit) for entry in entries(config, context)]
     jobs += [Job(foreign.LANGUAGE, foreign=task) for word in foreign_words(config, context) for task in foreign.load(
         word, shots=config.shots, limit=config.limit, seed=config.seed, trusted=config.trust_task_code, offline=context.offline)]
     for language, ref in config.corpora.items():
@@ -57,10 +60,15 @@ def _data(config: EvalConfig, context: Context) -> Path | None:
     return context.data(config.data) if config.data is not None else None
 
 
-def _job(entry: Entry, config: EvalConfig, context: Context) -> Job:
-    found = tasks.items(entry.task, entry.language, data=_data(config, context), shots=entry.shots, limit=entry.limit,
-                        seed=config.seed, kind=config.problems, offline=context.offline)
-    return Job(entry.language, entry.task, tuple(found))
+def _job(entry: Entry, config: EvalConfig, context: Context, commit: pins.Commit = pins.commit) -> Job:
+    task, data = entry.task, _data(config, context)
+    refs: tuple[InputRef, ...] = ()
+    if not context.offline:
+        shots = task.num_fewshot if entry.shots is None else entry.shots
+        task, refs = pins.pinned(task, entry.language, data=data, shots=shots, commit=commit)
+    found = tasks.items(task, entry.language, data=data, shots=entry.shots, limit=entry.limit, seed=config.seed,
+                        kind=config.problems, offline=context.offline)
+    return Job(entry.language, task, tuple(found), hub=refs)
 
 
 def documents(language: str, ref: str, max_bytes: int, context: Context) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from polygraft.evals.tasks import foreign as lm_eval_tasks
 from polygraft.evals.tasks.foreign import Foreign
 from polygraft.evals.tasks.packing import lm_eval_config
 from polygraft.evals.tasks.rendering import Asked
+from polygraft.result import InputRef
 
 BPB = "bpb"
 
@@ -33,6 +35,7 @@ class Job:
     documents: tuple[str, ...] = ()
     numbers: tuple[int, ...] = ()  # which of a corpus's documents these are, when they are not all
     foreign: Foreign | None = None
+    hub: tuple[InputRef, ...] = ()  # the hub data sets that its items are from, at their commits
     reading: bool = False  # generated only to be read: its scores enter no table
 
     @property
@@ -83,8 +86,9 @@ def run_jobs(engine: Engine, jobs: Sequence[Job], *, folder: Path | None, model:
 
 
 def sample_name(job: Job, model: str) -> str:
-    """`problems.es.base`, with what a file name cannot hold replaced."""
-    return f"{job.key}." + "".join(c if c.isalnum() or c in "._-" else "_" for c in model)
+    """`problems.es.base`; where a file name cannot hold the model's, with a hash of it, as `a/b` and `a_b` are two models."""
+    plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in model)
+    return f"{job.key}.{plain}" + (f"-{hashlib.sha256(model.encode()).hexdigest()[:8]}" if plain != model else "")
 
 
 # ---------------------------------------------------------------------------------------------------------------- tasks

@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from polygraft.evals import metrics, models, notes, records, run, tasks
-from polygraft.evals.governance import views
+from polygraft.evals.findings import Asked, Findings
 from polygraft.evals.items import Item
 from polygraft.evals.jobs import expanded, faults, foreign_words, make_jobs
 from polygraft.evals.models import Evaluated, model_size
 from polygraft.evals.notes import size
-from polygraft.evals.quality import overview
 from polygraft.evals.run import Job
 from polygraft.evals.settings import EvalConfig
-from polygraft.evals.verdicts import compare, criteria, planning
+from polygraft.evals.verdicts import criteria, planning
 from polygraft.evals.verdicts import suites as suite_results
-from polygraft.evals.verdicts import tables as verdict_tables
-from polygraft.evals.verdicts.measures import Measure, from_records
 from polygraft.result import Result, Sample
 from polygraft.sources import SERVER
 from polygraft.step import Context, Plan, Step
@@ -83,19 +80,17 @@ def run_step(config: EvalConfig, context: Context, folder: Path) -> Result:
     result = replace(result, caveats=(*result.caveats, *outcome.notes))
     if config.criteria is None:
         return result
-    every = (*overview.judged(answered(jobs, evaluated)), measures(jobs, evaluated))  # a task's own metrics last: they count
-    scored = list({(m.task, m.language, m.metric.name): m for some in every for m in some}.values())
-    return criteria.judged(result, criteria.read(context.data(config.criteria)), compare.compared(
-        scored, reference, config.seed, extra=suite_figures(config, scored)))
+    return criteria.judged(result, criteria.read(context.data(config.criteria)),
+                           findings(config, jobs, evaluated, reference).demanded())
 
 
 # --------------------------------------------------------------------------------------------------------------- result
 
 
-def measures(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[Measure]:
-    """Per-item columns of every metric that the jobs give."""
-    return [m for i, job in enumerate(jobs) if not job.reading
-            for m in from_records(job.title, job.language, {e.label: e.records[i] for e in evaluated})]
+def findings(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluated], reference: str) -> Findings:
+    """What the records of every job that is scored say."""
+    asked = [Asked(job.title, job.language, found) for job, found in zip(jobs, by_job(jobs, evaluated)) if not job.reading]
+    return Findings(asked, reference, config.seed, [suite_results.composition(g) for g in expanded(config)], config.tasks)
 
 
 def samples(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> tuple[Sample, ...]:
@@ -114,35 +109,24 @@ def samples(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluat
 
 def build_result(config: EvalConfig, jobs: Sequence[Job], evaluated: Sequence[Evaluated], reference: str, how: str) -> Result:
     """Tables, verdicts, samples and caveats; `data` holds every score and difference as plain values."""
-    scored = measures(jobs, evaluated)
-    groups = expanded(config)
-    found = compare.compared(scored, reference, config.seed, extra=suite_figures(config, scored))
-    told = suite_results.told(groups, found, config.tasks)
+    found = findings(config, jobs, evaluated, reference)
     settings = config.model_dump(mode="json", exclude={"models", "corpora", "data"})
     asked = sorted({f"{j.name} {j.language} (n = {len(j.items) or len(j.documents) or j.size})" for j in jobs
                     if not j.reading})
+    hub = tuple(dict.fromkeys(ref for j in jobs for ref in j.hub))
     return Result(
         "eval@1", "", f"Evaluation of {', '.join(e.label for e in evaluated)}",
-        summary=verdict_tables.summary(told),
-        tables=(*suite_results.tables(groups, scored, found, config.tasks), *views.tables(scored, config.seed),
-                *overview.tables(answered(jobs, evaluated), config.seed)),
+        summary=found.summary(),
+        tables=found.tables(),
         samples=samples(config, jobs, evaluated),
-        caveats=(*verdict_tables.caveats(told),
+        inputs=hub,
+        caveats=(*found.caveats(),
                  *notes.notes(jobs, by_job(jobs, evaluated), limit=config.limit, max_bytes=config.max_bytes),
-                 *suite_results.notes(groups, scored),
+                 *suite_results.notes(found.suites, found.measures),
                  f"Scores were {how}; other machines and versions differ slightly."),
-        data=found.data() | {"settings": settings, "asked": asked, "computed": how, "records": index(jobs, evaluated)},
+        data=found.data() | {"settings": settings, "asked": asked, "computed": how, "records": index(jobs, evaluated),
+                             "hub": {ref.spec: ref.revision for ref in hub}},
     )
-
-
-def suite_figures(config: EvalConfig, scored: Sequence[Measure]) -> list[compare.Figure]:
-    return [f for g in expanded(config) for f in suite_results.figures(g, scored)]
-
-
-def answered(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[overview.Answered]:
-    """Every task that was asked to be scored, with all models' records of it."""
-    return [(job.title, job.task, job.language, job.items, records) for job, records in zip(jobs, by_job(jobs, evaluated))
-            if job.task is not None and not job.reading]
 
 
 def by_job(jobs: Sequence[Job], evaluated: Sequence[Evaluated]) -> list[dict[str, list[dict[str, Any]]]]:

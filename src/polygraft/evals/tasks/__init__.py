@@ -139,7 +139,7 @@ def check_language(task: Task, language: str) -> None:
 
 def from_hub(task: Task) -> bool:
     """Whether the task's rows come from the hub when no data folder is named."""
-    return task.source.hub is not None and task.folder is None
+    return task.source.hub is not None and (task.folder is None or not task.source.files)
 
 
 def items(task: Task, language: str, *, data: Path | None = None, limit: int | None = None, seed: int = 0, shots: int | None = None,

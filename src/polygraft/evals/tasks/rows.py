@@ -9,6 +9,7 @@ import json
 import lzma
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -250,11 +251,18 @@ def _from_hub(source: Rows, words: Mapping[str, Any], offline: bool) -> tuple[li
     if offline:
         raise InputError(f"the task's data would come from the hub ({hub.path}), and this run is offline",
                          fix="name a folder that holds it (`data:`, `--data`)")
-    try:
+    with fetching(name):
         return _fetch(hub, words, name, source.columns), name
+
+
+@contextmanager
+def fetching(name: str) -> Iterator[None]:
+    """What the hub's clients raise, as an InputError: they raise many kinds, and all of them mean that the data did not come."""
+    try:
+        yield
     except UserError:
         raise
-    except Exception as e:  # the hub's clients raise many kinds; all of them mean that the data did not come
+    except Exception as e:
         raise InputError("the task's data did not come from the hub", where=name, found=f"{type(e).__name__}: {e}"[:200],
                          fix="check the network, or name a folder that holds it (`data:`, `--data`)") from e
 
@@ -271,5 +279,6 @@ def _fetch(hub: Hub, words: Mapping[str, Any], name: str, columns: Sequence[str]
         yield from load_dataset(hub.path, filled(config, words) or None, split=filled(hub.split, words), revision=hub.revision)
 
     if hub.names:
-        return [Row(f"{hub.path}/{c}, row {n}", {"part": c, **row}) for c in hub.names for n, row in enumerate(rows(c), 1)]
+        parts = dict.fromkeys(filled(c, words) for c in hub.names)
+        return [Row(f"{hub.path}/{c}, row {n}", {"part": c, **row}) for c in parts for n, row in enumerate(rows(c), 1)]
     return [Row(f"{name}, row {n}", dict(row)) for n, row in enumerate(rows(hub.name), 1)]
