@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polygraft.evals import metrics, tasks
+from polygraft.evals import metrics
 from polygraft.evals.items import Item, Response
 from polygraft.evals.metrics.quality import METRICS
 from polygraft.evals.quality import ending, identify, overview, prose, repetition, script
@@ -233,17 +233,18 @@ def test_many_answers_in_seconds_and_a_megabyte():
 
 
 def test_overviews_are_one_row_a_model():
-    items = [Item("1", "sw", ""), Item("2", "sw", "")]
-
     def row(i, text):
-        return {"id": i, "output": text, "tokens": 3, "finished": True}
+        return {"id": i, "output": text, "tokens": 3, "finished": True, "scores": {}}
 
     found = {"base": [row("1", SAID["en"]), row("2", "ni")], "sw": [row("1", SAID["sw"]), row("2", "")]}
-    [table] = overview.tables([("open-prompts", tasks.load("open-prompts"), "sw", items, found)])
+    [table] = overview.tables([("open-prompts", "sw", found)])
     assert [r[:3] for r in table.rows] == [("open-prompts", "sw", "base"), ("open-prompts", "sw", "sw")]
     assert [r[3].value for r in table.rows] == [0.0, 100.0] and table.rows[0][3].n == 1
-    choices = [Item(str(n), "sw", "", ("a", "b"), target=0) for n in range(4)]
-    sure = {"m": [{"id": str(n), "choice_nats": [0.5, 9.0] if n else [9.0, 0.5]} for n in range(4)]}
-    [table] = overview.tables([("xcopa", tasks.load("xcopa"), "sw", choices, sure), ("bias-age", tasks.load("bias-age"), "sw", choices, sure)])
+
+    def choice(n, **scores):
+        return {"id": str(n), "choices": ["a", "b"], "gold": 0, "choice_nats": [0.5, 9.0] if n else [9.0, 0.5], "scores": scores}
+
+    sure = [{"m": [choice(n, **{name: [1.0, 1.0]}) for n in range(4)]} for name in ("accuracy", "likelihood gap")]
+    [table] = overview.tables([("xcopa", "sw", sure[0]), ("bias-age", "sw", sure[1])])
     assert table.rows[0][:3] == ("xcopa", "sw", "m") and [round(c.value) for c in table.rows[0][3:5]] == [75, 25]
     assert overview.tables([]) == ()

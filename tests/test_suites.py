@@ -233,7 +233,7 @@ def measured(data, tmp_path_factory):
 
 
 def test_a_model_that_copies_is_told_from_one_that_stops(data, measured):
-    suite = suites.expand("darumeru:sw", data=data)
+    suite = results.composition(suites.expand("darumeru:sw", data=data))
     figures = {f.language: f for f in results.figures(suite, measured)}
     assert figures["Copy"].observed("faithful") == pytest.approx(1.0)
     assert figures["Copy"].observed("stops") == pytest.approx(figures["English copy"].observed("stops"), abs=0.1)
@@ -249,7 +249,7 @@ def test_shared_words_find_the_next_sentence(measured):
 
 
 def test_the_average_is_the_plain_mean_of_the_datasets(data, measured):
-    suite = suites.expand("darumeru:sw", data=data)
+    suite = results.composition(suites.expand("darumeru:sw", data=data))
     micro, *groups = results.figures(suite, measured)
     values = [float(m.metric.value(m.columns["stops"].sum(0))) / (1 if m.metric.unit == "%" else 100)
               for p, m in results.parts(suite, measured) if p.average]
@@ -260,7 +260,7 @@ def test_the_average_is_the_plain_mean_of_the_datasets(data, measured):
 
 
 def test_the_interval_of_the_average_is_that_of_drawing_items_anew(data, measured):
-    suite = suites.expand("darumeru:sw", data=data)
+    suite = results.composition(suites.expand("darumeru:sw", data=data))
     [micro, *_] = results.figures(suite, measured)
     samples = compare.draw([micro], seed=0, draws=4000)
     got = compare.estimate(micro, "stops", samples)
@@ -276,7 +276,7 @@ def test_the_interval_of_the_average_is_that_of_drawing_items_anew(data, measure
 
 
 def test_tables_name_every_dataset_and_the_nats_beside_english(data, measured):
-    suite = suites.expand("darumeru:sw", data=data)
+    suite = results.composition(suites.expand("darumeru:sw", data=data))
     c = compare.compared(measured, "faithful", extra=results.figures(suite, measured))
     scores, averages, differences_of_averages, differences, beside, nats = results.tables([suite], measured, c)
     assert scores.columns == ("dataset", "score", "faithful", "stops") and differences.columns == ("dataset", "score", "stops")
@@ -289,7 +289,7 @@ def test_tables_name_every_dataset_and_the_nats_beside_english(data, measured):
     assert [r[3] for r in nats.rows if r[0] == "en"] == [1.0, 1.0]
     assert {d.metric for d in results.told([suite], c).differences} == {"suite score"}
     assert len(results.tables([suite], measured, c, ["copy-sentence"])) > 6  # asked for by its own name: its own tables, too
-    whole = suites.expand("darumeru:sw")
+    whole = results.composition(suites.expand("darumeru:sw"))
     assert "xcopa sw" in results.notes([whole], measured)[0]
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from polygraft.cli.recipes import JSON
 
 if TYPE_CHECKING:
-    from polygraft.evals.verdicts.compare import Comparison
+    from polygraft.evals.findings import Findings
     from polygraft.evals.verdicts.criteria import Criteria
     from polygraft.evals.verdicts.folders import Evaluated
     from polygraft.result import Result
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("evaluations", nargs=-1, required=True, metavar="FOLDER[#MODEL]|NAME=F1,F2,F3 ...")
+@click.option("--reference", metavar="NAME", help="The model or method that the others are compared with (default: the first).")
 @click.option("--criteria", type=click.Path(path_type=Path), metavar="FILE", help="criteria.yaml: exit 6 if a `must` fails.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write result.json and report.html there.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Seed of the bootstrap.")
 @JSON
-def compare(evaluations: tuple[str, ...], criteria: Path | None, out: Path | None, seed: int, as_json: bool) -> int:
+def compare(evaluations: tuple[str, ...], reference: str | None, criteria: Path | None, out: Path | None, seed: int,
+            as_json: bool) -> int:
     """Compare finished evaluations on the items that they share: better, worse or not distinguishable from the first.
 
     FOLDER is what `polygraft eval --out` wrote, or a run that has an evaluation; FOLDER#MODEL is one model of several in it.
@@ -34,7 +36,7 @@ def compare(evaluations: tuple[str, ...], criteria: Path | None, out: Path | Non
     models, methods, folders = gather(evaluations)
     if out is not None:
         check_out(out, folders)
-    found, notes = compared(models, methods, seed)
+    found, notes = findings(models, methods, seed, chosen(reference, list(methods or models)))
     result = as_result(found, notes, asked, folders)
     if out is not None:
         write(result, out)
@@ -114,30 +116,42 @@ def labels(models: list[Evaluated]) -> list[str]:
 # --------------------------------------------------------------------------------------------------------------- writing
 
 
-def compared(models: dict[str, Evaluated], methods: dict[str, tuple[str, ...]], seed: int) -> tuple[Comparison, list[str]]:
-    """All differences from the first model or method, and what had to be left out."""
-    from polygraft.evals.verdicts import compare as verdicts
-    from polygraft.evals.verdicts import folders, seeds
+def chosen(reference: str | None, names: list[str]) -> str:
+    """The name of the reference: the first, or the one asked for. Raises RecipeError with the nearest name."""
+    from polygraft.errors import RecipeError, suggestion
+
+    if reference is not None and reference not in names:
+        raise RecipeError("the reference is none of what is compared", where="--reference", found=reference,
+                          fix=suggestion(reference, names))
+    return reference or names[0]
+
+
+def findings(models: dict[str, Evaluated], methods: dict[str, tuple[str, ...]], seed: int,
+             reference: str) -> tuple[Findings, list[str]]:
+    """What the shared items say, and what had to be left out."""
+    from polygraft.evals.findings import Findings
+    from polygraft.evals.verdicts import folders, seeds, suites
 
     if methods:
         seeds.check(methods)
-        found, notes = folders.measures(models)
-        return seeds.compared(found, methods, next(iter(methods)), seed), notes
-    found, notes = folders.measures(models)
-    return verdicts.compared(found, next(iter(models)), seed), notes
+    asked, notes = folders.shared(models, methods[reference][0] if methods else reference)
+    groups = suites.united(s for m in models.values() for s in m.suites)
+    named = tuple(dict.fromkeys(t for m in models.values() for t in m.named))
+    found = Findings(asked, reference, seed, groups, named, methods)
+    return found, [*notes, *suites.notes(groups, found.measures, "not in all of these evaluations")]
 
 
-def as_result(found: Comparison, notes: list[str], asked: Criteria | None, folders: list[Path]) -> Result:
+def as_result(found: Findings, notes: list[str], asked: Criteria | None, folders: list[Path]) -> Result:
     """The comparison as a result: tables, sentences, and the verdict of the criteria."""
-    from polygraft.evals.verdicts import criteria, tables
+    from polygraft.evals.verdicts import criteria
     from polygraft.files import MANIFEST, sha256_file
     from polygraft.result import InputRef, Result
 
-    data: dict[str, Any] = found.data() | {"left_out": notes}
     inputs = tuple(InputRef(f.name, str(f), identity=sha256_file(f / MANIFEST)) for f in folders)
-    result = Result("compare@1", "compare", f"Comparison of {', '.join(found.names)}", summary=tables.summary(found),
-                    tables=tables.tables(found), caveats=(*tables.caveats(found), *notes), inputs=inputs, data=data)
-    return result if asked is None else criteria.judged(result, asked, found)
+    result = Result("compare@1", "compare", f"Comparison of {', '.join(found.comparison.names)}", summary=found.summary(),
+                    tables=found.tables(), caveats=(*found.caveats(), *notes), inputs=inputs,
+                    data=found.data() | {"left_out": notes})
+    return result if asked is None else criteria.judged(result, asked, found.demanded())
 
 
 def check_out(out: Path, folders: list[Path]) -> None:

@@ -14,6 +14,7 @@ from polygraft.evals.items import Item, Response
 from polygraft.evals.metrics import choice
 from polygraft.evals.metrics.likelihood import BITS
 from polygraft.evals.quality.identify import identify
+from polygraft.evals.quality.prose import answer_language
 from polygraft.evals.tasks.rendering import Asked
 from polygraft.evals.tasks.schema import Task
 from polygraft.files import write_atomic
@@ -27,6 +28,8 @@ def record(task: Task, item: Item, asked: Asked, response: Response, *, reading:
     """One item's line: enough to see what was asked and answered, and to compute every score again."""
     row: dict[str, Any] = {"id": item.id, "language": item.language}
     row |= {k: v for k, v in (("stratum", item.stratum), ("group", item.group)) if v}
+    if answer_language(item) != item.language:
+        row["answer_language"] = answer_language(item)
     row |= {"prompt": item.prompt, "shots": asked.shots, "prompt_sha256_16": prompt_hash(asked.text)}
     if asked.truncated:
         row["truncated_prompt"] = True

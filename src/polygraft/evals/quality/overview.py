@@ -9,13 +9,12 @@ from typing import Any
 from polygraft.evals import metrics
 from polygraft.evals.items import Item, Response
 from polygraft.evals.metrics.quality import DEFAULT
-from polygraft.evals.tasks.schema import Task
 from polygraft.evals.verdicts import compare
 from polygraft.evals.verdicts.measures import Measure, from_records
 from polygraft.result import Cell, Table
 
 Records = Mapping[str, Sequence[Mapping[str, Any]]]
-Answered = tuple[str, Task, str, Sequence[Item], Records]  # title, task, language, items, every model's records of them
+Answered = tuple[str, str, Records]  # task, language, every model's records of the same items
 CERTAINTY = ("accuracy", "calibration error", "brier")
 
 
@@ -34,25 +33,33 @@ def judged(answered: Iterable[Answered]) -> tuple[list[Measure], list[Measure]]:
     """(quality of everything written, certainty of everything chosen), whatever metrics the tasks themselves name."""
     written: list[Measure] = []
     chosen: list[Measure] = []
-    for title, task, language, items, records in answered:
-        if task.written:
-            written += measured(title, language, items, records, DEFAULT)
-        elif "accuracy" in task.metrics and all(len(i.choices) > 1 for i in items):
-            chosen += measured(title, language, items, records, CERTAINTY)
+    for task, language, records in answered:
+        rows = [row for found in records.values() for row in found]
+        if all("finished" in row for row in rows):  # not so what lm-eval scored by its own rules
+            written += measured(task, language, records, DEFAULT)
+        elif all("accuracy" in row["scores"] and len(row.get("choices", ())) > 1 for row in rows):
+            chosen += measured(task, language, records, CERTAINTY)
     return written, chosen
 
 
-def measured(task: str, language: str, items: Sequence[Item], records: Records, names: Sequence[str]) -> list[Measure]:
-    """These metrics of these items, from what the records hold of every model's answers."""
+def measured(task: str, language: str, records: Records, names: Sequence[str]) -> list[Measure]:
+    """These metrics, from what the records hold of every model's answers."""
     used = {name: metrics.get(name) for name in names}
 
-    def scored(item: Item, row: Mapping[str, Any]) -> dict[str, Any]:
+    def scored(row: Mapping[str, Any]) -> dict[str, Any]:
+        item = asked(language, row)
         response = Response(nats=tuple(-x for x in row.get("choice_nats", ())), text=row.get("output", ""),
                             tokens=row.get("tokens", 0), finished=row.get("finished", True))
         return {"id": row["id"], "scores": {name: list(m.score(item, response)) for name, m in used.items()}}
 
-    rows = {model: [scored(i, r) for i, r in zip(items, found, strict=True)] for model, found in records.items()}
-    return from_records(task, language, rows)
+    return from_records(task, language, {model: [scored(row) for row in found] for model, found in records.items()})
+
+
+def asked(language: str, row: Mapping[str, Any]) -> Item:
+    """The item of a record, as far as the metrics here look at it."""
+    choices = tuple(row.get("choices", ()))
+    return Item(row["id"], language, row.get("prompt", ""), choices, target=row["gold"] if choices else 0,
+                extra={"answer_language": row.get("answer_language", language)})
 
 
 def _alone(measures: Sequence[Measure]) -> Iterator[Measure]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from polygraft.errors import InputError, suggestion
-from polygraft.evals.verdicts.measures import Measure, from_records
+from polygraft.evals.findings import Asked
+from polygraft.evals.verdicts import suites as suite_results
 from polygraft.files import MANIFEST, plain_name, read_json, verify_folder
 
 Row = dict[str, Any]
@@ -20,11 +21,13 @@ KEYS = ("file", "task", "language", "model")
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One model of one evaluation: its label there, and its records by task and language."""
+    """One model of one evaluation: its label there, its records by task and language, and the suites and tasks asked for."""
 
     folder: Path
     label: str
     records: dict[Key, list[Row]]
+    suites: tuple[suite_results.Composition, ...] = ()
+    named: tuple[str, ...] = ()
 
 
 def read_evaluation(folder: Path) -> list[Evaluated]:
@@ -36,20 +39,29 @@ def read_evaluation(folder: Path) -> list[Evaluated]:
     if problems := verify_folder(folder):
         raise InputError(f"a file is not what its manifest says: {problems[0].file}: {problems[0].what}", where=folder,
                          fix="evaluate again")
+    data = data_of(folder)
+    groups = suite_results.from_data(data.get("suites", []), folder / "result.json")
+    settings = data.get("settings")
+    named = settings.get("tasks") if isinstance(settings, dict) else None
     found: dict[str, dict[Key, list[Row]]] = {}
-    for row in index(folder):
+    for row in index(data, folder):
         records = read_records(plain_name(folder / "samples", row["file"].removeprefix("samples/"), ".jsonl"))
         found.setdefault(str(row["model"]), {})[str(row["task"]), str(row["language"])] = records
-    return [Evaluated(folder, label, records) for label, records in found.items()]
+    return [Evaluated(folder, label, records, groups, tuple(map(str, named or ()))) for label, records in found.items()]
 
 
-def index(folder: Path) -> list[dict[str, str]]:
-    """Which file holds whose records of what: {file, task, language, model}."""
+def data_of(folder: Path) -> dict[str, Any]:
+    """The `data` of an evaluation's result."""
     result = read_json(folder / "result.json")
     step = str(result.get("step", "")) if isinstance(result, dict) else ""
     if not step.startswith("eval@"):
         raise InputError("not the result of an evaluation", where=folder, found=step[:80] or "no step", fix="name an evaluation")
-    rows = result["data"].get("records") if isinstance(result.get("data"), dict) else None
+    return result["data"] if isinstance(result.get("data"), dict) else {}
+
+
+def index(data: Mapping[str, Any], folder: Path) -> list[dict[str, str]]:
+    """Which file holds whose records of what: {file, task, language, model}."""
+    rows = data.get("records")
     if not isinstance(rows, list) or not rows or not all(
             isinstance(r, dict) and all(isinstance(r.get(k), str) for k in KEYS) for r in rows):
         raise InputError("the evaluation does not say which records it has", where=folder / "result.json",
@@ -92,17 +104,16 @@ def read_records(path: Path) -> list[Row]:
 # ------------------------------------------------------------------------------------------------------------- pairing
 
 
-def measures(models: Mapping[str, Evaluated]) -> tuple[list[Measure], list[str]]:
-    """Every metric of every task and language on the items that all its models share, and what was left out, in sentences.
+def shared(models: Mapping[str, Evaluated], reference: str) -> tuple[list[Asked], list[str]]:
+    """The records of every task and language on the items that all its models share, and what was left out, in sentences.
 
     Items are the same where task@version, language, id and the hash of what was sent agree. Where only the template or the worked
     examples differ, but the question, the choices, the gold and the number of examples are the same, items are still paired and it
-    is said. Raises InputError where a model shares nothing with the first one.
+    is said. Raises InputError where a model shares nothing with the reference.
     """
-    found: list[Measure] = []
+    found: list[Asked] = []
     notes: list[str] = []
-    names = list(models)
-    shared: dict[str, bool] = {}
+    paired: set[str] = set()
     reasons: list[str] = []
     keys = list(dict.fromkeys(k for m in models.values() for k in m.records))
     versions = {task.partition("@")[0]: {t for t, _ in keys if t.partition("@")[0] == task.partition("@")[0]} for task, _ in keys}
@@ -116,14 +127,14 @@ def measures(models: Mapping[str, Evaluated]) -> tuple[list[Measure], list[str]]
         (notes if rows[next(iter(rows))] else reasons).extend(f"{task} {language}: {s}" for s in said)
         if not rows[next(iter(rows))]:
             continue
-        shared |= {name: True for name in there if names[0] in there}
+        paired |= there.keys() if reference in there else set()
         bare = task.partition("@")[0]
-        found += from_records(task if len(versions[bare]) > 1 else bare, language, rows)
-    alone = [n for n in names if n not in shared]
+        found.append(Asked(task if len(versions[bare]) > 1 else bare, language, rows))
+    alone = [n for n in models if n not in paired]
     if alone and len(models) > 1:
-        other = next((n for n in alone if n != names[0]), alone[0])
+        other = next((n for n in alone if n != reference), alone[0])
         raise InputError("no item in common with the reference", where=other, found="; ".join(reasons)[:600] or "no records",
-                         expected=f"the same tasks, versions, languages, shots and items as {names[0]}",
+                         expected=f"the same tasks, versions, languages, shots and items as {reference}",
                          fix="evaluate both with the same settings")
     return found, notes + reasons
 

@@ -6,7 +6,7 @@ trainings differ; the items cannot know that. Here both vary: items (the same on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import gamma, pi, sqrt
 
@@ -39,14 +39,14 @@ class TwoLevel:
 
 
 def compared(measures: Sequence[Measure], methods: Mapping[str, Sequence[str]], reference: str, seed: int = 0,
-             draws: int = stats.DRAWS) -> Comparison:
+             extra: Iterable[Figure] = (), draws: int = stats.DRAWS) -> Comparison:
     """Every method against the reference, in every figure, over training seeds and items; Holm over all comparisons of a metric.
 
-    `methods[name]` are the models (training seeds) of a method, or one checkpoint, which is then taken as it is. Raises InputError
-    for two seeds, and where a score is not finite.
+    `methods[name]` are the models (training seeds) of a method, or one checkpoint, which is then taken as it is. `extra` are
+    further figures, such as a suite's average. Raises InputError for two seeds, and where a score is not finite.
     """
     check(methods)
-    wanted = compare.figures(measures)
+    wanted = (*compare.figures(measures), *extra)
     samples = compare.draw(wanted, seed, draws)
     scores, found = [], []
     for f in wanted:
@@ -56,7 +56,7 @@ def compared(measures: Sequence[Measure], methods: Mapping[str, Sequence[str]], 
             if name != reference and reference in there:
                 n = f.count(*methods[name], *methods[reference])
                 found.append(difference(f, name, reference, n, two_level(there[reference], side, n)))
-    return Comparison(tuple(wanted), reference, tuple(scores), tuple(compare.judged(found, wanted)),
+    return Comparison(wanted, reference, tuple(scores), tuple(compare.judged(found, wanted)),
                       {name: tuple(members) for name, members in methods.items()})
 
 

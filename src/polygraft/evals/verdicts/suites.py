@@ -6,12 +6,16 @@ interval and the differences between models come from one bootstrap that draws t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+from polygraft.config import Strict
+from polygraft.errors import InputError
 from polygraft.evals import metrics
 from polygraft.evals.metrics.base import Metric
-from polygraft.evals.tasks.suites import Expanded, Part
+from polygraft.evals.tasks.suites import Expanded
 from polygraft.evals.verdicts import tables as verdict_tables
 from polygraft.evals.verdicts.compare import Comparison, Figure
 from polygraft.evals.verdicts.measures import Measure
@@ -22,11 +26,55 @@ SCORE = Metric("suite score", "%", "plain mean of the datasets' scores, each in 
                lambda *_: (), averages=False)
 
 
-def parts(suite: Expanded, measures: Sequence[Measure]) -> list[tuple[Part, Measure]]:
+class Member(Strict):
+    """One dataset of a suite as it was asked: the metric that is its score, and the worked examples before each item."""
+
+    group: str
+    task: str
+    language: str
+    metric: str
+    average: bool
+    shots: int | None
+
+
+class Composition(Strict):
+    """What a suite was made of, as `data["suites"]` of a result holds it: its average can be made again from the records."""
+
+    name: str
+    members: tuple[Member, ...]
+
+
+def composition(suite: Expanded) -> Composition:
+    """What a suite is made of, as it is asked."""
+    return Composition(name=suite.name, members=tuple(
+        Member(group=part.group, task=e.task.task, language=e.language, metric=metrics.get(part.score).name, average=part.average,
+               shots=e.shots) for part, e in suite.asked))
+
+
+def from_data(rows: Any, where: object) -> tuple[Composition, ...]:
+    """The suites of a finished evaluation. Raises InputError where they cannot be read."""
+    try:
+        return tuple(Composition.model_validate_json(json.dumps(r)) for r in rows)
+    except (TypeError, ValueError) as e:
+        raise InputError("the suites of this evaluation cannot be read", where=where,
+                         fix="it was made by another version of polygraft: evaluate again") from e
+
+
+def united(found: Iterable[Composition]) -> tuple[Composition, ...]:
+    """Every suite once, with the datasets of all evaluations that asked it."""
+    out: dict[str, dict[tuple[str, str, str], Member]] = {}
+    for suite in found:
+        members = out.setdefault(suite.name, {})
+        for m in suite.members:
+            members.setdefault((m.task, m.language, m.metric), m)
+    return tuple(Composition(name=name, members=tuple(members.values())) for name, members in out.items())
+
+
+def parts(suite: Composition, measures: Sequence[Measure]) -> list[tuple[Member, Measure]]:
     """Each dataset with the measure that is its score; datasets that were not asked are left out."""
     found = {(m.task, m.language, m.metric.name): m for m in measures}
-    keys = ((part, (e.task.task, e.language, metrics.get(part.score).name)) for part, e in suite.asked)
-    return [(part, found[key]) for part, key in keys if key in found]
+    keys = ((member, (member.task, member.language, member.metric)) for member in suite.members)
+    return [(member, found[key]) for member, key in keys if key in found]
 
 
 def share(measure: Measure) -> Measure:
@@ -35,7 +83,7 @@ def share(measure: Measure) -> Measure:
     return measure if metric.unit == "%" else replace(measure, metric=replace(metric, value=lambda sums: metric.value(sums) / 100))
 
 
-def figures(suite: Expanded, measures: Sequence[Measure]) -> list[Figure]:
+def figures(suite: Composition, measures: Sequence[Measure]) -> list[Figure]:
     """Micro-Avg over all datasets that count, then the mean of each group."""
     counted = [(part.group, share(m)) for part, m in parts(suite, measures) if part.average]
     groups = list(dict.fromkeys(g for g, _ in counted))
@@ -45,14 +93,14 @@ def figures(suite: Expanded, measures: Sequence[Measure]) -> list[Figure]:
     return out + [Figure(suite.name, g, SCORE, tuple(m for of, m in counted if of == g), SUITE) for g in groups]
 
 
-def datasets(suite: Expanded, measures: Sequence[Measure], c: Comparison) -> list[Table]:
+def datasets(suite: Composition, measures: Sequence[Measure], c: Comparison) -> list[Table]:
     """Datasets down, models across: scores, differences from the reference, and what else was measured of each."""
     found = parts(suite, measures)
     models = list(dict.fromkeys(s.model for s in c.scores))
     scores = {(s.task, s.language, s.metric, s.model): s.estimate for s in c.scores if not s.average}
     differences = {(d.task, d.language, d.metric, d.model): Estimate(d.value, d.low, d.high, d.n, d.unit, d.verdict)
                    for d in c.differences if not d.average}
-    shots = {(e.task.task, e.language): e.shots for _, e in suite.asked}
+    shots = {(m.task, m.language): m.shots for m in suite.members}
 
     def row(m: Measure, cells: Mapping[tuple[str, str, str, str], Estimate], columns: Sequence[str]) -> tuple[Cell, ...]:
         found = (cells.get((m.task, m.language, m.metric.name, model)) for model in columns)
@@ -90,7 +138,7 @@ def nats_table(measures: Sequence[Measure]) -> Table | None:
                  "the same sentences in every language: 1 time English would be a language known as well as English")
 
 
-def tables(groups: Sequence[Expanded], measures: Sequence[Measure], c: Comparison, named: Collection[str] = ()) -> list[Table]:
+def tables(groups: Sequence[Composition], measures: Sequence[Measure], c: Comparison, named: Collection[str] = ()) -> list[Table]:
     """Of every suite its averages and datasets, then nats per parallel sentence, then what was asked besides the suites.
 
     `named` are the tasks that were asked for by their own names: theirs are the usual tables, too.
@@ -104,24 +152,28 @@ def tables(groups: Sequence[Expanded], measures: Sequence[Measure], c: Compariso
     return [*out, *([nats] if nats is not None else []), *verdict_tables.tables(besides(groups, c, named))]
 
 
-def besides(groups: Sequence[Expanded], c: Comparison, named: Collection[str] = ()) -> Comparison:
+def besides(groups: Sequence[Composition], c: Comparison, named: Collection[str] = ()) -> Comparison:
     """The comparison without the figures of the suites and their datasets."""
-    hidden = {e.task.task for g in groups for _, e in g.asked if e.task.task not in named} | {g.name for g in groups}
+    hidden = {m.task for g in groups for m in g.members if m.task not in named} | {g.name for g in groups}
     return replace(c, figures=tuple(f for f in c.figures if f.task not in hidden))
 
 
-def told(groups: Sequence[Expanded], c: Comparison, named: Collection[str] = ()) -> Comparison:
+def told(groups: Sequence[Composition], c: Comparison, named: Collection[str] = ()) -> Comparison:
     """The comparison with the differences that are told in words: the suites' averages, and what was asked besides."""
     kept = {f.task for f in besides(groups, c, named).figures} | {g.name for g in groups}
     return replace(c, differences=tuple(sorted((d for d in c.differences if d.task in kept),
                                                key=lambda d: d.metric != SCORE.name)))
 
 
-def notes(groups: Sequence[Expanded], measures: Sequence[Measure]) -> tuple[str, ...]:
-    """Which datasets of a suite were not asked, so that its average is not that of another data folder."""
+def notes(groups: Sequence[Composition], measures: Sequence[Measure], why: str = "not in the data folder") -> tuple[str, ...]:
+    """Which datasets of a suite are left out, so that its average is not that of another data folder, and for which models."""
     out = []
     for suite in groups:
-        there = [part for part, _ in parts(suite, measures)]
-        if left := [f"{e.task.task} {e.language}" for part, e in suite.asked if part not in there]:
-            out.append(f"{suite.name}: not in the data folder and left out: {', '.join(left)}.")
+        there = parts(suite, measures)
+        if left := [f"{m.task} {m.language}" for m in suite.members if m not in [member for member, _ in there]]:
+            out.append(f"{suite.name}: {why} and left out: {', '.join(left)}.")
+        counted = [m for member, m in there if member.average]
+        for model in dict.fromkeys(name for m in counted for name in m.models):
+            if lacks := [f"{m.task} {m.language}" for m in counted if model not in m.models]:
+                out.append(f"{suite.name}: no average of {model}, which lacks {', '.join(lacks)}.")
     return tuple(out)
