@@ -79,7 +79,7 @@ def encode(scorer: Any, text: str) -> tuple[list[int], int, int]:
 
 def score_documents(scorer: Any, documents: Iterable[str], *, window: int = WINDOW, stride: int = STRIDE) -> list[Scored]:
     """Score each document by itself, all windows of all documents batched by length. Empty documents score nothing (0 bytes)."""
-    window = min(window, scorer.max_length)
+    window = min(window, scorer.max_length + 1)  # the last token is predicted, not read
     stride = min(stride, window - 1)
     coded = [encode(scorer, text) for text in documents]
     jobs = [(d, r) for d, (ids, context, _) in enumerate(coded) for r in windows(len(ids), context, window, stride)]

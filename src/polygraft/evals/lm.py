@@ -57,8 +57,8 @@ def lm_class() -> type:
             return [(p.nats, p.greedy) for p in found]
 
         def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-            window = self.asker.engine.max_length
-            found = self.asker.documents([(self._about(r), r.args[0]) for r in requests], window, max(1, window // 2))
+            context = self.asker.engine.max_length  # lm-eval's windows: each token is scored once, none is read twice but the first
+            found = self.asker.documents([(self._about(r), r.args[0]) for r in requests], context + 1, context)
             return [s.log_likelihood for s in found]
 
         def generate_until(self, requests: list[Any]) -> list[str]:
