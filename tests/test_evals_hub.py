@@ -10,7 +10,7 @@ import pytest
 from fakehub import Hub
 from polygraft import recipe
 from polygraft.config import parse
-from polygraft.errors import InputError
+from polygraft.errors import InputError, RecipeError
 from polygraft.evals import jobs, steps, tasks
 from polygraft.evals.steps import EvalConfig
 from polygraft.evals.tasks import pins, rows
@@ -131,3 +131,49 @@ def test_files_on_this_machine_need_no_commit(tmp_path):
 
     task = tasks.load("belebele")
     assert pins.pinned(task, "en", data=tmp_path, shots=0, commit=never) == (task, ())
+
+
+MGSM = {  # in the layout of the hub: labels before questions and solutions of `train`, numbers alone in `test`
+    ("en", "train"): [{"question": "Question: Two and one?", "answer": "Step-by-Step Answer: 2 + 1 = 3. The answer is 3.", "answer_number": 3},
+                      {"question": "Question: Two less one?", "answer": "Step-by-Step Answer: Ratio 2:1. The answer is 1.", "answer_number": 1}],
+    ("sw", "train"): [{"question": "Swali: Mbili na moja?", "answer": "Jibu la Hatua kwa Hatua: 2 + 1 = 3. Jibu ni 3.", "answer_number": 3},
+                      {"question": "Swali: Mbili bila moja?", "answer": "Jibu la Hatua kwa Hatua: 2 - 1 = 1. Jibu ni 1.", "answer_number": 1}],
+    ("sw", "test"): [{"question": "Tano na tano?", "answer": None, "answer_number": 10, "equation_solution": None}],
+    ("en", "test"): [{"question": "Five and five?", "answer": None, "answer_number": 10, "equation_solution": None}],
+}
+
+
+@pytest.mark.parametrize("task, language, worked", [
+    ("mgsm", "sw", ("Swali: Mbili na moja?\nJibu la Hatua kwa Hatua:", "2 + 1 = 3. Jibu ni 3.")),
+    ("mgsm", "en", ("Question: Two and one?\nStep-by-Step Answer:", "2 + 1 = 3. The answer is 3.")),
+    ("mgsm-en-cot", "sw", ("Swali: Mbili na moja?\nStep-by-Step Answer:", "2 + 1 = 3. The answer is 3.")),
+    ("mgsm-direct", "sw", ("Swali: Mbili na moja?\nAnswer:", "3")),
+    ("mgsm-slam", "sw", None),
+])  # fmt: skip
+def test_mgsm_and_its_worked_examples_from_the_hub(monkeypatch, task, language, worked):
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, name, *, split, revision: MGSM[name, split])
+    [item] = tasks.items(tasks.load(task), language, shots=2 if worked else 0)
+    assert item.golds == ("10",) and MGSM[language, "test"][0]["question"] in item.prompt
+    if worked:
+        assert item.examples[0] == worked and len(item.examples) == 2
+        assert not any("Answer: " in a or "Hatua: " in a for _, a in item.examples), "labels are the prompt's own"
+        assert task != "mgsm-en-cot" or item.examples[1][1].startswith("Ratio 2:1."), "a colon of the solution is not its label"
+
+
+def test_a_task_like_another_has_all_that_it_does_not_say(tmp_path):
+    (tmp_path / "own.yaml").write_text('task: own\nlike: mgsm-slam\nsource: {hub: {path: lab/mgsm, name: "{code}", revision: v1}}\n')
+    own, other = tasks.load(str(tmp_path / "own.yaml")), tasks.load("mgsm-slam")
+    assert own.source.hub.revision == "v1" and (own.name, own.source.files) == ("own@1", ())
+    same = set(Task.model_fields) - {"task", "like", "source"}
+    assert all(getattr(own, k) == getattr(other, k) for k in same)
+    assert tasks.from_hub(own), "it has no file beside it"
+
+
+@pytest.mark.parametrize("named", ["mgsn", "own", "[mgsm]"])
+def test_a_task_like_none_is_refused(tmp_path, named):
+    (tmp_path / "own.yaml").write_text(f"task: own\nlike: {named}\n")
+    with pytest.raises(RecipeError, match="no such task to be like") as e:
+        tasks.load(str(tmp_path / "own.yaml"))
+    assert e.value.where == "own.yaml:2"

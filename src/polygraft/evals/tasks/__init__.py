@@ -20,9 +20,9 @@ from polygraft.evals.governance import perturb
 from polygraft.evals.items import Item
 from polygraft.evals.tasks import building, rows, shapes, templates
 from polygraft.evals.tasks.procedural import ProblemKind, word_problems
-from polygraft.evals.tasks.schema import CHOICE, Task
+from polygraft.evals.tasks.schema import CHOICE, Rows, Task
 from polygraft.step import DataName
-from polygraft.yamltext import read_document
+from polygraft.yamltext import Document, read_document
 
 FOLDER = Path(__file__).parent / "data"
 
@@ -41,8 +41,13 @@ class TaskFile(DataName):
             task = _read(path)
         except UserError:  # said when the step is planned; lm-eval's files are not of this kind
             return []
-        patterns = [re.sub(r"\{\w+\}", "*", f) for s in (task.source, task.examples) if s is not None for f in s.files]
-        return sorted({p for f in patterns if not Path(f).is_absolute() for p in path.parent.glob(f) if p.is_file()})
+        return sorted({p for s in (task.source, task.examples) if s is not None for p in _beside(path.parent, s)})
+
+
+def _beside(folder: Path, source: Rows) -> list[Path]:
+    """The files of a source that lie in a folder, whatever the language."""
+    patterns = [re.sub(r"\{\w+\}", "*", f) for f in source.files]
+    return [p for f in patterns if not Path(f).is_absolute() for p in folder.glob(f) if p.is_file()]
 
 
 def is_file(name: str) -> bool:
@@ -79,11 +84,24 @@ def _changed(task: Task, change: str) -> Task:
 
 @cache
 def _shipped(stem: str) -> Task:
-    return _checked(parse(Task, read_document(FOLDER / f"{stem}.yaml")), FOLDER / f"{stem}.yaml")
+    return _checked(parse(Task, _document(FOLDER / f"{stem}.yaml")), FOLDER / f"{stem}.yaml")
+
+
+def _document(path: Path) -> Document:
+    """A task file, laid over the shipped task that it is `like`, if any. Raises RecipeError for one that is not there."""
+    document = read_document(path)
+    tree = document.tree
+    if not isinstance(tree, dict) or not (stem := tree.get("like")):
+        return document
+    if stem not in names() or path == FOLDER / f"{stem}.yaml":
+        raise RecipeError("no such task to be like", where=document.where(("like",)), found=str(stem),
+                          expected="another task of `polygraft tasks`", fix=suggestion(str(stem), names()))
+    under = {k: v for k, v in _document(FOLDER / f"{stem}.yaml").tree.items() if k not in ("task", "version", "like")}
+    return replace(document, tree={**under, **tree})
 
 
 def _read(path: Path) -> Task:
-    task = _checked(parse(Task, read_document(path)), path)
+    task = _checked(parse(Task, _document(path)), path)
     task._folder = path.parent
     return task
 
@@ -139,7 +157,7 @@ def check_language(task: Task, language: str) -> None:
 
 def from_hub(task: Task) -> bool:
     """Whether the task's rows come from the hub when no data folder is named."""
-    return task.source.hub is not None and (task.folder is None or not task.source.files)
+    return task.source.hub is not None and (task.folder is None or not _beside(task.folder, task.source))
 
 
 def items(task: Task, language: str, *, data: Path | None = None, limit: int | None = None, seed: int = 0, shots: int | None = None,

@@ -57,6 +57,7 @@ class Task(Strict):
     """One task file. Templates are Jinja2 over the row's fields, `language`, and the language's words as `w.<name>`."""
 
     task: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="the task's name")
+    like: str = Field("", description="a shipped task: every key that is not given here is as it is there")
     version: int = Field(1, ge=1, description="a change that moves scores is a new version")
     output_type: Literal["multiple_choice", "generate_until"] = Field(description="choose by likelihood, or write")
     source: Source = Field(description="where the rows come from")

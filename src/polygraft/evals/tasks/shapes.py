@@ -17,15 +17,21 @@ Shape = Callable[[list[Row], Mapping[str, Any]], list[Row]]
 
 
 def mgsm_exemplars(rows: list[Row], words: Mapping[str, Any]) -> list[Row]:
-    """MGSM's exemplars.json: question and solution in the language, without the labels that the prompt puts before them.
+    """MGSM's exemplars.json, or its `train` rows on the hub: question and solution in the language, without the prompt's labels.
 
-    `english` is the English solution of the same problem (its label ends at the first colon), `number` its answer.
+    `english` is the English solution of the same problem, `number` its answer.
     """
-    [book] = rows
-    shown, english = book["MGSM_EXEMPLARS"][words["language"]], book["MGSM_EXEMPLARS"].get("en", {})
-    return [{"question": e["q"].removeprefix(words["question"]), "solution": e["a"].removeprefix(words["answer"]).strip(),
-             "english": english[n]["a"].partition(":")[2].strip() if n in english else None, "number": number}
-            for (n, e), number in zip(shown.items(), book.get("EXEMPLAR_NUMBER_ANSWERS") or [None] * len(shown), strict=True)]
+    if "MGSM_EXEMPLARS" in rows[0]:
+        [book] = rows
+        shown, english = book["MGSM_EXEMPLARS"][words["language"]], book["MGSM_EXEMPLARS"].get("en", {})
+        numbers = book.get("EXEMPLAR_NUMBER_ANSWERS") or [None] * len(shown)
+        found = [(e["q"], e["a"], english.get(n, {}).get("a"), k) for (n, e), k in zip(shown.items(), numbers, strict=True)]
+    else:  # one configuration a language, in one order of problems
+        own, en = ([r for r in rows if r["part"] == part] for part in (words["code"], "en"))
+        found = [(r["question"], r["answer"], e["answer"], r["answer_number"]) for r, e in zip(own, en, strict=True)]
+    return [{"question": q.removeprefix(words["question"]), "solution": a.removeprefix(words["answer"]).strip(),
+             "english": told if told is None else told.removeprefix("Step-by-Step Answer:").strip(), "number": number}
+            for q, a, told, number in found]
 
 
 SHAPES: dict[str, Shape] = {"mgsm_exemplars": mgsm_exemplars, **shapes_parallel.SHAPES, **shapes_darumeru.SHAPES,
