@@ -25,7 +25,7 @@ from polygraft.step import Context, DataRef
 class Watch(Strict):
     """What is scored while a model is trained, how often, and what the scores decide."""
 
-    tasks: tuple[str, ...] = Field(default=(), description="tasks and suites to score while training, such as blimp:en (default: none)")
+    tasks: tuple[str, ...] = Field(default=(), description="tasks and suites to score while training, such as blimp:en")
     langs: tuple[str, ...] = Field(default=("en",), description="languages of these tasks")
     corpora: dict[str, DataRef] = Field(default_factory=dict, description="texts whose bits per byte are measured, by language",
                                         json_schema_extra={"metavar": "LANG=PATH"})
