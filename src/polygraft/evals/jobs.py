@@ -10,6 +10,7 @@ from polygraft.errors import InputError, RecipeError, UserError, suggestion
 from polygraft.evals import records, tasks
 from polygraft.evals.metrics.likelihood import BITS
 from polygraft.evals.metrics.quality import DEFAULT
+from polygraft.evals.quality.overview import CERTAINTY
 from polygraft.evals.run import BPB, Job
 from polygraft.evals.settings import EvalConfig
 from polygraft.evals.tasks import ProblemKind, TaskFile, foreign, pins, suites
@@ -150,9 +151,15 @@ def criteria_faults(config: EvalConfig, asked: Sequence[Entry], context: Context
         read = criteria.read(context.data(config.criteria))
     except UserError as e:
         return [e]
-    of = [(e.task.task, e.language, name) for e in asked for name in (*e.task.metrics, *(DEFAULT if e.task.written else ()))]
+    of = [(e.task.task, e.language, name) for e in asked for name in (*e.task.metrics, *beside(e.task))]
+    names = [g.name for g in expanded(config)]
     return [*criteria.slips(read, [*of, *((BPB, language, BITS.name) for language in config.corpora)],
-                            skip=[g.name for g in expanded(config)])]
+                            skip=[*names, *(n.partition("@")[0] for n in names)])]
+
+
+def beside(task: tasks.Task) -> tuple[str, ...]:
+    """The metrics that every task of its kind is judged by besides its own."""
+    return DEFAULT if task.written else CERTAINTY if "accuracy" in task.metrics else ()
 
 
 def expanded(config: EvalConfig) -> list[suites.Expanded]:
