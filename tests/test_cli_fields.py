@@ -61,3 +61,12 @@ def test_a_slip_is_named_with_its_flag_and_exits_2(words, said, capsys):
     assert cli.run(["eval", "./m", *words]) == 2
     err = capsys.readouterr().err
     assert words[0] in err and said in err
+    assert "[0]" not in err, "the flag and the word say where"
+
+
+def test_a_plan_says_what_is_wrong_once(tiny, capsys):
+    for words in (["--langs", ""], ["--tasks", "lm-eval:hellaswg"]):
+        assert cli.run(["eval", str(tiny("llama")), *words, "--plan", "--offline"]) == 2
+        said = capsys.readouterr()
+        assert (said.out + said.err).count("nothing to evaluate" if words[1] == "" else "no such task") == 1
+    assert "did you mean `hellaswag`?" in said.err

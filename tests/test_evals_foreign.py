@@ -86,10 +86,8 @@ def test_limit_shots_and_a_folder_of_tasks(folder):
     assert {(f.name, f.shots, f.size) for f in found} == {("capitals", 1, 2), ("capitals-written", 1, 2)}
 
 
-@pytest.mark.slow  # lm-eval reads all its task files first
-def test_a_slip_in_a_name_of_lm_evals_is_told():
-    with pytest.raises(RecipeError, match="did you mean `hellaswag"):
-        foreign.load("lm-eval:hellaswg", shots=None, limit=1, seed=0, trusted=False)
+def test_a_name_that_only_a_group_of_lm_evals_holds_is_no_slip():
+    foreign.named("AraDiCE_ArabicMMLU_high_humanities_history_egy")
 
 
 @pytest.mark.parametrize(("text", "says"), [

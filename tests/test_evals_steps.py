@@ -194,6 +194,7 @@ def test_what_a_killed_write_left_is_not_sealed_into_the_step(models, tmp_path):
 
 @pytest.mark.parametrize(("more", "says"), [
     ({"langs": ("en", "sv")}, "no such language"), ({"tasks": (), "corpora": {}}, "nothing"),
+    ({"langs": (), "corpora": {}}, "no language"),
     ({"reference": "other"}, "not one of the models"), ({"tasks": ("mgsm",)}, "offline"), ({"tasks": ("mgsm",), "langs": ("sv",)}, "language"),
     ({"corpora": {"tlh": "sampler"}}, "no text in this language"), ({"problems": {"operations": "^"}}, "no word problems of this kind"),
     ({"tasks": ("mgsm",), "data": "."}, "not here"), ({"corpora": {"en": "no/such.txt"}}, "no/such.txt"),

@@ -108,7 +108,7 @@ def _place(tree: Any, error: Any) -> Place:
 
 def _fault(place: Place, errors: list[Any], model: type[BaseModel], tree: Any, document: Document, at: Place) -> Fault:
     path, first = (*at, *place), errors[0]
-    where, label = document.where(path), label_of(path)
+    where, label = document.where(path), label_of(_unnamed(path, document))
     if first["type"] == "missing":
         what = f"{label_of(path[:-1])}`{place[-1]}` is missing"
         return Fault(where, what, expected=_field_words(model, place), fix=f"add `{place[-1]}:`")
@@ -124,6 +124,13 @@ def _fault(place: Place, errors: list[Any], model: type[BaseModel], tree: Any, d
     if literals and isinstance(value, str) and (near := did_you_mean(value, literals)):
         fix = f"did you mean `{near}`?"
     return Fault(where, label + ("; ".join(custom) if custom else "not what is expected here"), describe(value), expected, fix)
+
+
+def _unnamed(path: Place, document: Document) -> Place:
+    """As much of a place as its `where` does not say: on a command line the flag is named, and entries of a list by what they are."""
+    words = (document.lines.get(path[:n]) for n in range(len(path) + 1))
+    flag = next((n for n, word in enumerate(words) if n and isinstance(word, str) and not word.startswith("--set ")), 0)
+    return path if not flag else tuple(name for name in path[flag:] if isinstance(name, str))
 
 
 def _quoted(text: str) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +12,11 @@ from polygraft.report.escape import clean
 from polygraft.report.numbers import duration, fixed, number, size, spread
 from polygraft.result import Cell, Estimate, Result, Table
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+ROWS = 60  # of a table that a terminal shows
 MAPS = 3  # layer maps that a terminal shows of one result
 
 
@@ -26,22 +32,51 @@ def cell(value: Cell) -> str:
 
 
 def table(t: Table) -> None:
-    """Print a table, at most 60 rows of it."""
-    from rich.box import SIMPLE
+    """Print a table, at most 60 rows of it; one that is too wide for the terminal is printed on its side, in pieces."""
     from rich.console import Console
+
+    console = Console()
+    rows = [[cell(c) for c in row] for row in t.rows[:ROWS]]
+    whole = grid(t.title, [t.columns, *rows])
+    if fits(whole, console) or len(t.columns) < 3:
+        console.print(whole)
+    else:
+        title = t.title
+        while rows:
+            k = next((k for k in range(len(rows), 1, -1) if fits(grid("", aside(t, rows[:k])), console)), 1)
+            console.print(grid(title, aside(t, rows[:k])))
+            rows, title = rows[k:], ""
+    if len(t.rows) > ROWS:
+        click.echo(f"  ... {len(t.rows) - ROWS} more rows; --json has them all")
+    if t.note:
+        click.echo(f"  {clean(t.note)}\n")
+
+
+def aside(t: Table, rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Heads and rows of a table with rows as columns."""
+    return list(zip(t.columns, *rows))
+
+
+def grid(title: str, lines: Sequence[Sequence[str]]) -> Grid:
+    """A table for the terminal: its heads, then its rows. Lines break between words."""
+    from rich.box import SIMPLE
     from rich.table import Table as Grid
     from rich.text import Text
 
-    grid = Grid(title=clean(t.title), box=SIMPLE, title_justify="left", title_style="bold")
-    for i, name in enumerate(t.columns):
-        grid.add_column(Text(clean(name)), justify="left" if i == 0 else "right")
-    for row in t.rows[:60]:
-        grid.add_row(*(Text(cell(c)) for c in row))
-    Console().print(grid)
-    if len(t.rows) > 60:
-        click.echo(f"  ... {len(t.rows) - 60} more rows; --json has them all")
-    if t.note:
-        click.echo(f"  {clean(t.note)}\n")
+    heads, *rows = lines
+    out = Grid(title=clean(title) or None, box=SIMPLE, title_justify="left", title_style="bold")
+    for i, name in enumerate(heads):
+        out.add_column(Text(clean(name)), justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        out.add_row(*map(Text, row))
+    return out
+
+
+def fits(drawn: Grid, console: Console) -> bool:
+    """Whether the terminal is wide enough for every word of a table."""
+    from rich.measure import Measurement
+
+    return Measurement.get(console, console.options.update(max_width=10_000), drawn).minimum <= console.width
 
 
 def result(r: Result, as_json: bool) -> None:
@@ -78,7 +113,7 @@ def headline(r: Result) -> None:
 
 
 def plan(p: Any, title: str = "") -> None:
-    """Print what one step would do, need and fail at."""
+    """Print what one step would do and need; the verb then raises whatever it would fail at."""
     from polygraft.report import layermap
 
     if title:
@@ -93,5 +128,3 @@ def plan(p: Any, title: str = "") -> None:
         click.echo("  needs: " + ", ".join(n for n in needs if n))
     for line in p.notes:
         click.echo(f"  note: {clean(line)}")
-    for line in p.problems:
-        click.echo(click.style("  problem: ", fg="red") + clean(line).replace("\n", "\n    "))

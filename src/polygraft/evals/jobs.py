@@ -112,6 +112,10 @@ def faults(config: EvalConfig, context: Context) -> tuple[list[Job], list[UserEr
             foreign.check(word, trusted=config.trust_task_code, offline=context.offline)
     except UserError as e:
         wrong, asked = [*wrong, e], []
+    else:
+        if config.tasks and not (asked or config.corpora or foreign_words(config, context)):
+            wrong.append(RecipeError("nothing to evaluate", where="langs", found="no language",
+                                     expected="at least one, such as sw", fix="name the languages of the tasks"))
     fetched = [e for e in asked if config.data is None and tasks.from_hub(e.task)]
     for entry in asked:  # what comes from the hub is fetched when the step runs, not when it is planned
         try:

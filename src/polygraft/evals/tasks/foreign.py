@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ PREFIX = "lm-eval:"
 LOCAL = frozenset({"json", "csv", "parquet", "text", "arrow"})  # dataset_path of data that lies in files
 KEYS = frozenset({"dataset_path", "include", "group", "test_split", "validation_split", "custom_dataset"})
 BINARY = frozenset({"acc", "acc_norm", "acc_bytes", "exact_match"})  # right or wrong, as lm-eval itself computes them
+NAMED = re.compile(rb"^(?:task|group|tag): *[\"']?([\w.-]+)", re.MULTILINE)  # the names that a file of lm-eval's gives
 LANGUAGE = "und"  # lm-eval's tasks do not say which language they are in
 
 
@@ -53,6 +56,7 @@ def is_foreign(word: str) -> bool:
 def check(word: str, *, trusted: bool, offline: bool) -> None:
     """Refuse, before lm-eval is imported, what would run code or needs a network that may not be used. Raises UserError."""
     if word.startswith(PREFIX):
+        named(word.removeprefix(PREFIX))
         if offline:
             raise InputError("lm-eval's tasks read their data from the hub, and this run is offline", where=word,
                              fix="name a task file whose data lies in files (`dataset_path: json`)")
@@ -67,6 +71,23 @@ def check(word: str, *, trusted: bool, offline: bool) -> None:
             if offline and key == "dataset_path" and value not in LOCAL:
                 raise InputError("the task's data would come from the hub, and this run is offline", where=where, found=value,
                                  expected="one of " + ", ".join(sorted(LOCAL)) + " with `data_files`")
+
+
+def named(name: str) -> None:
+    """Refuse a name that none of lm-eval's files holds. Reading them as text takes a second; lm-eval's own index half a minute.
+
+    Raises RecipeError with the nearest name.
+    """
+    spec = find_spec("lm_eval")
+    if spec is None or not spec.submodule_search_locations:
+        return
+    whole, known = re.compile(rb"(?<![\w.-])" + re.escape(name.encode()) + rb"(?![\w.-])"), set()
+    for file in sorted(Path(spec.submodule_search_locations[0], "tasks").rglob("*.yaml")):
+        raw = file.read_bytes()
+        if whole.search(raw):
+            return
+        known.update(NAMED.findall(raw))
+    raise RecipeError("lm-eval has no such task", found=name, fix=_near(name, [k.decode() for k in known]))
 
 
 def _runs_code(node: yaml.Node, key: str, value: str) -> bool:
