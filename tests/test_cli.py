@@ -12,6 +12,8 @@ import pytest
 
 import tiny
 from polygraft import cli
+from polygraft.cli import show
+from polygraft.result import Estimate, Table
 
 
 @pytest.fixture(scope="module")
@@ -215,3 +217,15 @@ def test_planning_and_merging_import_no_torch(at):
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=at)
     assert out.stdout.strip().endswith("0 []")
     shutil.rmtree(Path(at) / "quiet")
+
+
+@pytest.mark.parametrize("width, pieces", [(160, 1), (80, 2)])
+def test_tables_wider_than_the_terminal_lose_no_word(width, pieces, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    words = ("language fidelity", "script fidelity", "repetition", "truncated", "refusal")
+    rows = tuple(("translate-from-english", "sw", name, *(Estimate(100.0, 100.0 - i, 100.0, 9, "%") for i in range(5)))
+                 for name in ("SmolLM2-135M", "other", "third", "fourth"))
+    show.table(Table("Quality", ("task", "language", "model", *words), rows))
+    out = capsys.readouterr().out
+    assert all(w in out for w in (*words, "SmolLM2-135M", "fourth")) and "…" not in out and out.count("script fidelity") == pieces
+    assert max(map(len, out.splitlines())) <= width and "100% [100, 100]" in out and out.count("Quality") == 1

@@ -31,10 +31,10 @@ def superscript(power: int) -> str:
 
 
 def spread(value: float, low: float | None, high: float | None) -> int:
-    """Decimals with which an interval is worth printing: two digits of its width, at most four."""
+    """Decimals with which an interval is worth printing: two digits of its width, at most four; of none, as the value needs."""
     width = abs(high - low) if low is not None and high is not None else abs(value)
     if not math.isfinite(width) or width == 0:
-        return 2
+        return 0 if float(value).is_integer() else 2
     return min(4, max(0, 1 - math.floor(math.log10(width))))
 
 
