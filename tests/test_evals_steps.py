@@ -74,9 +74,10 @@ def test_tables_scores_and_verdicts(done, models):
 
 def test_every_number_traces_to_its_sample_log(done, models):
     result, folder = done
+    files = {(r["task"].partition("@")[0], r["language"], r["model"]): folder / r["file"] for r in result.data["records"]}
     for score in result.data["scores"]:
-        rows = [json.loads(x) for x in (folder / "samples" / f"{score['task']}.{score['language']}.{score['model']}.jsonl"
-                                        .replace("=", "_")).read_text("utf-8").splitlines()]
+        lines = files[score["task"], score["language"], score["model"]].read_text("utf-8").splitlines()
+        rows = [json.loads(x) for x in lines]
         if score["metric"] == "bits per byte":
             want = sum(r["nats"] for r in rows) / np.log(2) / sum(r["bytes"] for r in rows)
         elif score["metric"] == "nats":
