@@ -169,3 +169,18 @@ def test_the_answers_of_mgsms_own_worked_examples_are_found():
     for language, found in data["MGSM_EXEMPLARS"].items():
         right = [answers.correct(e["a"], str(gold)) for e, gold in zip(found.values(), data["EXEMPLAR_NUMBER_ANSWERS"])]
         assert all(right) and len(right) == 8, (language, right)
+
+
+@pytest.mark.parametrize("choices, right, told", [(["a", "a"], 0, True), (["b", "a", "b"], 2, True), (["b", "a", "b"], 1, False)])
+def test_a_right_choice_that_another_repeats_is_named(tmp_path, choices, right, told):
+    rows = [{"question": "Q", "options": ["x", "y"], "answer": 0}, {"question": "Q", "options": choices, "answer": right}]
+    (tmp_path / "quiz.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "quiz.yaml").write_text('task: quiz\noutput_type: multiple_choice\nsource: {files: [quiz.jsonl]}\n'
+                                        'doc_to_text: "{{question}}"\ndoc_to_choice: options\ndoc_to_target: "{{answer}}"\n')
+    task = tasks.load(str(tmp_path / "quiz.yaml"))
+    if not told:
+        assert len(tasks.items(task, "en")) == 2
+        return
+    with pytest.raises(InputError, match="nobody can win") as e:
+        tasks.items(task, "en")
+    assert e.value.where.endswith("quiz.jsonl:2")

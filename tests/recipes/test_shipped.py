@@ -55,6 +55,18 @@ def test_what_init_prints_is_understood(goal, lang, capsys):
     assert read.steps and read.question
 
 
+@pytest.mark.parametrize("goal", ["swap", "eval"])
+@pytest.mark.parametrize("lang, task, langs", [("sw", "mgsm", ("en", "sw")), ("en", "mgsm", ("en",)), ("ko", "darumeru:ko", ("en", "ko"))])
+def test_init_asks_what_the_language_has(goal, lang, task, langs, capsys):
+    from polygraft.evals.jobs import entries, idle
+    from polygraft.step import Context
+
+    assert cli.run(["init", goal, "--lang", lang, "--model", "demo:smollm2"]) == 0
+    config = engine.parse_recipe(capsys.readouterr().out, TABLE).steps[-1].config
+    assert (config.tasks, config.langs, idle(config)) == ((task,), langs, [])
+    assert lang in {e.language for e in entries(config, Context(model=str, data=Path))}
+
+
 @pytest.mark.parametrize("path", [p for p in SHIPPED if "demo:" in p.read_text(encoding="utf-8")], ids=name)
 def test_a_recipe_on_the_embedded_model_plans_without_a_problem(path, tmp_path):
     if not (gguf.converted(embedded.SHA256) / MANIFEST).exists():

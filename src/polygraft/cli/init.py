@@ -31,7 +31,8 @@ def init(goal: str, model: str, lang: str, out: Path | None) -> int:
     tag = check(lang)
     text = Template((FOLDER / f"{goal}.yaml").read_text(encoding="utf-8"))
     file = out.name if out else f"{goal}-{tag}.yaml"
-    filled = text.substitute(model=quoted(model), lang=tag, language=name(tag), slug=tag.lower(), file=file)
+    filled = text.substitute(model=quoted(model), lang=tag, language=name(tag), slug=tag.lower(), file=file, task=_task(tag),
+                             langs=", ".join(dict.fromkeys(("en", tag))))
     if out is None:
         click.echo(filled, nl=False)
         return 0
@@ -42,6 +43,13 @@ def init(goal: str, model: str, lang: str, out: Path | None) -> int:
     write_atomic(out, filled.encode())
     click.echo(f"wrote {out}; next: polygraft plan {out}", err=True)
     return 0
+
+
+def _task(tag: str) -> str:
+    """What shows whether mathematics reached a language: MGSM where it has it, else the suite that is made for any language."""
+    from polygraft.evals import tasks
+
+    return "mgsm" if tag in tasks.load("mgsm").known_languages() else f'"darumeru:{tag}"'
 
 
 def quoted(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -14,9 +14,6 @@ from polygraft.evals import tasks
 from polygraft.evals.budget import parse_duration
 from polygraft.evals.tasks import ProblemKind, TaskFile, foreign, suites
 from polygraft.step import DataRef, Detail, ModelRef
-
-if TYPE_CHECKING:
-    pass
 
 
 def _checked(check: Callable[[str], Any], word: str) -> Any:

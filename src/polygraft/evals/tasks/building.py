@@ -104,9 +104,14 @@ def _item(task: Task, row: Row, words: Mapping[str, Any], id: str) -> Item:
         raise InputError("the question is empty", where=row.where, found=", ".join(sorted(columns(task.doc_to_text))) + ": nothing",
                          expected="text", fix="mend or remove the row")
     choices = _several(task.doc_to_choice, fields, row, "doc_to_choice")
+    target = 0 if task.written else _target(task, choices, fields, row)
+    if task.folder and not task.written and choices.count(choices[target]) > 1:  # published data stay as they are: never right
+        raise InputError("another choice is the right one word for word: a tie, which nobody can win", where=row.where,
+                         found=f"{choices[target]!r} {choices.count(choices[target])} times"[:120], expected="choices that differ",
+                         fix="mend or remove the row")
     return Item(
         text(task.id, "id") if task.id else id, words["language"], text(task.doc_to_text, "doc_to_text"), choices,
-        0 if task.written else _target(task, choices, fields, row), _several(task.golds, fields, row, "golds"),
+        target, _several(task.golds, fields, row, "golds"),
         stratum=text(task.stratum, "stratum") if task.stratum else "", group=text(task.group, "group") if task.group else "",
         headline=text(task.description, "description") if task.description else "",
         extra={k: value(v, fields, row.where, name=f"extra.{k}") for k, v in task.extra.items()})
