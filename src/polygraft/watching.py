@@ -68,7 +68,9 @@ class Reading:
 
 
 class Watcher(Protocol):
-    """Scores a model that is being trained, always on the same items."""
+    """Scores a model that is being trained, always on the same items. `job` is set to the digest of what decides the training."""
+
+    job: str
 
     def read(self, model: Any, tokenizer: Any, step: int) -> Reading: ...
 

@@ -10,6 +10,7 @@ from typing import Any
 from polygraft.config import Document, parse
 from polygraft.errors import RecipeError, UserError, suggestion
 from polygraft.evals import budget, run, steps
+from polygraft.evals.identity import of_training
 from polygraft.evals.responses import Store
 from polygraft.evals.run import Job
 from polygraft.evals.steps import EvalConfig, make_jobs
@@ -56,7 +57,7 @@ class TaskWatcher:
     """
 
     def __init__(self, watch: Watch, context: Context, folder: Path | None = None):
-        self.watch = watch
+        self.watch, self.job = watch, ""
         self.jobs = some(make_jobs(asked(watch), context), watch.items)
         self.criteria = criteria.read(context.data(watch.criteria)) if watch.criteria else None
         self.kept = Path(folder) / "watch-start.json" if folder is not None else None
@@ -67,8 +68,8 @@ class TaskWatcher:
         from polygraft.evals.engines.hf import Scorer
 
         scorer = Scorer(model, tokenizer)
-        found = run.run_jobs(scorer, self.jobs, folder=None, model=f"step {step}", store=Store(None, "in training"), computed={},
-                             chat=self.watch.chat)
+        found = run.run_jobs(scorer, self.jobs, folder=None, model=f"step {step}", store=Store(None, of_training(self.job, step)),
+                             computed={}, chat=self.watch.chat)
         first = self._first(found, step)
         compared = self._compared(first, found, step)
         scores = {f"{s.task}/{s.language}/{s.metric}": s.estimate for s in compared.scores

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from polygraft import files, gguf
 from polygraft.sources import Source
@@ -20,6 +22,25 @@ def model_digest(source: Source) -> str:
     """
     parts = [_folder_digest(s.path) for s in (source.base, source) if s is not None]
     return files.digest(parts)
+
+
+class Printable(Protocol):
+    """What can be printed as JSON that decides it wholly, as a merge's Profile."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+def of_profile(sources: Sequence[Source], profile: Printable, donor: int = 0) -> str:
+    """What names a merge that is in memory only: its sources' bytes, in the profile's order, and the profile.
+
+    donor: the source whose config and tokenizer it has. Raises InputError when a source's file cannot be read.
+    """
+    return "profile:" + files.digest([[model_digest(s) for s in sources], donor, profile.to_json()])
+
+
+def of_training(job: str, step: int) -> str:
+    """What names a model that is being trained: `job` stands for all that decides the training (its digest), `step` for how far."""
+    return f"training:{job}:{step}"
 
 
 def _folder_digest(folder: Path) -> list[list[str]]:

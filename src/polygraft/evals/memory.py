@@ -18,16 +18,17 @@ from polygraft.step import Context
 NOT_HERE = ("models", "reference", "backend", "dtype", "device", "time_budget", "criteria")
 
 
-def score(model: Any, tokenizer: Any, identity: str, store: Path | None, offline: bool, fields: dict[str, Any]) -> Result:
-    """What `polygraft.evals.score` says. Raises UserError."""
+def score(model: Any, tokenizer: Any, named: tuple[str, str], store: Path | None, offline: bool, fields: dict[str, Any]) -> Result:
+    """What `polygraft.evals.score` says; `named` is (identity, name or ""). Raises UserError."""
     from polygraft.evals.engines.hf import Scorer
     from polygraft.evals.steps import build_result
 
+    identity, title = named[0], named[1] or named[0]
     if taken := [name for name in NOT_HERE if name in fields]:
         raise RecipeError("not a setting of one model in memory", found=", ".join(taken), fix="leave it out, or use the eval step")
     plain = {k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in fields.items()}
     tree = {k: v for k, v in plain.items() if v is not None}
-    config = parse(EvalConfig, Document({"models": [identity], **tree}, "score", {(): "score"}))
+    config = parse(EvalConfig, Document({"models": [title], **tree}, "score", {(): "score"}))
     context = Context(_no_model, Path, offline=offline)
     for wrong in idle(config):
         raise wrong
@@ -37,11 +38,11 @@ def score(model: Any, tokenizer: Any, identity: str, store: Path | None, offline
         engine = Scorer(model, tokenizer, batch_tokens=config.batch_tokens)
         computed = {"backend": "hf", "dtype": str(model.dtype).removeprefix("torch.")}
         with Store(store, identity) as kept:
-            found = run.run_jobs(engine, jobs, folder=None, model=identity, store=kept, computed=computed, seed=config.seed,
+            found = run.run_jobs(engine, jobs, folder=None, model=title, store=kept, computed=computed, seed=config.seed,
                                  chat=config.chat, system=config.system, trusted=config.trust_task_code)
     finally:
         model.train(training)
-    return build_result(config, jobs, [Evaluated(identity, found)], identity, f"computed in memory, in {computed['dtype']}")
+    return build_result(config, jobs, [Evaluated(title, found)], title, f"computed in memory, in {computed['dtype']}")
 
 
 def _no_model(ref: str) -> Any:

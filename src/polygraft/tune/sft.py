@@ -153,6 +153,8 @@ def train(
     data, notes = prepare(rows, live.tokenizer, settings)
     steps = settings.count(len(data))
     job = digest_of([source.identity, examples.digest(rows), _meaning(settings), *([watched.key] if watched else [])])
+    if watched is not None:
+        watched.watcher.job = job
     with quiet():
         trainer = _trainer(live, data, settings, steps, folder / STATE, job, progress, watched)
         start = state.latest(folder / STATE, job)
