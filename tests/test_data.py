@@ -87,17 +87,29 @@ def test_words_of_the_command_line(tmp_path):
     ("zh", "zh"), ("zho_Hans", "zh"), ("zho_Hant", "zh-Hant"), ("zh-TW", "zh-Hant"), ("zho-CN", "zh"), ("cmn", "zh"), ("zh_CN", "zh"),
     ("pt-br", "pt-BR"), ("pt_BR", "pt-BR"), ("por-BR", "pt-BR"), ("srp-Cyrl", "sr"), ("sr_latn", "sr-Latn"), ("arb_Latn", "ar-Latn"),
     ("arb", "ar"), ("pes_Arab", "fa"), ("npi_Deva", "ne"), ("ory", "or"), ("kor_Hang", "ko"), ("jpn_Jpan", "ja"), ("日本語", "ja"),
-    ("iw", "he"), ("tgl", "tl"), ("fil", "fil"), ("es-419", "es-419"), ("x-Klingon", "x-klingon"), (" de ", "de"), ("Deutsch", "de")])  # fmt: skip
+    ("iw", "he"), ("ger", "de"), ("chi_Hant", "zh-Hant"), ("per", "fa"), ("ger-AT", "de-AT"), ("tgl", "tl"), ("fil", "fil"), ("es-419", "es-419"), ("x-Klingon", "x-klingon"), (" de ", "de"), ("Deutsch", "de")])  # fmt: skip
 def test_tags(given, tag):
     assert languages.check(given) == tag and languages.check(tag) == tag
 
 
 @pytest.mark.parametrize("given, hint", [("swx", "sw"), ("spanihs", "es"), ("englsh", "en"), ("Japanse", "ja"), ("deutch", "de"), ("zz", ""),
-                                         ("", ""), ("sw-Xxxx", ""), ("x-", ""), ("sw/../x", "")])  # fmt: skip
+                                         ("", ""), ("sw-Xxxx", "sw"), ("cn", "zh"), ("jp", "ja"), ("UA", "uk"), ("deu_Latm", "deu_Latn"), ("x-", ""), ("sw/../x", "")])  # fmt: skip
 def test_unknown_tags_are_refused_with_the_nearest(given, hint):
     with pytest.raises(RecipeError, match="no such language tag") as e:
         languages.check(given)
     assert f"`{hint}`" in str(e.value) if hint else "x-NAME" in str(e.value)
+
+
+@pytest.mark.parametrize("given, known, says", [
+    ("sw-TZ", ["de", "sw"], "did you mean `sw` (Swahili)?"), ("pt", ["pt-BR"], "did you mean `pt-BR` (Portuguese)?"),
+    ("kr", ["ja", "ko"], "did you mean `ko` (Korean)? `kr` is Kanuri"), ("se", ["da"], "known: da"), ("x-a", ["x-b"], "known: x-b"),
+    ("sw", [f"x{n:03d}" for n in range(120)], "x019 and 100 more")])  # fmt: skip
+def test_a_language_that_a_task_lacks_leads_to_the_nearest_it_has(given, known, says):
+    assert languages.nearest(given, known).endswith(says)
+
+
+def test_bibliographic_codes_are_no_other_languages():
+    assert not {t for lang in languages.table().values() for t in (lang.tag, lang.iso3)} & set(languages.BIBLIOGRAPHIC)
 
 
 def test_names_and_directions():

@@ -127,7 +127,7 @@ def _fault(place: Place, errors: list[Any], model: type[BaseModel], tree: Any, d
 
 
 def _unnamed(path: Place, document: Document) -> Place:
-    """As much of a place as its `where` does not say: on a command line the flag is named, and entries of a list by what they are."""
+    """As much of a place as its `where` does not say: a command line's names the flag, and entries of a list say what they are."""
     words = (document.lines.get(path[:n]) for n in range(len(path) + 1))
     flag = next((n for n, word in enumerate(words) if n and isinstance(word, str) and not word.startswith("--set ")), 0)
     return path if not flag else tuple(name for name in path[flag:] if isinstance(name, str))

@@ -6,6 +6,7 @@ The table beside this module has one language a line: tag, ISO 639-3, usual scri
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,9 +19,18 @@ SCRIPT = re.compile(
     "Kore|Laoo|Latn|Mlym|Mong|Mtei|Mymr|Olck|Orya|Sinh|Sund|Taml|Telu|Tfng|Tglg|Thai|Tibt|Xsux|Yiii|Thaa|Syrc|Nkoo|Adlm|Rohg|Mand|Samr|Yezi"
 )
 SCRIPT_NAMES = {"Hant": "Traditional", "Hans": "Simplified", "Latn": "Latin", "Cyrl": "Cyrillic", "Arab": "Arabic script"}
+SHOWN = 20  # languages that a message lists
 SHAPE = re.compile(r"^(?P<lang>[A-Za-z]{2,3})(?:[-_](?P<script>[A-Za-z]{4}))?(?:[-_](?P<region>[A-Za-z]{2}|[0-9]{3}))?$")
 PRIVATE = re.compile(r"^x-[A-Za-z0-9]{1,8}(-[A-Za-z0-9]{1,8})*$")
 HANT_REGIONS = {"TW", "HK", "MO"}
+# ISO 639-2's bibliographic codes, which no language has in ISO 639-3
+BIBLIOGRAPHIC = dict(pair.split(":") for pair in (
+    "alb:sq arm:hy baq:eu bur:my chi:zh cze:cs dut:nl fre:fr geo:ka ger:de gre:el ice:is mac:mk mao:mi may:ms per:fa rum:ro slo:sk "
+    "tib:bo wel:cy").split())
+# countries' codes, which people write for the language: those that are no language's, and those that are another one's
+COUNTRIES = {"cn": "zh", "tw": "zh-Hant", "jp": "ja", "cz": "cs", "gr": "el", "dk": "da", "ua": "uk", "vn": "vi", "ir": "fa",
+             "il": "he", "us": "en", "gb": "en"}
+MISTAKEN = {"kr": "ko", "se": "sv", "ee": "et", "si": "sl"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ def _words() -> dict[str, str]:
         for word in (lang.tag, lang.iso3, lang.name, lang.native, *lang.others):
             if word:
                 words.setdefault(word.casefold(), lang.tag)
-    return words
+    return words | {code: tag for code, tag in BIBLIOGRAPHIC.items() if tag in table()}
 
 
 def check(tag: str) -> str:
@@ -82,8 +92,8 @@ def _compose(lang: str, script: str, region: str) -> str:
 
 
 def _unknown(tag: str) -> RecipeError:
-    near = did_you_mean(tag, _words())
-    hint = f"did you mean `{_words()[near.casefold()]}` ({name(_words()[near.casefold()])})?" if near else "Check the spelling."
+    near = _meant(tag)
+    hint = f"did you mean `{near}` ({name(near)})?" if near else "Check the spelling."
     return RecipeError(
         "no such language tag",
         where="language",
@@ -91,6 +101,30 @@ def _unknown(tag: str) -> RecipeError:
         expected="a BCP-47 tag such as sw, zh-Hant or pt-BR",
         fix=f"{hint} A language that is not in the table can be named x-NAME",
     )
+
+
+def _meant(tag: str) -> str | None:
+    """What a tag that is none was likely meant to be: a country's language, a script with a slip, a word that is near."""
+    if tag.lower() in COUNTRIES:
+        return COUNTRIES[tag.lower()]
+    m = SHAPE.match(tag)
+    if m and m["script"] and m["lang"].casefold() in _words():
+        near = did_you_mean(m["script"], SCRIPT.pattern.split("|"))
+        return f"{m['lang']}_{near}" if near else _words()[m["lang"].casefold()]
+    word = did_you_mean(tag, _words())
+    return _words()[word.casefold()] if word else None
+
+
+def nearest(tag: str, known: Iterable[str]) -> str:
+    """A ready `fix` line for a checked tag that is not among the known ones: the language without its region or with another, the
+    one that a country's code was meant for, or the known ones (at most 20)."""
+    known = sorted(known)
+    own, meant = tag.partition("-")[0], MISTAKEN.get(tag, "")
+    if near := next((k for k in known if own in table() and k.partition("-")[0] == own), None):
+        return f"did you mean `{near}` ({name(own)})?"
+    if meant in known:
+        return f"did you mean `{meant}` ({name(meant)})? `{tag}` is {name(tag)}"
+    return "known: " + ", ".join(known[:SHOWN]) + (f" and {len(known) - SHOWN} more" if len(known) > SHOWN else "")
 
 
 def split(tag: str) -> tuple[str, str, str]:

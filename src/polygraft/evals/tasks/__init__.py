@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from polygraft import languages
 from polygraft.config import parse
 from polygraft.errors import RecipeError, UserError, suggestion
 from polygraft.evals import metrics
@@ -152,7 +153,7 @@ def check_language(task: Task, language: str) -> None:
     """Raises RecipeError for a language that the task does not have."""
     known = task.known_languages()
     if known and language not in known:
-        raise RecipeError(f"{task.task} has no such language", found=language, fix=suggestion(language, known))
+        raise RecipeError(f"{task.task} has no such language", found=language, fix=languages.nearest(language, known))
 
 
 def from_hub(task: Task) -> bool:

@@ -14,7 +14,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from polygraft.errors import RecipeError, suggestion
+from polygraft.errors import RecipeError
+from polygraft.languages import nearest
 
 DATA = files(__package__) / "data"
 TOKEN = re.compile(r"\{([^{}]*)\}")
@@ -29,7 +30,7 @@ def languages() -> tuple[str, ...]:
 def words(language: str) -> dict[str, Any]:
     """The data file of a language. Raises RecipeError for a language that has none."""
     if language not in languages():
-        raise RecipeError("no word problems in this language", found=language, fix=suggestion(language, languages()))
+        raise RecipeError("no word problems in this language", found=language, fix=nearest(language, languages()))
     return json.loads((DATA / f"{language}.json").read_text("utf-8"))
 
 

@@ -6,7 +6,8 @@ import json
 from functools import cache
 from importlib.resources import files
 
-from polygraft.errors import RecipeError, suggestion
+from polygraft.errors import RecipeError
+from polygraft.languages import nearest
 
 DATA = files(__package__) / "data"
 
@@ -19,7 +20,7 @@ def languages() -> tuple[str, ...]:
 @cache
 def _read(language: str) -> tuple[tuple[str, str], ...]:
     if language not in languages():
-        raise RecipeError("the sampler has no text in this language", found=language, fix=suggestion(language, languages()))
+        raise RecipeError("the sampler has no text in this language", found=language, fix=nearest(language, languages()))
     rows = [json.loads(line) for line in (DATA / f"{language}.jsonl").read_text("utf-8").splitlines()]
     return tuple((row["id"], row["text"]) for row in rows)
 
