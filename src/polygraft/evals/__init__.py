@@ -1,12 +1,12 @@
 """Evaluate models: `score(model, tokenizer, tasks=["belebele"], langs=["sw"], identity=...)` for one that is already in memory.
 
-What is asked: `tasks/` (task files, rows, prompts), `items` (an item, a response), `settings` (the step's config), `jobs` (every task in
-every language), `budget` and `timed` (which items fit a time), `bpb` (texts for bits per byte).
-Who answers: `opening` (a source becomes an engine), `engines/`, `identity` (which model it was), `lm` (lm-eval's interface), `asking` (what the
-store lacks), `responses` (the store).
-What it was worth: `metrics/`, `answers/` (numbers in text), `quality/` (language, loops, refusals), `governance/` (bias, slips, glossaries).
-What it says: `records` (a line an item), `findings` (tables from records), `verdicts/` (intervals, tests, criteria), `notes` (what to know).
-How it runs: `steps` (the `eval` step), `models` (one after the other), `run` (one model), `memory` (one in memory), `callback` (in training).
+Asked: `tasks/` (task files, rows, prompts), `items` (an item, a response), `settings` (the step's config), `jobs` (every task in
+every language), `budget` and `timed` (which items fit a time), `bpb` (texts, for bits per byte).
+Answered: `opening` (a source becomes an engine), `engines/`, `identity` (which model it was), `lm` (lm-eval's interface),
+`asking` (what the store lacks), `responses` (the store).
+Scored: `metrics/`, `answers/` (numbers in text), `quality/` (language, loops, refusals), `governance/` (bias, slips, glossaries).
+Told: `records` (a line an item), `findings` (tables from records), `verdicts/` (intervals, tests, criteria), `notes` (caveats).
+Run: `steps` (the `eval` step), `models` (one after the other), `run` (one of them), `memory` (in memory), `callback` (in training).
 """
 
 from __future__ import annotations
