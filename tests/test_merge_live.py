@@ -68,8 +68,8 @@ def test_what_cannot_be_followed_is_refused(three):
 
 
 def records(folder, name):
-    """Every record without the time it took, and its likelihoods by themselves: sums differ in their last digits with where in
-    memory the weights lie."""
+    """(every record without the time it took, scores, likelihoods): the last may differ in their last digits with where in memory
+    the weights lie."""
     rows = [json.loads(line) for path in sorted((folder / "samples").glob(f"*.{name}.jsonl")) for line in path.open(encoding="utf-8")]
     nats = [x for row in rows for x in (*row.get("choice_nats", ()), *row["scores"].get("nats", ()))]
     scores = [{k: v for k, v in row["scores"].items() if k != "nats"} for row in rows]
@@ -93,8 +93,8 @@ def test_the_same_records_in_memory_and_on_disk(three, tmp_path):
     profile, made = applied(sources, lambda anatomy: makers.soup(anatomy, NAMES))
     name = identity.of_profile(sources, profile)
     with Store(tmp_path / "store", name) as store:
-        run.run_jobs(Scorer(made.model, made.tokenizer), make_jobs(config, context), store=store, folder=tmp_path / "memory",
-                     model="merged", computed={"backend": "hf", "dtype": "float32"})
+        scorer = Scorer(made.model, made.tokenizer, batch_tokens=config.batch_tokens)
+        run.run_jobs(scorer, make_jobs(config, context), store=store, folder=tmp_path / "memory", model="merged", computed={"backend": "hf", "dtype": "float32"})
     (rows, scores, nats), (wanted, right, exact) = records(tmp_path / "memory", "merged"), records(tmp_path / "disk", "*")
     assert len(rows) == 10 and rows == wanted and scores == right
     assert nats == pytest.approx(exact, abs=1e-4)

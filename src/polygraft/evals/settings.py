@@ -75,7 +75,8 @@ class EvalConfig(Strict):
         default="hf", description="what runs the models: hf (transformers) or vllm (extra); a server is a model: server:URL#NAME")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="type to compute in; auto: the checkpoint's own, or float32 where a CPU has no bfloat16")
-    device: Annotated[str, Detail] = Field(default="auto", description="cpu, cuda, cuda:1 ...; auto: a GPU where there is one")
+    device: Annotated[str, Detail] = Field(default="auto", description="cpu, cuda, cuda:1 ...; auto: a GPU where there is one; "
+                                           "auto-map: all GPUs, and the CPU where they are full")
     store: Annotated[str | None, Detail] = Field(
         default=None, description="folder of the response store, where answers are found again; `none`: only while this runs")
     batch_tokens: Annotated[int, Detail] = Field(default=1024, ge=1, description="tokens in one batch; less needs less memory")
