@@ -178,6 +178,7 @@ def test_what_is_called_detectable_is_found_four_times_of_five():
 
 def test_250_items_show_about_9_points():
     assert planning.detectable_points(250) == pytest.approx(8.86, abs=0.01)
+    assert planning.seen(9, [True]) == planning.seen(99, [False]) == "" and planning.seen(10, [False, True])
     assert "250 items" in planning.sentence(250) and "8.9 points" in planning.sentence(250)
     assert planning.detectable_points(250, comparisons=11) > 11
     assert planning.detectable_points(0) == 100.0 and planning.detectable(1.0, 0) == float("inf")

@@ -24,9 +24,11 @@ SHAPE = re.compile(r"^(?P<lang>[A-Za-z]{2,3})(?:[-_](?P<script>[A-Za-z]{4}))?(?:
 PRIVATE = re.compile(r"^x-[A-Za-z0-9]{1,8}(-[A-Za-z0-9]{1,8})*$")
 HANT_REGIONS = {"TW", "HK", "MO"}
 # ISO 639-2's bibliographic codes, which no language has in ISO 639-3
-BIBLIOGRAPHIC = dict(pair.split(":") for pair in (
-    "alb:sq arm:hy baq:eu bur:my chi:zh cze:cs dut:nl fre:fr geo:ka ger:de gre:el ice:is mac:mk mao:mi may:ms per:fa rum:ro slo:sk "
-    "tib:bo wel:cy").split())
+BIBLIOGRAPHIC = {
+    "alb": "sq", "arm": "hy", "baq": "eu", "bur": "my", "chi": "zh", "cze": "cs", "dut": "nl", "fre": "fr", "geo": "ka",
+    "ger": "de", "gre": "el", "ice": "is", "mac": "mk", "mao": "mi", "may": "ms", "per": "fa", "rum": "ro", "slo": "sk",
+    "tib": "bo", "wel": "cy",
+}
 # countries' codes, which people write for the language: those that are no language's, and those that are another one's
 COUNTRIES = {"cn": "zh", "tw": "zh-Hant", "jp": "ja", "cz": "cs", "gr": "el", "dk": "da", "ua": "uk", "vn": "vi", "ir": "fa",
              "il": "he", "us": "en", "gb": "en"}

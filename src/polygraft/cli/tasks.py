@@ -99,12 +99,14 @@ def row(task: Any) -> dict[str, Any]:
 
 def look(task: Any, language: str, data: Path | None, shots: int | None, reader: Any, offline: bool) -> dict[str, Any]:
     """One language's items: how many, and the first as it is sent, plainly and through the chat template."""
+    from polygraft.evals import metrics
     from polygraft.evals import tasks as known
     from polygraft.evals.tasks.preview import preview
     from polygraft.evals.verdicts import planning
 
+    binary = (metrics.get(m).binary for m in task.metrics)
     found = known.items(task, language, data=data, shots=shots, offline=offline)
-    out = {"language": language, "items": len(found), "seen": planning.sentence(len(found)),
+    out = {"language": language, "items": len(found), "seen": planning.seen(len(found), binary),
            "unit": "tokens" if reader else "bytes", "plain": dataclasses.asdict(preview(task, found[0], reader))}
     if reader is not None and getattr(reader.tokenizer, "chat_template", None) and not task.plain:
         out["chat"] = dataclasses.asdict(preview(task, found[0], reader, chat=True))
@@ -113,7 +115,8 @@ def look(task: Any, language: str, data: Path | None, shots: int | None, reader:
 
 def show(found: dict[str, Any]) -> None:
     """One language's first item, with marks at the ends of what is sent: spaces and newlines count."""
-    click.echo(f"\n{click.style(found['language'], bold=True)}: {found['items']:,} items; {found['seen']}")
+    seen = f"; {found['seen']}" * bool(found["seen"])
+    click.echo(f"\n{click.style(found['language'], bold=True)}: {found['items']:,} items{seen}")
     for way in ("plain", "chat"):
         if way not in found:
             continue

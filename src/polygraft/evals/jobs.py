@@ -116,10 +116,10 @@ def faults(config: EvalConfig, context: Context) -> tuple[list[Job], list[UserEr
         if config.tasks and not (asked or config.corpora or foreign_words(config, context)):
             wrong.append(RecipeError("nothing to evaluate", where="langs", found="no language",
                                      expected="at least one, such as sw", fix="name the languages of the tasks"))
-    fetched = [e for e in asked if config.data is None and tasks.from_hub(e.task)]
+    remote = [e for e in asked if config.data is None and tasks.from_hub(e.task)]
     for entry in asked:  # what comes from the hub is fetched when the step runs, not when it is planned
         try:
-            if entry in fetched:
+            if entry in remote:
                 tasks.check_language(entry.task, entry.language)
             else:
                 jobs.append(_job(entry, config, context))
@@ -133,8 +133,13 @@ def faults(config: EvalConfig, context: Context) -> tuple[list[Job], list[UserEr
     wrong += criteria_faults(config, asked, context)
     if context.offline:
         wrong += [InputError(f"{name} would come from the hub, and this run is offline", fix="name a data folder")
-                  for name in dict.fromkeys(e.task.task for e in fetched)]
+                  for name in dict.fromkeys(e.task.task for e in remote)]
     return jobs, wrong
+
+
+def fetched(config: EvalConfig, context: Context) -> list[Entry]:
+    """What comes from the hub, and is read when the step runs."""
+    return [e for e in entries(config, context) if config.data is None and tasks.from_hub(e.task)]
 
 
 def idle(config: EvalConfig) -> list[UserError]:

@@ -8,6 +8,7 @@ from typing import Any
 from polygraft.errors import InputError
 from polygraft.evals.engines.base import Engine
 from polygraft.evals.identity import model_digest
+from polygraft.files import read_json
 from polygraft.sources import SERVER, Source
 
 BACKENDS = ("hf", "vllm")
@@ -34,8 +35,25 @@ def open_engine(source: Source, *, backend: str = "hf", dtype: str = "auto", dev
         return Opened(engine, digest, {"backend": "served"}, f"given by a server ({engine.name})")
     opened = _under_vllm(source, dtype, seed) if backend == "vllm" else _in_memory(source, dtype, device, batch_tokens)
     if chat and not getattr(getattr(opened.engine, "tokenizer", None), "chat_template", None):
-        raise InputError("the model has no chat template", where=source.spec, fix="set chat: false, or name a chat model")
+        raise no_template(source)
     return opened
+
+
+def no_template(source: Source) -> InputError:
+    return InputError("the model has no chat template", where=source.spec, fix="set chat: false, or name a chat model")
+
+
+def lacks_template(source: Source) -> bool:
+    """Whether the files beside the weights show that the model has no chat template; False where they may not all be here."""
+    folders = [s.path for s in (source, source.base) if s is not None]
+    remote = "hub" in (source.kind, source.base.kind if source.base else "")
+    if remote or not any((f / "tokenizer.json").is_file() for f in folders):
+        return False
+    files = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+    if any((f / name).exists() for f in folders for name in files):
+        return False
+    configs = [read_json(p) for f in folders if (p := f / "tokenizer_config.json").is_file()]
+    return not any(isinstance(c, dict) and c.get("chat_template") for c in configs)
 
 
 def _in_memory(source: Source, dtype: str, device: str, batch_tokens: int) -> Opened:

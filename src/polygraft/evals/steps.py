@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from polygraft.evals import metrics, models, notes, records, run, tasks
+from polygraft.evals import estimate, metrics, models, notes, records, run, tasks
 from polygraft.evals.findings import Asked, Findings
-from polygraft.evals.items import Item
-from polygraft.evals.jobs import expanded, faults, foreign_words, make_jobs
+from polygraft.evals.jobs import expanded, faults, fetched, foreign_words, make_jobs
 from polygraft.evals.models import Evaluated, model_size
 from polygraft.evals.notes import size
+from polygraft.evals.opening import lacks_template, no_template
 from polygraft.evals.run import Job
 from polygraft.evals.settings import EvalConfig
 from polygraft.evals.verdicts import criteria, planning
@@ -21,9 +21,6 @@ from polygraft.evals.verdicts import suites as suite_results
 from polygraft.result import Result, Sample
 from polygraft.sources import SERVER
 from polygraft.step import Context, Plan, Step
-
-TOKENS_PER_ITEM, BYTES_PER_TOKEN, CPU_FLOPS = 80, 2.5, 5e10  # for the plan's estimate of time only
-
 
 # ----------------------------------------------------------------------------------------------------------------- plan
 
@@ -36,7 +33,9 @@ def plan(config: EvalConfig, context: Context) -> Plan:
     others = f", compared with {config.compared_with}" if len(config.models) > 1 else ""
     lines = [f"{len(config.models)} model{'s' * (len(config.models) > 1)}{others}", *map(_line, jobs)]
     lines += [f"{w}: as lm-eval runs it; its items are read and counted when the step runs" for w in foreign_words(config, context)]
-    tokens = sum(sum(map(_tokens, j.items)) + size(j) / BYTES_PER_TOKEN for j in jobs)
+    later = [f"{e.task.name} {e.language}" for e in fetched(config, context)]
+    lines += [f"{name}: from the hub; its items are read and counted when the step runs" for name in later]
+    work = estimate.work(jobs)
     seconds, peak = 0.0, 0
     for ref in config.models:
         if (source := context.model(ref)).kind == SERVER:
@@ -45,25 +44,22 @@ def plan(config: EvalConfig, context: Context) -> Plan:
             Address.parse(source.spec).refuse(documents=any(j.documents for j in jobs), chat_choices=config.chat and any(
                 j.task is not None and not j.task.written for j in jobs))
             continue
+        if config.chat and lacks_template(source):
+            wrong.append(no_template(source))
         parameters, stored = model_size(source)
-        seconds += 2 * parameters * tokens / CPU_FLOPS
+        seconds += work.seconds(parameters)
         peak = max(peak, parameters * 4 + stored)
-    return Plan(tuple(lines), peak_bytes=peak + (1 << 29), disk_bytes=1 << 20, seconds=seconds,
-                notes=("time is a rough guess for one CPU; an accelerator is much faster",))
+    uncounted = bool(later or foreign_words(config, context))
+    return Plan(tuple(lines), peak_bytes=peak + (1 << 29), disk_bytes=1 << 20, seconds=seconds, problems=tuple(wrong),
+                notes=(work.note(uncounted),))
 
 
 def _line(job: Job) -> str:
     if job.task is None:
         return f"{job.name} {job.language}: {len(job.documents)} documents, {size(job):,} bytes"
     shots = f", {job.shots} worked examples" * bool(job.shots)
-    seen = f"; {planning.sentence(len(job.items))}" * any(metrics.get(m).binary for m in job.task.metrics)
-    return f"{job.name} {job.language}: {len(job.items)} items{shots}{seen}"
-
-
-def _tokens(item: Item) -> float:
-    """Rough tokens that a model reads for an item; worked examples are read once for a whole job."""
-    text = item.prompt + "".join(item.choices)
-    return max(TOKENS_PER_ITEM, len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
+    seen = planning.seen(len(job.items), (metrics.get(m).binary for m in job.task.metrics))
+    return f"{job.name} {job.language}: {len(job.items)} items{shots}" + f"; {seen}" * bool(seen)
 
 
 # ------------------------------------------------------------------------------------------------------------------ run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from statistics import NormalDist
 
 import numpy as np
@@ -10,6 +11,7 @@ from polygraft.evals.verdicts.stats import z_value
 
 DISCORDANT = 0.25  # share of items that exactly one of two related models gets right: 0.1 to 0.4 where models are of one size
 POWER = 0.8
+FEW = 10  # fewer items than this show nothing that a formula for many could tell
 
 
 def factor(alpha: float = 0.05, power: float = POWER) -> float:
@@ -45,6 +47,11 @@ def detectable_points(n: int, discordant: float = DISCORDANT, comparisons: int =
     if not 0 <= discordant <= 1:
         raise ValueError(f"a share of discordant items of {discordant}")
     return min(100.0, 100 * detectable(float(np.sqrt(discordant)), n, alpha=0.05 / max(1, comparisons)))
+
+
+def seen(n: int, binary: Iterable[bool]) -> str:
+    """The sentence where it holds: for a score of right and wrong answers over enough items for the approximation; else ""."""
+    return sentence(n) if n >= FEW and any(binary) else ""
 
 
 def sentence(n: int, comparisons: int = 1) -> str:
