@@ -184,3 +184,12 @@ def test_a_right_choice_that_another_repeats_is_named(tmp_path, choices, right, 
     with pytest.raises(InputError, match="nobody can win") as e:
         tasks.items(task, "en")
     assert e.value.where.endswith("quiz.jsonl:2")
+
+
+def test_a_missing_file_of_a_users_task_is_told_at_its_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("task: own\noutput_type: generate_until\nsource:\n  files: ['data/{code}.jsonl']\ndoc_to_text: '{{q}}'\n"
+                                "golds: ['{{a}}']\ngeneration: {max_gen_toks: 4}\n")
+    with pytest.raises(InputError, match=r"^own.yaml:4: the task's file is not here") as e:
+        tasks.items(tasks.load("own.yaml"), "sw")
+    assert "data/sw.jsonl" in str(e.value)

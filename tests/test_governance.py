@@ -78,7 +78,8 @@ def test_words_mixed_in(tmp_path):
 
 @pytest.mark.parametrize(("name", "language", "text", "said"), [
     ("typo", "en", QUESTION, "did you mean `typos`"), ("typos0", "en", QUESTION, "no such way"), ("typos101", "en", QUESTION, "no such way"),
-    ("romanised", "ja", "りんご", "Latin letters"), ("mixed", "fi", "omena", "lexicon.fi.tsv"), ("diacritics", "en", QUESTION, "nothing in these"),
+    ("romanised", "ja", "りんご", "Latin letters"), ("typos", "zh", "一天有多少个鸡蛋", "spaces between words"),
+    ("mixed", "fi", "omena", "lexicon.fi.tsv"), ("diacritics", "en", QUESTION, "nothing in these"),
 ])
 def test_what_cannot_be_changed_is_said(name, language, text, said):
     with pytest.raises(RecipeError) as e:
@@ -98,6 +99,11 @@ def test_a_changed_task_asks_the_same_items(tmp_path):
     assert tasks.load("problems+typos@1").name == "problems+typos@1"
     with pytest.raises(RecipeError):
         tasks.load("problems+typos@9")
+    kept, gone = {"sw", "de", "bn"}, {"zh", "ja", "th"}
+    assert kept | gone <= set(tasks.load("mgsm").known_languages())
+    assert kept <= set(tasks.load("mgsm+typos").known_languages()) and not gone & set(tasks.load("mgsm+typos").known_languages())
+    with pytest.raises(RecipeError, match="spaces between words"):
+        tasks.check_language(tasks.load("mgsm+typos"), "zh")
 
 
 def test_what_it_costs_is_paired():

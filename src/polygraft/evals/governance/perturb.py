@@ -19,6 +19,7 @@ from polygraft.errors import InputError, RecipeError, suggestion
 from polygraft.evals.governance.romanise import LANGUAGES, romanise
 from polygraft.evals.items import Item
 
+UNSPACED = {"Hani", "Hans", "Hant", "Jpan", "Hira", "Kana", "Bopo", "Thai", "Laoo", "Khmr", "Mymr", "Tibt", "Yiii"}
 ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm", "йцукенгшщзхъ", "фывапролджэ", "ячсмитьбю")
 SHORTEST, PIECE = 4, 8  # a slip needs so many letters, and comes once in a piece of so many
 WORD = re.compile(r"[^\s\d]+")  # with its vowel signs: a mark is no letter to `re`, and must not part from its word
@@ -59,17 +60,36 @@ def applied(items: Sequence[Item], how: Perturbation, language: str, *, seed: in
 
 def _change(how: Perturbation, language: str, data: Path | None) -> Callable[[str, random.Random], str]:
     share, lang = how.percent / 100, languages.split(language)[0]
+    refuse(how, language)
     if how.kind == "typos":
         return lambda text, rng: typos(text, share, rng)
     if how.kind == "diacritics":
         return lambda text, rng: _some_words(text, share, rng, without_diacritics)
     if how.kind == "romanised":
-        if lang not in LANGUAGES:
-            raise RecipeError("no way here to write this language in Latin letters", where="+romanised", found=language,
-                              expected="one of " + ", ".join(LANGUAGES), fix="leave the language out of this task")
         return lambda text, rng: _some_words(text, share, rng, lambda word: romanise(word, lang))
     words = lexicon(lang, data)
     return lambda text, rng: mixed(text, words, share, rng)
+
+
+def refuse(how: Perturbation, language: str) -> None:
+    """Raises RecipeError where the kind is not defined for the language."""
+    lang, script, _ = languages.split(language)
+    if how.kind == "typos" and script in UNSPACED:
+        raise RecipeError("slips of the keyboard are defined for scripts that write spaces between words", where="+typos",
+                          found=f"{language} ({languages.name(lang)})",
+                          fix="leave the language out of this task")
+    if how.kind == "romanised" and lang not in LANGUAGES:
+        raise RecipeError("no way here to write this language in Latin letters", where="+romanised", found=language,
+                          expected="one of " + ", ".join(LANGUAGES), fix="leave the language out of this task")
+
+
+def defined(how: Perturbation, language: str) -> bool:
+    """Whether the kind is defined for the language; a lexicon of `mixed` may lie in the data folder."""
+    try:
+        refuse(how, language)
+    except RecipeError:
+        return False
+    return True
 
 
 def _some_words(text: str, share: float, rng: random.Random, change: Callable[[str], str]) -> str:
@@ -77,8 +97,8 @@ def _some_words(text: str, share: float, rng: random.Random, change: Callable[[s
 
 
 def typos(text: str, share: float, rng: random.Random) -> str:
-    """One slip in about `share` of the words of at least 4 letters (of every 8 letters in long words and in scripts without
-    spaces): two letters swapped, one left out, doubled, or struck beside its key. First letters stay, and labels (`Question:`)."""
+    """One slip in about `share` of the words of at least 4 letters (of every 8 letters in long words): two letters swapped,
+    one left out, doubled, or struck beside its key. First letters stay, and labels (`Question:`)."""
     return WORD.sub(lambda m: m[0] if m[0].endswith((":", "：")) else _slips(m[0], share, rng), text)
 
 

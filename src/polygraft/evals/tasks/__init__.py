@@ -77,8 +77,9 @@ def load(name: str) -> Task:
 
 def _changed(task: Task, change: str) -> Task:
     """The task with its questions made untidy: `mgsm+typos`."""
-    perturb.parse(change)
-    changed = task.model_copy(update={"task": f"{task.task}+{change}"})
+    how = perturb.parse(change)
+    kept = {tag: said for tag, said in task.languages.items() if perturb.defined(how, tag)}
+    changed = task.model_copy(update={"task": f"{task.task}+{change}", "languages": kept})
     changed._changed = change
     return changed
 
@@ -102,8 +103,9 @@ def _document(path: Path) -> Document:
 
 
 def _read(path: Path) -> Task:
-    task = _checked(parse(Task, _document(path)), path)
-    task._folder = path.parent
+    document = _document(path)
+    task = _checked(parse(Task, document), path)
+    task._folder, task._lines = path.parent, {name: document.where((name, "files")) for name in ("source", "examples")}
     return task
 
 
@@ -151,6 +153,8 @@ def _merged(under: Mapping[str, Mapping[str, Any]], over: Mapping[str, Mapping[s
 
 def check_language(task: Task, language: str) -> None:
     """Raises RecipeError for a language that the task does not have."""
+    if task._changed:
+        perturb.refuse(perturb.parse(task._changed), language)
     known = task.known_languages()
     if known and language not in known:
         raise RecipeError(f"{task.task} has no such language", found=language, fix=languages.nearest(language, known))
@@ -181,10 +185,11 @@ def _items(task: Task, language: str, data: Path | None, limit: int | None, seed
         made = word_problems(language, limit or 100, seed, kind or ProblemKind())
         return [replace(i, choices=()) for i in made] if task.written else made
     words = task.words_of(language)
-    found = rows.read(task.source, words, data=data, offline=offline, folder=task.folder)
+    found = rows.read(task.source, words, data=data, offline=offline, folder=task.folder, named=task.line("source"))
     if not shots:
         return building.build(task, language, list(enumerate(found))[:limit])
-    shown = rows.read(task.examples, words, data=data, offline=offline, folder=task.folder) if task.examples else found
+    shown = found if task.examples is None else rows.read(task.examples, words, data=data, offline=offline, folder=task.folder,
+                                                          named=task.line("examples"))
     return _with_examples(task, language, found, shown, shots, limit)
 
 

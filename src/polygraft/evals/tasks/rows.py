@@ -31,12 +31,14 @@ class Row:
     fields: dict[str, Any]
 
 
-def read(source: Rows, words: Mapping[str, Any], *, data: Path | None, offline: bool, folder: Path | None = None) -> list[Row]:
-    """All rows of a source, filtered and shaped. `folder` is that of a user's task file, where files are also looked for.
+def read(source: Rows, words: Mapping[str, Any], *, data: Path | None, offline: bool, folder: Path | None = None,
+         named: str = "") -> list[Row]:
+    """All rows of a source, filtered and shaped. `folder` is that of a user's task file, where files are also looked for, and
+    `named` the line of it that names them.
 
     Raises InputError naming the place, what was found and expected, and a fix.
     """
-    paths = find(source, words, data, folder)
+    paths = find(source, words, data, folder, named)
     if not paths:
         rows, name = _from_hub(source, words, offline)
     else:
@@ -66,7 +68,8 @@ def _from_file(source: Rows, path: Path) -> list[Row]:
     return rows
 
 
-def find(source: Rows, words: Mapping[str, Any], data: Path | None, folder: Path | None = None) -> list[Path]:
+def find(source: Rows, words: Mapping[str, Any], data: Path | None, folder: Path | None = None,
+         named: str = "") -> list[Path]:
     """The local files (several where the name has a `*`), none when the hub is to be asked. Raises InputError when a named folder
     lacks them."""
     names = [filled(f, words) for f in source.files]
@@ -79,10 +82,10 @@ def find(source: Rows, words: Mapping[str, Any], data: Path | None, folder: Path
     if not names or (data is None and source.hub is not None):
         return []
     where = folders[0] if folders else None
-    fix = "put the file there, or correct the path" if where else "name the folder that holds it (`data:`, `--data`)"
+    fix = f"put the file into {where}, or correct the path" if where else "name the folder that holds it (`data:`, `--data`)"
     if where and source.hub:
-        fix = f"put the file there, or name no data folder to fetch it from {source.hub.path}"
-    raise InputError("the task's file is not here", where=where, expected=" or ".join(names), fix=fix)
+        fix = f"put the file into {where}, or name no data folder to fetch it from {source.hub.path}"
+    raise InputError("the task's file is not here", where=named or where, expected=" or ".join(names), fix=fix)
 
 
 def _matches(row: Row, column: str, wanted: Any) -> bool:
@@ -98,9 +101,16 @@ def _shaped(name: str, rows: Sequence[Row], words: Mapping[str, Any], file: str)
         made = shape([r.fields for r in rows], words)
     except (LookupError, TypeError, ValueError, AttributeError) as e:
         expected = (shape.__doc__ or name).strip().splitlines()[0]
-        raise InputError(f"the file does not have the layout `{name}`", where=file, found=f"{type(e).__name__}: {e}"[:200],
+        raise InputError(f"the file does not have the layout `{name}`", where=file, found=_said(e)[:200],
                          expected=expected, fix="check the file, and `shape:` in the task") from e
     return [Row(f"{file}, row {n}", fields) for n, fields in enumerate(made, 1)]
+
+
+def _said(e: Exception) -> str:
+    """What a shape stumbled over, without Python's name for it."""
+    if isinstance(e, KeyError):
+        return f"a row without `{e.args[0]}`"
+    return str(e) if isinstance(e, ValueError) else f"{type(e).__name__}: {e}"
 
 
 # ---------------------------------------------------------------------------------------------------------------- files

@@ -85,6 +85,7 @@ class Task(Strict):
     words: str = Field("", description="a file of data/words/ that `languages` is laid over")
     languages: dict[str, dict[str, Any]] = Field(default_factory=dict, description="language to its words")
     _folder: Path | None = PrivateAttr(None)  # a user's task: the folder of its file, where its data are looked for
+    _lines: dict[str, str] = PrivateAttr(default_factory=dict)  # a user's task: `file:line` of the files of `source` and `examples`
     _changed: str = PrivateAttr("")  # how its questions are made untidy: governance/perturb.py
 
     @property
@@ -98,6 +99,10 @@ class Task(Strict):
     @property
     def folder(self) -> Path | None:
         return self._folder
+
+    def line(self, name: str) -> str:
+        """`file:line` where a user's task names the files of `source` or `examples`; "" of a shipped one."""
+        return self._lines.get(name, "")
 
     @model_validator(mode="after")
     def _whole(self) -> Task:

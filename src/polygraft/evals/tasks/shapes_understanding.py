@@ -38,7 +38,8 @@ def tydiqa(rows: list[Row], words: Words) -> list[Row]:
         found = [r for r in found if str(r["id"]).startswith(own)]
     answered = [r for r in found if r["answers"]]
     if found and not answered:
-        raise ValueError("no question has an answer: copies in XTREME's layout leave out those of the dev split")
+        raise ValueError("no question has an answer: copies in XTREME's layout leave out those of the dev split; the task "
+                         "`tydiqa-train` asks those of the train split")
     return answered
 
 
