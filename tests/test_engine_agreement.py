@@ -11,7 +11,8 @@ from polygraft.evals.lm import lm_class
 FAMILIES = ("llama", "qwen2", "bloom")  # bloom is read in padded rows, the others as branches of a trie
 NATS, NEAR = 1e-3, 1e-4  # what likelihoods may differ by; best and second choice nearer than NEAR may come out either way
 LONGEST = 512
-QUESTIONS = [f"Q: {a} apples and {b} pears: how many {what}?\nA:" for a in range(2, 6) for b in (3, 7) for what in ("fruits", "légumes", "梨")]
+QUESTIONS = [f"Q: {a} apples and {b} pears: how many {what}?\nA:" for a in range(2, 6) for b in (3, 7)
+             for what in ("fruits", "légumes", "梨")]
 OPTIONS = (" none", " 7", " 12", " as many as before")
 
 
@@ -44,7 +45,8 @@ def questions(shots):
 
 
 def minimal_pairs():
-    return [[("", f"The {a} that the {b}s see {verb}.") for verb in ("runs", "run")] for a in ("dog", "été", "кот") for b in ("cat", "fox")]
+    return [[("", f"The {a} that the {b}s see {verb}.") for verb in ("runs", "run")] for a in ("dog", "été", "кот")
+            for b in ("cat", "fox")]
 
 
 @pytest.mark.parametrize(("kind", "items"), [("0-shot", questions(0)), ("5-shot", questions(5)), ("minimal pairs", minimal_pairs())])

@@ -77,6 +77,9 @@ def test_lm_evals_task_files_run_with_our_engine_records_and_tables(folder, mode
         assert row["gold"] == gold and row["choices"] == [" Paris", " Rome", " Oslo"]
         right = min(range(3), key=lambda i: row["choice_nats"][i]) == gold
         assert row["scores"]["lm-eval:acc:binary"] == [float(right), 1.0]
+        assert row["tokens"] == len(" Paris Rome Oslo") and row["seconds"] > 0  # a byte is a token
+    written = next(r["file"] for r in result.data["records"] if "written" in r["file"])
+    assert all(r["tokens"] > 0 and r["seconds"] > 0 for r in map(json.loads, (folder / "out" / written).read_text().splitlines()))
     acc = next(s for s in result.data["scores"] if s["metric"] == "acc" and s["model"] == result.data["reference"])
     assert acc["value"] == pytest.approx(100 * sum(r["scores"]["lm-eval:acc:binary"][0] for r in rows) / 3)
 

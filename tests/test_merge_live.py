@@ -98,6 +98,7 @@ def test_the_same_records_in_memory_and_on_disk(three, tmp_path):
     (rows, scores, nats), (wanted, right, exact) = records(tmp_path / "memory", "merged"), records(tmp_path / "disk", "*")
     assert len(rows) == 10 and rows == wanted and scores == right
     assert nats == pytest.approx(exact, abs=1e-4)
+    assert all(r["tokens"] == sum(len(f" {c}".encode()) for c in r["choices"]) for r in rows if "choices" in r)  # a byte is a token
 
 
 def test_names_of_models_in_memory(three):

@@ -34,8 +34,9 @@ class Item:
 @dataclass(frozen=True)
 class Response:
     """What one model made of one item: the log-likelihood in nats of every choice and whether each is what it would write
-    (greedily), or the text that it wrote, in how many tokens, and whether it came to an end by itself. gold_tokens: the tokens
-    that the model's own tokenizer makes of the first gold, where there is one."""
+    (greedily), or the text that it wrote and whether it came to an end by itself. tokens: of the text, or of all choices together.
+    gold_tokens: the tokens that the model's own tokenizer makes of the first gold, where there is one. seconds: of a batch's time,
+    shared evenly by what was in it."""
 
     nats: tuple[float, ...] = ()
     greedy: tuple[bool, ...] = ()

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from polygraft.evals.asking import Asker, Pair
+from polygraft.evals.bpb import Scored
 from polygraft.evals.engines.base import Decoding
 from polygraft.evals.items import Response
 from polygraft.evals.responses import About
@@ -41,7 +42,7 @@ def lm_class() -> type:
         def __init__(self, asker: Asker, about: Mapping[str, About] | None = None):
             super().__init__()
             self.asker, self.about = asker, about or {}
-            self.given: dict[tuple[str, int, int], Pair | Response] = {}
+            self.given: dict[tuple[str, int, int], Pair | Response | Scored] = {}
 
         @property
         def tokenizer_name(self) -> str:
@@ -59,6 +60,7 @@ def lm_class() -> type:
         def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
             context = self.asker.engine.max_length  # lm-eval's windows: each token is scored once, none is read twice but the first
             found = self.asker.documents([(self._about(r), r.args[0]) for r in requests], context + 1, context)
+            self._keep(requests, found)
             return [s.log_likelihood for s in found]
 
         def generate_until(self, requests: list[Any]) -> list[str]:
@@ -75,7 +77,7 @@ def lm_class() -> type:
             self._keep(requests, found)
             return [w.text for w in found]
 
-        def _keep(self, requests: list[Any], found: Sequence[Pair | Response]) -> None:
+        def _keep(self, requests: list[Any], found: Sequence[Pair | Response | Scored]) -> None:
             for r, answer in zip(requests, found):
                 if getattr(r, "task_name", None) is not None and r.doc_id is not None:
                     self.given[r.task_name, r.doc_id, r.idx] = answer

@@ -38,7 +38,8 @@ def record(task: Task, item: Item, asked: Asked, response: Response, *, reading:
                 "gold_tokens": response.gold_tokens, "finished": response.finished,
                 "language_detected": identify(response.text).tag}
     else:
-        row |= {"gold": item.target, "choices": list(item.choices), "choice_nats": [-x for x in response.nats]}
+        row |= {"gold": item.target, "choices": list(item.choices), "choice_nats": [-x for x in response.nats],
+                "tokens": response.tokens}
         if choice.tied(response):
             row["tie"] = True
     used = {} if reading else {name: metrics.get(name) for name in task.metrics}

@@ -108,26 +108,36 @@ def task_records(asker: Asker, jobs: Sequence[Job], seed: int, chat: bool, syste
     with lm_eval_tasks.quiet():
         evaluate(lm=lm, task_dict=TaskManager(include_defaults=False).load(configs), bootstrap_iters=0)
     def response(job: Job, n: int, item: Item, asked: Asked) -> Response:
-        found = _response(lm.given, job.key, n, asked)
+        found = _response(lm.given, job.key, n, asked, asker.engine)
         return replace(found, gold_tokens=asker.engine.count(asked.delimiter + item.golds[0])) if item.golds else found
 
     return [[records.record(job.task, item, asked, response(job, n, item, asked), reading=job.reading)
              for n, (item, asked) in enumerate(zip(job.items, found, strict=True))] for job, found in zip(jobs, sent) if job.task]
 
 
-def _response(given: Mapping[tuple[str, int, int], Any], task: str, number: int, asked: Asked) -> Response:
-    """What was answered to one item: its text, or the likelihood of each of its choices."""
+def _response(given: Mapping[tuple[str, int, int], Any], task: str, number: int, asked: Asked, engine: Engine) -> Response:
+    """What was answered to one item: its text, or the likelihood of each of its choices (`tokens`: of all of them together)."""
     if not asked.continuations:
         return given[task, number, 0]
     pairs = [given[task, number, i] for i in range(len(asked.continuations))]
-    return Response(tuple(p.nats for p in pairs), tuple(p.greedy for p in pairs), seconds=sum(p.seconds for p in pairs))
+    tokens = sum(map(engine.count, asked.continuations))
+    return Response(tuple(p.nats for p in pairs), tuple(p.greedy for p in pairs), tokens=tokens,
+                    seconds=sum(p.seconds for p in pairs))
 
 
 def foreign_records(asker: Asker, foreign: Foreign, seed: int, chat: bool, system: str, trusted: bool) -> list[dict[str, Any]]:
     """Let lm-eval ask one of its own tasks, and make records of what it logged."""
     about = About(f"lm-eval:{foreign.name}@{foreign.version}", "", foreign.shots, seed)
     lm = lm_class()(asker, {foreign.name: about})
-    return lm_eval_tasks.records(foreign, lm_eval_tasks.samples(lm, foreign, chat=chat, system=system, trusted=trusted))
+    rows = lm_eval_tasks.records(foreign, lm_eval_tasks.samples(lm, foreign, chat=chat, system=system, trusted=trusted))
+    given: dict[str, list[Any]] = {}
+    for (_, document, _), answer in lm.given.items():
+        given.setdefault(str(document), []).append(answer)
+    for row in rows:
+        chosen = sum(map(asker.engine.count, row.get("choices", ())))
+        row["tokens"] = chosen or sum(getattr(a, "tokens", 0) for a in given.get(row["id"], ()))
+        row["seconds"] = sum(a.seconds for a in given.get(row["id"], ()))
+    return rows
 
 
 # --------------------------------------------------------------------------------------------------------------- corpora
