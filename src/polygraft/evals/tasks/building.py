@@ -45,7 +45,8 @@ def _tried(task: Task, item: Item) -> None:
     n, kind = len(item.choices), "written answers" if task.written else "choices"
     wrong = Response(tuple(-1e9 if i == item.target else -1.0 - i / 8 for i in range(n)), (False,) * n)
     right = Response(tuple(-1e-9 if i == item.target else -1.0 - i / 8 for i in range(n)), (True,) * n)
-    answers = (Response(text=item.golds[0] if item.golds else "text"),) if task.written else (wrong, right)
+    turned = [Response(tuple(-1.0 - (i + k) % n for i in range(n)), (False,) * n) for k in range(min(n, 8))]
+    answers = (Response(text=item.golds[0] if item.golds else "text"),) if task.written else (wrong, right, *turned)
     for name in task.metrics:
         try:
             scored = [list(metrics.get(name).score(item, a)) for a in answers]
@@ -53,9 +54,9 @@ def _tried(task: Task, item: Item) -> None:
             raise RecipeError(f"the metric `{name}` cannot score the {kind} of this task", where=task.name,
                               found=f"{type(e).__name__}: {e}", expected="a metric of " + kind,
                               fix="choose another in `metrics:`, or give it what it needs in `extra:`") from e
-        if len(scored) == 2 and scored[0] == scored[1]:
+        if len(scored) > 1 and all(s == scored[0] for s in scored):
             raise RecipeError(f"the metric `{name}` cannot score the choices of this task", where=task.name,
-                              found="the same score for right and wrong", expected="a metric of choices", fix="choose another")
+                              found="the same score for any answer", expected="a metric of choices", fix="choose another")
 
 
 def worked(task: Task, language: str, rows: Iterable[Row]) -> tuple[tuple[str, str], ...]:
