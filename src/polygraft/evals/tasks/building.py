@@ -54,7 +54,7 @@ def _tried(task: Task, item: Item) -> None:
             raise RecipeError(f"the metric `{name}` cannot score the {kind} of this task", where=task.name,
                               found=f"{type(e).__name__}: {e}", expected="a metric of " + kind,
                               fix="choose another in `metrics:`, or give it what it needs in `extra:`") from e
-        if len(scored) > 1 and all(s == scored[0] for s in scored):
+        if len(scored) > 1 and not item.extra and all(s == scored[0] for s in scored):  # with extra, a first row may be one of ties
             raise RecipeError(f"the metric `{name}` cannot score the choices of this task", where=task.name,
                               found="the same score for any answer", expected="a metric of choices", fix="choose another")
 
