@@ -11,6 +11,7 @@ from oracle import copy_oracle, rouge_oracle
 from polygraft.evals import metrics
 from polygraft.evals.items import Item, Response
 from polygraft.evals.metrics import copying, exams, summaries
+from polygraft.evals.metrics.base import LONGEST
 
 SOURCE = "Mtoto alikwenda sokoni asubuhi, akanunua matunda mengi, kisha akarudi nyumbani kabla ya jua kuzama."
 
@@ -178,3 +179,11 @@ def test_nothing_summed_is_nought_and_never_nan():
         m = metrics.get(name)
         k = 8 if name == "category accuracy" else 2
         assert m.value(np.zeros((3, k))).tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["rouge-1/2", "chrF", "BLEU"])
+def test_an_answer_of_a_megabyte_is_compared_as_far_as_any_task_lets_a_model_write(name):
+    metric, item = metrics.get(name), Item("1", "en", "p", golds=("a short summary of a long text",))
+    endless = "a summary, and more " * 50_000
+    assert list(metric.score(item, Response(text=endless))) == list(metric.score(item, Response(text=endless[:LONGEST])))
+    assert list(metric.score(item, Response(text=endless[:LONGEST - 100]))) != list(metric.score(item, Response(text=endless)))

@@ -7,6 +7,7 @@ import lzma
 import numpy as np
 import pytest
 
+from polygraft import cli
 from polygraft.errors import InputError, RecipeError
 from polygraft.evals import metrics, run, tasks
 from polygraft.evals.engines.base import Written
@@ -296,3 +297,12 @@ def test_tables_name_every_dataset_and_the_nats_beside_english(data, measured):
 def test_documents_are_drawn_as_wholes(measured):
     [m] = [m for m in measured if (m.task, m.language) == ("parallel-nats", "sw")]
     assert m.n <= DOCUMENTS and m.columns["stops"][:, 1].sum() == 12
+
+
+def test_polygraft_tasks_shows_a_suites_members_and_what_the_data_folder_lacks(tmp_path, capsys):
+    (tmp_path / "xnli").mkdir()
+    assert cli.run(["tasks", "darumeru:sw", "--data", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "Copy: copy-sentence@1 sw" in said and "left out: jcommonsenseqa sw: the task has no Swahili" in said
+    assert "left out: xcopa sw: the data folder has no xcopa" in said and "left out: copy-sentence" not in said
+    assert cli.run(["tasks"]) == 0 and "+romanised" in capsys.readouterr().out

@@ -64,24 +64,30 @@ def listing(as_json: bool) -> int:
         said = " ".join(tags[:12]) + (f" and {len(tags) - 12} more" if len(tags) > 12 else "") or "any language"
         click.echo(f"{click.style(r['task'], bold=True)}  {r['asked']}; {', '.join(r['metrics'])}\n    {said}\n    {r['data']}")
     click.echo("suites: " + ", ".join(suites.names()))
+    click.echo("NAME:LANG asks in one language; NAME+typos, +diacritics, +romanised and +mixed ask the same questions untidily.")
     click.echo("`polygraft tasks NAME` shows an item; a task of your own is a .yaml file; lm-eval:NAME is one of lm-eval's.")
     return 0
 
 
 def parts(word: str, data: Path | None, as_json: bool) -> int:
-    """What a suite asks."""
+    """What a suite asks, and what of it the language or the data folder lacks."""
     from polygraft.evals.tasks import suites
 
     found = suites.expand(word, data=data)
     rows = [{"task": e.task.name, "language": e.language, "group": part.group, "score": part.score, "shots": e.shots,
              "limit": e.limit} for part, e in found.asked]
+    asked, lacking = {(e.task.task, e.language) for _, e in found.asked}, list(suites.lacking(word, data=data))
+    absent = [{"task": part.task, "language": tag, "group": part.group, "why": why, "left_out": (part.task, tag) not in asked}
+              for part, tag, why in lacking]
     if as_json:
-        click.echo(json.dumps({"suite": found.name, "parts": rows}, ensure_ascii=False, indent=1))
+        click.echo(json.dumps({"suite": found.name, "parts": rows, "lacking": absent}, ensure_ascii=False, indent=1))
         return 0
     click.echo(click.style(found.name, bold=True))
     for r in rows:
         most = f", at most {r['limit']} items" if r["limit"] else ""
         click.echo(f"  {r['group']}: {r['task']} {r['language']}, {r['score']}, {r['shots']} worked examples{most}")
+    for a in absent:
+        click.echo(f"  {'left out' if a['left_out'] else 'cannot be asked'}: {a['task']} {a['language']}: {a['why']}")
     return 0
 
 

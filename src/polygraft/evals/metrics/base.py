@@ -14,6 +14,8 @@ import numpy as np
 
 from polygraft.evals.items import Item, Response
 
+LONGEST = 50_000  # characters of an answer that are compared with a reference: more than any task lets a model write
+
 
 def mean(sums: np.ndarray) -> np.ndarray:
     """(sum of values, number of items) [..., 2] -> mean [...]; nothing summed is 0."""

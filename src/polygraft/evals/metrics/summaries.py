@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from polygraft.evals.items import Item, Response
-from polygraft.evals.metrics.base import Metric
+from polygraft.evals.metrics.base import LONGEST, Metric
 
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 ALONE, JOINED, MARK, GAP = range(4)
@@ -48,7 +48,7 @@ def words(text: str) -> list[str]:
 
 def rouge(reference: str, text: str, n: int) -> tuple[float, float]:
     """(f-measure, recall) of shared n-grams of words, each counted as often as both have it; nothing to share is (0, 0)."""
-    a, b = (Counter(zip(*(found[i:] for i in range(n)))) for found in (words(reference), words(text)))
+    a, b = (Counter(zip(*(found[i:] for i in range(n)))) for found in (words(reference), words(text[:LONGEST])))
     shared = sum((a & b).values())
     if not shared:
         return 0.0, 0.0

@@ -12,7 +12,7 @@ import numpy as np
 
 from polygraft import languages
 from polygraft.evals.items import Item, Response
-from polygraft.evals.metrics.base import Metric
+from polygraft.evals.metrics.base import LONGEST, Metric
 from polygraft.evals.quality.prose import answer_language
 
 CHARS, BETA, WORDS = 6, 2, 4
@@ -22,7 +22,7 @@ TOKENIZERS = dict.fromkeys(("zh", "yue", "wuu"), "zh") | dict.fromkeys(("ja", "t
 def chrf_counts(item: Item, response: Response) -> Sequence[float]:
     """(n-grams of the answer, of the reference, in both) for each length of 1 to 6 characters, white space left out; of several
     references the one with the best score. Without a reference nothing counts."""
-    text = _grams(response.text)
+    text = _grams(response.text[:LONGEST])
     found = [[x for h, r in zip(text, _grams(gold)) for x in _match(h, r)] for gold in item.golds]
     return max(found, key=lambda c: float(chrf(np.array(c)))) if found else (0.0,) * (3 * CHARS)
 
@@ -66,7 +66,7 @@ def bleu_counts(item: Item, response: Response) -> Sequence[float]:
     """(tokens of the answer, of the reference, matched n-grams of 1 to 4 tokens, the answer's n-grams of 1 to 4 tokens)."""
     if not item.golds:
         return (0.0,) * (2 + 2 * WORDS)
-    found = _sacrebleu(tokenizer(answer_language(item))).corpus_score([response.text], [[g] for g in item.golds])
+    found = _sacrebleu(tokenizer(answer_language(item))).corpus_score([response.text[:LONGEST]], [[g] for g in item.golds])
     return (float(found.sys_len), float(found.ref_len), *map(float, found.counts), *map(float, found.totals))
 
 

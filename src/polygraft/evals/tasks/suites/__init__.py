@@ -126,13 +126,31 @@ def expand(word: str, *, data: Path | None = None, chat: bool = False, shots: in
 
 
 def _found(task: Task, language: str, data: Path | None) -> bool:
-    """Whether the data folder, where one is named, has what the task asks in this language."""
+    return not _lacks(task, language, data)
+
+
+def _lacks(task: Task, language: str, data: Path | None) -> str:
+    """The file of the task in this language that the data folder, where one is named, does not have; "" when it has all."""
     try:
         for source in filter(None, (task.source, task.examples) if data is not None else ()):
             rows.find(source, task.words_of(language), data)
-    except InputError:
-        return False
-    return True
+    except InputError as e:
+        return str(e.expected)
+    return ""
+
+
+def lacking(word: str, *, data: Path | None = None) -> Iterator[tuple[Part, str, str]]:
+    """(part, language, why) of every part that is left out or cannot be asked: the task has no such language, or the data folder no
+    such file. Raises RecipeError for what is no suite."""
+    suite, language = load(word)
+    for part in suite.parts:
+        tag, task = part.language or language, tasks.load(part.task)
+        if tag in part.without:
+            continue
+        if tag not in (task.known_languages() or (tag,)):
+            yield part, tag, f"the task has no {languages.name(tag)}"
+        elif file := _lacks(task, tag, data):
+            yield part, tag, f"the data folder has no {file}"
 
 
 def split(word: str) -> tuple[Task, str]:
