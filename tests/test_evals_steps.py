@@ -13,9 +13,10 @@ import pytest
 
 from polygraft import files, recipe
 from polygraft.errors import InputError, RecipeError
+from polygraft.evals import estimate, steps, tasks
 from polygraft.evals import models as models_of
-from polygraft.evals import steps
 from polygraft.evals.engines import hf
+from polygraft.evals.run import Job
 from polygraft.evals.steps import EvalConfig
 from polygraft.result import Result
 from polygraft.sources import resolve
@@ -219,6 +220,18 @@ def test_the_plan_tells_all_faults_at_once_and_counts_the_items(models):
     assert any("problems@1 es: 6 items" in line for line in planned.lines)
 
 
+def test_the_time_counts_what_is_written_and_worked_examples_once(tmp_path):
+    (tmp_path / "d.jsonl").write_text("".join(f'{{"q": "{n} {"word " * 99}", "a": "1"}}\n' for n in range(53)))
+    (tmp_path / "t.yaml").write_text("task: t\noutput_type: generate_until\nsource: {files: [d.jsonl]}\ndoc_to_text: '{{q}}'\n"
+                                     "golds: ['{{a}}']\ngeneration: {max_gen_toks: 384}\n")
+    task = tasks.load(str(tmp_path / "t.yaml"))
+    plain, shown = (estimate.work([Job("en", task, tuple(tasks.items(task, "en", shots=shots, limit=50)))]) for shots in (0, 3))
+    assert plain.written == shown.written == 50 * 384 and plain.read == pytest.approx(50 * (497 / 2.5 + 10), rel=0.01)
+    assert shown.read - plain.read == pytest.approx(3 * 498 / 2.5, rel=0.01), "the same examples stand before every item"
+    assert 200 < plain.seconds(135_000_000) < 400 and "19,000" in plain.note() and "not in it" in plain.note(True)
+    assert estimate.Work(0, 0).seconds(10**9) == 0 and "not known" in estimate.Work(0, 0).note()
+
+
 def test_a_model_whose_numbers_are_not_finite_is_refused(models, tmp_path, monkeypatch):
     load = __import__("polygraft.model", fromlist=["load"]).load
 
@@ -238,6 +251,8 @@ def test_chat_needs_a_template_and_uses_it(tiny, tmp_path):
     plain, chat = str(tiny("llama", layers=2, chat=False)), str(tiny("llama", layers=2))
     with pytest.raises(InputError, match="no chat template"):
         evaluate(config([plain], chat=True), tmp_path / "plain")
+    told = [steps.plan(config([model], chat=True), CONTEXT).problems for model in (plain, chat)]
+    assert "no chat template" in str(told[0][0]) and told[1] == ()
     with_template = evaluate(config([chat], chat=True, limit=3, corpora={}), tmp_path / "chat")
     without = evaluate(config([chat], limit=3, corpora={}), tmp_path / "no")
     assert with_template.data["scores"] != without.data["scores"]
