@@ -271,3 +271,17 @@ def test_corpora_stop_at_their_limit_and_say_so(models, tmp_path):
 def test_short_names():
     assert models_of.labels(["base", "a/b/model", "runs/x/model"]) == ["base", "a/b/model", "runs/x/model"]
     assert models_of.labels(["base", "a/b/swapped"]) == ["base", "swapped"]
+
+
+def test_answers_are_drawn_at_a_temperature_by_the_seed(tiny):
+    from polygraft import evals
+    from polygraft.model import load
+
+    live = load(tiny("llama"), dtype="float32")
+
+    def written(**how):
+        result = evals.score(live.model, live.tokenizer, tasks=["problems-generate"], limit=6, identity="tiny", **how)
+        return [s.outputs for s in result.samples]
+    greedy, warm = written(), written(temperature=2.0)
+    assert written(temperature=0) == greedy != warm
+    assert written(temperature=2.0) == warm != written(temperature=2.0, seed=1)

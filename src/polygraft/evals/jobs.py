@@ -69,6 +69,8 @@ def _job(entry: Entry, config: EvalConfig, context: Context, commit: pins.Commit
         task, refs = pins.pinned(task, entry.language, data=data, shots=shots, commit=commit)
     found = tasks.items(task, entry.language, data=data, shots=entry.shots, limit=entry.limit, seed=config.seed,
                         kind=config.problems, offline=context.offline)
+    if task.generation is not None and config.temperature is not None:
+        task = task.model_copy(update={"generation": task.generation.model_copy(update={"temperature": config.temperature})})
     return Job(entry.language, task, tuple(found), hub=refs)
 
 

@@ -68,6 +68,8 @@ class EvalConfig(Strict):
     shots: int | None = Field(default=None, ge=0, description="worked examples before each item (default: as each task says)")
     generate: int = Field(default=0, ge=0, description="word problems a language to answer in writing too, for reading; not scored")
     chat: bool = Field(default=False, description="ask through the model's chat template")
+    temperature: float | None = Field(default=None, ge=0, le=10, description="draw written answers at this temperature, by the "
+                                      "seed; 0: greedy (default: as each task says, all shipped ones greedy)")
     system: str = Field(default="", description="the system's turn, with `chat` (default: as each task says)")
     trust_task_code: bool = Field(default=False, description="run the Python that a task file of lm-eval's kind brings")
     seed: int = Field(default=0, ge=0, description="seed of the word problems, of the samples shown and of the bootstrap")

@@ -55,11 +55,12 @@ def form(task: Task, language: str, system: str = "") -> Form:
 
 
 def decoding(task: Task, language: str) -> Decoding:
-    """How the task's answers are written; `until` may hold the language's words. Greedy."""
+    """How the task's answers are written; `until` may hold the language's words."""
     assert task.generation is not None
     words = {"w": task.words_of(language), "language": language}
     stops = (render(u, words, task.task, name="until") for u in task.generation.until)
-    return Decoding(task.generation.max_gen_toks, tuple(s for s in stops if s))
+    how = task.generation
+    return Decoding(how.max_gen_toks, tuple(s for s in stops if s), how.temperature, how.top_p)
 
 
 def plain(item: Item, shots: int, form: Form) -> str:

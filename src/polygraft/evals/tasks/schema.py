@@ -51,6 +51,8 @@ class Generation(Strict):
 
     max_gen_toks: int = Field(ge=1, description="new tokens at most")
     until: tuple[str, ...] = Field((), description="strings that end an answer")
+    temperature: float = Field(default=0.0, ge=0, le=10, description="0: greedy; else answers are drawn, by the evaluation's seed")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="draw from the likeliest tokens that make up this share")
 
 
 class Task(Strict):
