@@ -107,7 +107,7 @@ def works(data: Path, quick: bool) -> list[Work]:
         Work("Belebele en de, 5-shot", 0, reading[5], trial=4), Work("XCOPA it sw, 5-shot", 0, causes[5]),
         Work("minimal pairs en ru", 0, pairs),
         Work("Belebele en de, 0-shot", 0, reading[0]), Work("XCOPA it sw, 0-shot", 0, causes[0]),
-        Work("MGSM en de, 8-shot, 128 tokens", 2.0, [x for c in ("en", "de") for x in mgsm(data, c, n)], 128),
+        Work("MGSM en de, 8-shot, 128 tokens", 2.0, [x for c in ("en", "de") for x in mgsm(data, c, n // 2)], 128, trial=4),
     ]
 
 
