@@ -125,8 +125,8 @@ def test_a_budget_counts_down():
     assert one.left == 15
 
 
-@pytest.mark.parametrize(("n", "each", "allowed", "asked"), [(100, 0.1, 10, 41), (100, 1, 10, 9), (100, 1, 3, 4),
-                                                           (100, 1, 0.5, 2), (5, 1, 10, 5), (1, 1, 10, 1), (12, 0, 10, 9)])
+@pytest.mark.parametrize(("n", "each", "allowed", "asked"), [(100, 0.1, 10, 42), (100, 1, 10, 10), (100, 1, 3, 5),
+                                                           (100, 1, 0.5, 2), (5, 1, 10, 5), (1, 1, 10, 1), (12, 0, 10, 10)])
 def test_timing_asks_few_items_each_once(n, each, allowed, asked):
     seen = []
 

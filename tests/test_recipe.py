@@ -136,12 +136,13 @@ def test_events_tell_the_story_with_the_time_left(folder):
 
 
 def test_time_left_is_in_proportion(monkeypatch):
-    clock, seen = iter([100.0, 110.0, 120.0]), []
+    clock, seen = iter([100.0, 150.0, 160.0, 161.0]), []
     monkeypatch.setattr(recipe.time, "monotonic", lambda: next(clock))
     progress = recipe._ticker("x", 0, 1, seen.append)
     progress(1, 4, "a")
     progress(2, 4, "b")
-    assert [(e.seconds, e.eta) for e in seen] == [(10.0, 30.0), (20.0, 20.0)]
+    progress(4, 4, "c")
+    assert [(e.seconds, e.eta) for e in seen] == [(50.0, None), (60.0, 20.0), (61.0, 0.0)], "what was before the first news is no speed"
 
 
 @pytest.mark.parametrize(("note", "kind", "words"), [

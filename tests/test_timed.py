@@ -118,11 +118,13 @@ def test_the_first_model_too_is_stopped_when_it_is_late():
 
 
 def test_what_is_dear_is_left_out_before_what_is_cheap():
-    """Late for a dear job, there may still be time for the cheap ones after it; and what was asked to time it is not thrown away."""
-    world = World(8.0)
-    asked, _, _ = world.evaluate([JOBS[2], JOBS[3], JOBS[0], JOBS[1]], 60)
-    assert [j.key for j in asked if j.task is CHOICE] == ["problems.en", "problems.sw"] and len(asked[0].items) >= 2
-    assert world.now <= 70
+    """Late for a dear job, there may still be time for the cheap ones after it."""
+    world, jobs = World(1.0), [JOBS[2], JOBS[3], JOBS[0], JOBS[1]]
+    timing = Timing(Budget(60, world), [1.0])
+    asked = timing.choose(jobs, world.ask(0), FakeEngine())
+    world.now += 20  # the machine was busy with something else
+    found = timing.run(0, asked, world.ask(0))
+    assert [records is None for records in found] == [False, True, False, False] and world.now <= 60
 
 
 def test_what_is_said():
@@ -136,15 +138,51 @@ def test_what_is_said():
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 3.0], [5.0, 1.0]])
-def test_a_budget_that_is_too_short_says_how_long_it_must_be(weights):
-    def world():
-        return World(*(30.0 * w for w in weights), load=1.0)
-    with pytest.raises(RecipeError, match="too short") as e:
-        world().evaluate(JOBS, 20, weights)
-    least = parse_duration(re.search("about (.*)", str(e.value))[1].replace(" ", ""))
-    assert least < 150 * sum(weights)
-    asked, _, _ = world().evaluate(JOBS, least, weights)
-    assert all(j.items for j in asked)
+def test_a_budget_too_short_for_a_few_items_asks_them_and_says_so(weights):
+    world = World(*(10.0 * w for w in weights), load=1.0)
+    asked, _, timing = world.evaluate(JOBS, 40 * weights[0], weights)
+    assert [len(j.items) for j in asked[2:]] == [5, 5] and all(len(j.items) >= 5 for j in asked)
+    [_, said] = timing.said(asked)
+    assert "could not be kept" in said
+    told = parse_duration(re.search("about ([^.]*)", said)[1].replace(" ", ""))
+    assert told == pytest.approx(world.now, rel=0.15) and told > timing.budget.seconds
+
+
+@pytest.mark.parametrize(("seconds", "load", "says"), [(3, 5.0, "more than 5 s"), (25, 1.0, "more than")])
+def test_a_budget_that_is_over_before_anything_is_known_is_refused(seconds, load, says):
+    with pytest.raises(RecipeError, match="over before") as e:
+        World(30.0, load=load).evaluate([JOBS[2], JOBS[0]], seconds)
+    assert says in str(e.value) and e.value.exit_code == 2
+
+
+def test_the_least_that_is_told_is_enough():
+    with pytest.raises(RecipeError) as e:
+        World(10.0, 10.0).evaluate(JOBS, 15)
+    least = parse_duration(re.search("expected: about ([^;)\n]*)", str(e.value))[1].replace(" ", ""))
+    _, _, timing = World(10.0, 10.0).evaluate(JOBS, least)
+    assert not timing.beyond and not timing.left_out
+
+
+def test_what_happens_once_is_no_cost_of_an_item():
+    """Imports of 6 s and a first call of 3 s, items of 0.01 s: 20 s hold all of them, for two models."""
+    world, first = World(0.05, 0.05, load=0.5), [3.0]
+    plain = world.ask
+
+    def ask(model):
+        def slow(jobs):
+            world.now += first.pop() if first else 0.02
+            return plain(model)(jobs)
+        return slow
+    world.ask, jobs = ask, [job("en", 900), job("sw", 500)]
+    timing = Timing(Budget(20, world), [1.0, 1.0])
+    world.now += 6
+    timing.opening = world.now
+    world.now += 0.5
+    asked = timing.choose(jobs, ask(0), FakeEngine())
+    assert timing.loading == 0.5 and [len(j.items) for j in asked] == [900, 500] and not timing.beyond
+    assert all(found is not None for found in timing.run(0, asked, ask(0)))
+    world.now += 0.5
+    assert all(found is not None for found in timing.run(1, asked, ask(1))) and world.now < 20
 
 
 def test_lm_evals_own_tasks_are_refused():

@@ -65,6 +65,7 @@ from polygraft.recipetext import (
 from polygraft.result import Result, encode
 from polygraft.step import Context, DataRef, Detail, ModelRef, Plan, Step
 from polygraft.store import RunFolder, lock, read_result, redact, write_result
+from polygraft.timeleft import TimeLeft
 
 __all__ = [
     "AdapterSpec", "Context", "DataRef", "Detail", "Event", "ModelRef", "Plan", "Recipe", "Run", "RunPlan", "Step", "StepPlan",
@@ -178,7 +179,8 @@ def _failures(use: StepUse) -> Iterator[None]:
         raise ResourceError("out of memory", where=where, fix="use a larger machine or a smaller batch") from e
     except UserError as e:
         at = where if e.where is None else f"{where}: {e.where}"
-        raise StepFailed(e.what, where=at, found=e.found, expected=e.expected, fix=e.fix) from e
+        kind = RecipeError if isinstance(e, RecipeError) else StepFailed  # what was typed is wrong, though only running showed it
+        raise kind(e.what, where=at, found=e.found, expected=e.expected, fix=e.fix) from e
     except Exception as e:
         first = str(redact(str(e))).strip().partition("\n")[0][:300]
         raise StepFailed("the step could not finish", where=where, found=f"{type(e).__name__}: {first}",
@@ -188,15 +190,15 @@ def _failures(use: StepUse) -> Iterator[None]:
 def _ticker(id: str, index: int, count: int, tell: Tell) -> Callable[..., None]:
     """A `progress(done, total, text)` that tells at most ten times a second, with the time left."""
     start = last = time.monotonic()
+    left = TimeLeft()
 
     def progress(done: float, total: float, text: str = "") -> None:
         nonlocal last
         now = time.monotonic()
         if now - last < TICK and done < total:
             return
-        last, seconds = now, now - start
-        eta = seconds * max(0.0, total - done) / done if done > 0 and total > 0 else None
-        tell(Event("progress", text, id, index, count, done, total, seconds, eta))
+        last = now
+        tell(Event("progress", text, id, index, count, done, total, now - start, left(now, done, total)))
 
     return progress
 

@@ -38,11 +38,15 @@ class _Lines:
             if event.seconds - self.said < QUIET_SECONDS:
                 return
             self.said = event.seconds
-            left = f", about {duration(event.eta)} left" if event.eta is not None else ""
-            click.echo(f"  {100 * event.done / max(event.total, 1e-9):.0f} %{left} {one_line(event.text, 60)}", err=True)
+            left = ", ".join(filter(None, (f"{100 * event.done / max(event.total, 1e-9):.0f} %", _left(event))))
+            click.echo(f"  {left} {one_line(event.text, 60)}", err=True)
             return
         self.said = 0.0
         click.echo(_sentence(event), err=True)
+
+
+def _left(event: Any) -> str:
+    return f"about {duration(event.eta)} left" if event.eta is not None else ""
 
 
 def _sentence(event: Any) -> str:
@@ -53,20 +57,20 @@ def _sentence(event: Any) -> str:
 @contextmanager
 def _bar() -> Iterator[Any]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.text import Text
 
-    columns = (TextColumn("{task.fields[head]}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    columns = (TextColumn("{task.fields[head]}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"),
                TextColumn("{task.fields[note]}", markup=False))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None, head="", note="", visible=False)
+        task = progress.add_task("", total=None, head="", left="", note="", visible=False)
 
         def tell(event: Any) -> None:
             if event.kind == "progress":
-                progress.update(task, completed=event.done, total=event.total, note=one_line(event.text, 40))
+                progress.update(task, completed=event.done, total=event.total, left=_left(event), note=one_line(event.text, 40))
                 return
             if event.kind == "start":
-                progress.reset(task, total=None, head=Text(f"{event.step}").plain, note="", visible=True)
+                progress.reset(task, total=None, head=Text(f"{event.step}").plain, left="", note="", visible=True)
             elif event.kind in ("done", "skip"):
                 progress.update(task, visible=False)
             progress.console.print(Text(_sentence(event)))

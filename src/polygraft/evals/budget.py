@@ -18,7 +18,7 @@ from polygraft.errors import RecipeError
 
 UNITS = {"h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0, "sec": 1.0}
 SHARE = 0.9  # of the time is planned; the rest is for what the prediction missed
-PROBES = (1, 8, 32)  # items asked to warm up, and then to time
+PROBES = (1, 1, 8, 32)  # items asked to warm up, and then to time
 PROBE_SHARE = 0.1  # of the budget may go into timing more items
 
 
@@ -116,14 +116,14 @@ class Budget:
 def seconds_an_item(ask: Callable[[list[int]], list[float]], places: Sequence[Sequence[int]], allowed: float) -> float:
     """What one unit of a job costs, by asking the first of its order: `ask(places) -> seconds of each`.
 
-    The first only warms up. At least one more is asked, and others while that takes less than `allowed` seconds, since large
-    batches are faster. None is lost, as what is asked first belongs to every sample; of the answers nothing is read but
-    the time they took.
+    The first only warms up: the next one is asked whatever it took. Others follow while they take less than `allowed` seconds by
+    what the last ones took, since large batches are faster. None is lost, as what is asked first belongs to every sample; of the
+    answers nothing is read but the time they took.
     """
     cost, at = 0.0, 0
-    for most in PROBES:
-        n = min(most, len(places) - at, max(at == PROBES[0], int(allowed / cost)) if cost > 0 else most)
-        if n < 1 or (at > PROBES[0] and n < most):
+    for turn, most in enumerate(PROBES):
+        n = min(most, len(places) - at, int(allowed / cost) if turn > 1 and cost > 0 else most)
+        if n < 1 or (turn > 2 and n < most):
             break
         cost = sum(ask([i for unit in places[at:at + n] for i in unit])) / n
         at += n

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,9 @@ def evaluate(config: EvalConfig, context: Context, jobs: Sequence[Job], folder: 
     given: list[list[list[dict[str, Any]]]] = []
     notes: list[str] = []
     how: list[str] = []
+    if timing is not None:
+        _import_for(sources)
+        timing.opening = timing.budget.clock()
     for i, source in enumerate(sources):
         opened = open_engine(source, backend=config.backend, dtype=config.dtype, device=config.device, chat=config.chat,
                              batch_tokens=config.batch_tokens, seed=config.seed, offline=context.offline)
@@ -76,6 +80,14 @@ def evaluate(config: EvalConfig, context: Context, jobs: Sequence[Job], folder: 
             write_samples(folder, run.sample_name(job, e.label), rows)
     words = how[0] if len(set(how)) == 1 else "; ".join(f"{h} for {name}" for h, name in zip(how, names))
     return Outcome(asked, evaluated, words, (*dict.fromkeys(notes), *(timing.said(asked) if timing else ())))
+
+
+def _import_for(sources: Sequence[Source]) -> None:
+    """Import what takes seconds, once, so that the time of opening the first model tells that of the others."""
+    import_module("lm_eval.evaluator")
+    import_module("lm_eval.tasks")
+    if any(s.kind != SERVER for s in sources):
+        import_module("transformers.models.auto.modeling_auto")
 
 
 def _asking(config: EvalConfig, opened: Opened, store: Store, progress: run.Progress) -> Ask:

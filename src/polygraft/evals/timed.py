@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any
 
 from polygraft.errors import RecipeError
@@ -14,6 +15,7 @@ from polygraft.evals.run import Job
 
 Records = list[dict[str, Any]]
 Ask = Callable[[Sequence[Job]], list[Records]]
+LEAST = 5  # units of a job that are asked even when the budget is too short for them
 COUNTED = 16  # units whose tokens are counted to tell one language's length from another's
 
 
@@ -51,59 +53,86 @@ class Timing:
     weights: Sequence[float]
     seed: int = 0
     costs: list[float] = field(default_factory=list)  # predicted seconds of each chosen job, for the first model
+    loading: float = 0.0  # seconds that opening the first model took
+    opening: float | None = None  # when the first model began to open; what was before it, such as imports, happens once
+    beyond: float = 0.0  # seconds that the least is predicted to take, where that is more than the budget
     offered: list[int] = field(default_factory=list)  # items that each job had
     offered_kept: list[int] = field(default_factory=list)  # of those, what the jobs had that are still asked
     left_out: list[Job] = field(default_factory=list)
 
     def choose(self, jobs: Sequence[Job], ask: Ask, engine: Engine) -> list[Job]:
-        """The jobs with as many items as fit, timed with the first model (which is loaded by now). Reads nothing of any answer."""
-        clock, order_of = self.budget.clock, [units(j, self.seed) for j in jobs]
+        """The jobs with as many items as fit, timed with the first model (which is loaded by now). Reads nothing of any answer.
+
+        What happens once (imports, the first calls) counts as spent and enters no prediction. Raises RecipeError when the time is
+        over by then.
+        """
+        began = self.budget.start if self.opening is None else self.opening
+        self.loading = self.budget.clock() - began
+        order_of = [units(j, self.seed) for j in jobs]
+        costs, timed, overhead = self._time(jobs, order_of, ask, engine)
+        all_models = sum(self.weights) / self.weights[0]
+        once = len(self.weights) * len(jobs) * overhead + (all_models - 1) * self.loading
+        once -= sum(c * n for c, n in zip(costs, timed))  # which the first model is not asked again
+        least = [max(n, min(LEAST, len(places))) for n, places in zip(timed, order_of)]
+        needed = once + all_models * sum(c * n for c, n in zip(costs, least))
+        self._refuse_late(needed)
+        each = [c * all_models for c in costs]
+        numbers = allocate(each, [len(places) for places in order_of], SHARE * self.budget.left - once, least)
+        if not any(numbers):
+            numbers, self.beyond = least, self.budget.seconds - self.budget.left + needed
+        self.offered = [len(j.items) or len(j.documents) for j in jobs]
+        self.offered_kept = self.offered
+        self.costs = [c * n + overhead for c, n in zip(costs, numbers)]
+        return [picked(j, [i for unit in places[:n] for i in unit]) for j, places, n in zip(jobs, order_of, numbers)]
+
+    def _time(self, jobs: Sequence[Job], order_of: Sequence[list[list[int]]], ask: Ask,
+              engine: Engine) -> tuple[list[float], list[int], float]:
+        """(seconds a unit of each job, how many units of each were asked for that, seconds that asking a job takes at all)."""
         share = self.budget.seconds * self.weights[0] / sum(self.weights)
         allowed = PROBE_SHARE * share / len({j.name for j in jobs})
         rates: dict[str, float] = {}  # seconds a token, by task: its languages differ in tokens
-        started, calls, spent = clock(), 0, 0.0
-        least = [1] * len(jobs)
+        calls: list[float] = []  # seconds of each call beyond what its items took
+        asked = [0] * len(jobs)
         for at, (job, places) in enumerate(zip(jobs, order_of)):
             if job.name in rates:
                 continue
+            items: set[int] = set()
 
-            timed_items: list[int] = []
-
-            def timed(some: list[int], job: Job = job, timed_items: list[int] = timed_items) -> list[float]:
-                nonlocal calls, spent
+            def timed(some: list[int], job: Job = job, items: set[int] = items) -> list[float]:
+                self._refuse_late()
+                started = self.budget.clock()
                 [records] = ask([picked(job, some)])
-                timed_items += some
-                calls, spent = calls + 1, spent + sum(r["seconds"] for r in records)
-                return [r["seconds"] for r in records]
+                seconds = [r["seconds"] for r in records]
+                calls.append(max(0.0, self.budget.clock() - started - sum(seconds)))
+                items.update(some)
+                return seconds
             rates[job.name] = seconds_an_item(timed, places, allowed) / tokens(job, places, engine)
-            least[at] = sum(unit[0] in timed_items for unit in places)  # these are asked by now
-        overhead = max(0.0, clock() - started - spent) / max(1, calls) * len(jobs)  # of asking a job at all
+            asked[at] = sum(unit[0] in items for unit in places)
         costs = [rates[j.name] * tokens(j, places, engine) for j, places in zip(jobs, order_of)]
-        before = started - self.budget.start  # loading; what was asked since is asked only once
-        numbers = allocate(costs, [len(places) for places in order_of], SHARE * (share - before - overhead), least)
-        if not any(numbers):
-            raise self._too_short(before + overhead + sum(c * n for c, n in zip(costs, least)) / SHARE)
-        self.offered = [len(j.items) or len(j.documents) for j in jobs]
-        self.offered_kept = self.offered
-        self.costs = [c * n + overhead / len(jobs) for c, n in zip(costs, numbers)]
-        return [picked(j, [i for unit in places[:n] for i in unit]) for j, places, n in zip(jobs, order_of, numbers)]
+        return costs, asked, median(calls[1:]) if calls[1:] else 0.0  # the first call is slow, and the only one that is
 
-    def _too_short(self, least: float) -> RecipeError:
-        """`least` seconds are what the first model needs."""
-        whole = math.ceil(1.05 * least * sum(self.weights) / self.weights[0])
-        return RecipeError("the time budget is too short for one item of every task and language",
-                           found=spoken(self.budget.seconds), expected=f"at least about {spoken(whole)}",
-                           fix="give more time, or fewer tasks and languages")
+    def _refuse_late(self, needed: float = 0.0) -> None:
+        """Raises RecipeError when the time is over before anything was chosen; `needed` more seconds ask the least."""
+        if self.budget.left > 0:
+            return
+        spent = self.budget.seconds - self.budget.left
+        enough = math.ceil(1.05 * (spent + needed) / SHARE)
+        expected = f"about {spoken(enough)}" if needed > 0 else f"more than {spoken(math.ceil(spent))}"
+        raise RecipeError("the time budget was over before it was known how many items fit", found=spoken(self.budget.seconds),
+                          expected=expected, fix="give more time, or fewer tasks and languages")
 
     def run(self, model: int, jobs: Sequence[Job], ask: Ask) -> list[Records | None]:
         """The records of each job, None for those that the model's part of the time does not hold (the first is always asked).
 
-        A job is asked whole or not at all, and what one model leaves out no other is compared on: see `without`.
+        A job is asked whole or not at all, and what one model leaves out no other is compared on: see `without`. Where even the
+        least goes beyond the budget, all of it is asked.
         """
-        end = self.budget.start + self.budget.seconds * sum(self.weights[:model + 1]) / sum(self.weights)
+        later = sum(self.weights[model + 1:])
+        part = self.weights[model] / (self.weights[model] + later)  # of what is left, less loading the others
+        end = self.budget.clock() + part * (self.budget.left - self.loading * later / self.weights[0])
         found: list[Records | None] = []
         for job, cost in zip(jobs, self.costs):
-            late = bool(found) and self.budget.clock() + cost * self.weights[model] / self.weights[0] > end
+            late = bool(found) and not self.beyond and self.budget.clock() + cost * self.weights[model] / self.weights[0] > end
             found += [None] if late else ask([job])
         return found
 
@@ -121,6 +150,9 @@ class Timing:
         budget, n, of = spoken(self.budget.seconds), sum(asked), sum(self.offered)
         out = [f"Within a time budget of {budget}, {n:,} of {of:,} items were asked, picked by the hash of their ids, evenly over "
                "strata, before any answer was seen" + f" ({', '.join(each)})" * bool(each) + "."]
+        if self.beyond:
+            out.append(f"The time budget of {budget} could not be kept: a few items of every task, language and model were "
+                       f"predicted to take about {spoken(math.ceil(self.beyond))}. Scores of so few items say little.")
         if self.left_out:
             names = ", ".join(f"{j.title} {j.language}" for j in self.left_out)
             out.append(f"Left out for every model, because the time ran out: {names}.")
