@@ -478,3 +478,15 @@ def test_undefined_items_are_not_drawn():
     found = compare.compared([measure], "a")
     score = found.scores[0].estimate
     assert score.n == 6 and 50 <= score.low <= score.value <= score.high <= 70
+
+
+def test_nothing_seen_is_no_proof_of_equality():
+    same = {"a": ones([1] * 6), "b": ones([1] * 6)}
+    found = compare.compared([Measure("t", lang, ACCURACY, same) for lang in ("en", "sw")], "a")
+    for d in found.differences:
+        assert d.value == 0 and d.low < -15 and d.high > 15, d
+    mean = next(d for d in found.differences if d.average == compare.MEAN)
+    single = next(d for d in found.differences if not d.average)
+    assert mean.high == pytest.approx(single.high / np.sqrt(2))
+    assert all(s.estimate.low < 75 and s.estimate.high == 100 for s in found.scores)
+

@@ -65,7 +65,8 @@ def gather(words: tuple[str, ...]) -> tuple[dict[str, Evaluated], dict[str, tupl
         methods |= {name: mine} if name else {label: (label,) for label in mine}
     if len(methods) < 2:
         raise RecipeError("nothing to compare with", where="command line", found=", ".join(methods) or "no model",
-                          expected="at least two models or methods", fix="name another folder")
+                          expected="at least two models or methods", fix="name another folder; NAME=F1,F2,F3 are the trainings of "
+                          "one method (at least three)")
     named = any(name for name, _ in given)
     return dict(zip(names, everyone)), methods if named else {}, list(dict.fromkeys(m.folder for m in everyone))
 

@@ -13,7 +13,7 @@ from polygraft.evals import run
 from polygraft.evals.budget import Budget, parse_duration
 from polygraft.evals.opening import Opened, open_engine
 from polygraft.evals.records import write_samples
-from polygraft.evals.responses import Store, store_root
+from polygraft.evals.responses import Store, check_root, store_root
 from polygraft.evals.run import Job
 from polygraft.evals.timed import Ask, Timing, refuse_foreign
 from polygraft.sources import SERVER, Source
@@ -47,6 +47,7 @@ class Outcome:
 def evaluate(config: EvalConfig, context: Context, jobs: Sequence[Job], folder: Path) -> Outcome:
     """Ask every model the same. Raises UserError when a model cannot be loaded or scored."""
     sources, names = [context.model(ref) for ref in config.models], labels(config.models)
+    check_root(store_root(config.store))
     timing = None
     if config.time_budget is not None:
         refuse_foreign(jobs)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from polygraft import files, samplelog
+from polygraft.errors import InputError, ResourceError
 from polygraft.files import resource_errors
 from polygraft.gguf import cache_root
 from polygraft.redact import redact
@@ -55,6 +56,17 @@ def store_root(named: str | None = None) -> Path | None:
     """Where responses are kept: what is named, else $POLYGRAFT_RESPONSES, else `responses` in the cache. `none` is nowhere."""
     where = named or os.environ.get(VARIABLE) or cache_root() / "responses"
     return None if str(where) == NONE else Path(where).expanduser()
+
+
+def check_root(root: Path | None) -> None:
+    """Raises InputError or ResourceError, before anything is computed, where responses could not be kept."""
+    if root is None:
+        return
+    there = next(p for p in (root, *root.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise InputError("the response store is not a folder", where=there, expected="a folder", fix="name a folder, or `none`")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ResourceError("the response store cannot be written", where=there, fix="name another folder with --store, or `none`")
 
 
 class Store:

@@ -82,6 +82,7 @@ def table_view(table: Table, limits: Limits, csv: str, t: dict[str, str]) -> dic
     rows = [[cell_view(c, axes, same, limits.chars) for c in row] for row in shown.rows]
     numeric = [bool(rows) and all(row[i]["kind"] == "number" for row in rows) for i in range(len(table.columns))]
     notes = [shorten(table.note, limits.chars)] if table.note else []
+    notes = [n if n[-1:] in ".!?" else n + "." for n in notes]  # others follow it
     if same:
         notes.append(t["items_each"].format(n=number(next(iter(counts)))))
     if len(table.rows) > limits.rows:

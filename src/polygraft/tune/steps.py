@@ -153,6 +153,8 @@ def run(config: Sft, context: Context, folder: Path, generators: Mapping[str, Ge
     log = watched.log if watched else Log(1)
     summary += told(log, done.steps, done.planned, done.seconds - log.seconds) if watched else ()
     data: dict[str, Any] = {"watch": log.to_json()} if watched else {}
+    if watched and config.watch.criteria is not None:  # decides the exit code, as an evaluation's do
+        data["criteria"] = {"passed": not log.readings[-1].failed, "reasons": list(log.readings[-1].failed)}
     data |= {"seconds": round(done.seconds, 1), "tokens_per_second": speed, "resumed_at": done.resumed, "steps": done.steps}
     return Result(
         step="tune.sft", id=context.step_id, title=f"Tuning {source.spec}", summary=summary,

@@ -54,12 +54,13 @@ def result(judged: Sequence[Judged], names: tuple[str, str]) -> Result:
     found = counts(judged)
     rows: tuple[tuple[Cell, ...], ...] = tuple((c.language, c.b, c.ties, c.a, c.share, c.p, c.holm) for c in found)
     total = found[-1]
-    said = {stats.BETTER: f"{b} was preferred to {a}", stats.WORSE: f"{a} was preferred to {b}",
-            stats.UNCLEAR: f"Neither {a} nor {b} was preferred beyond chance"}[total.share.verdict]
+    said = {stats.BETTER: f"{b} was preferred to {a}: {total.b} to {total.a}",
+            stats.WORSE: f"{a} was preferred to {b}: {total.a} to {total.b}",
+            stats.UNCLEAR: f"Neither {a} nor {b} was preferred beyond chance: {total.a} to {total.b}"}[total.share.verdict]
     table = Table(f"Preferred without knowing which: {b} against {a}",
                   ("language", f"{b} preferred", "ties", f"{a} preferred", f"{b}, of those with a winner", "p (sign test)",
                    "p (Holm)"), rows, "exact two-sided sign tests, Wilson intervals; p of languages adjusted over the languages")
     return Result("ab@1", "", f"Blind comparison of {a} and {b}",
-                  summary=(f"{said}: {total.b} to {total.a}, {total.ties} ties, p = {total.p:.2g}.",), tables=(table,),
+                  summary=(f"{said}, {total.ties} ties, p = {total.p:.2g}.",), tables=(table,),
                   caveats=("One sheet is one person's view of these answers; answers that read the same count as ties.",),
                   data={"a": a, "b": b, "counts": [asdict(c) for c in found]})

@@ -162,7 +162,7 @@ def compared(measures: Sequence[Measure], reference: str, seed: int = 0, extra: 
     for f in wanted:
         for model in f.models:
             scores.append(Score(f.task, f.language, f.metric.name, f.kind, model, estimate(f, model, samples)))
-            if model != reference and reference in f.models:
+            if model != reference and reference in f.models and f.count(model, reference):
                 found.append(difference(f, model, reference, samples))
     return Comparison(wanted, reference, tuple(scores), tuple(judged(found, wanted)))
 
@@ -205,6 +205,8 @@ def estimate(f: Figure, model: str, samples: Samples) -> Estimate:
     else:
         boot = stats.summarise(value, samples[id(f)][model], n)
         low, high = boot.low, boot.high
+        if low == high and f.metric.binary:
+            low, high = closed(f, value, [_wilson(p, model) for p in f.parts])
     return Estimate(value * k, low * k, high * k, n, f.metric.unit)
 
 
@@ -221,8 +223,37 @@ def difference(f: Figure, model: str, reference: str, samples: Samples) -> Diffe
         value = float(stats.paired(f.observed(reference), f.observed(model)))
         boot = stats.summarise(value, stats.paired(samples[id(f)][reference], samples[id(f)][model]), n)
         low, high, p, detectable = boot.low, boot.high, boot.p, planning.DETECTABLE * boot.se
+        if low == high and f.metric.binary:
+            low, high = closed(f, value, [_newcombe(p, model, reference) for p in f.parts])
     return Difference(f.task, f.language, f.metric.name, f.kind, model, reference, value * k, low * k, high * k, n, p,
                       detectable * k, unit_of_difference(f.metric))
+
+
+Part = tuple[float, float, float]  # value, low, high of one part
+
+
+def closed(f: Figure, value: float, parts: Sequence[Part]) -> tuple[float, float]:
+    """An interval where every resample gave the same, as when no item differs: that nothing was seen is no proof of equality.
+
+    The mean of the parts' closed intervals (MOVER: Zou & Donner 2008, eq. 2), or for the worst of them, the widest.
+    """
+    below, above = np.array([v - low for v, low, _ in parts]), np.array([high - v for v, _, high in parts])
+    if f.kind == WORST:
+        return value - float(below.max()), value + float(above.max())
+    weights = np.array([p.n for p in f.parts], float) if f.kind == POOL else np.ones(len(parts))
+    weights /= weights.sum()
+    return value - float(np.sqrt(((weights * below) ** 2).sum())), value + float(np.sqrt(((weights * above) ** 2).sum()))
+
+
+def _wilson(part: Measure, model: str) -> Part:
+    right = part.columns[model][part.defined[model], 0]
+    return (float(right.mean()), *stats.wilson(round(float(right.sum())), len(right)))
+
+
+def _newcombe(part: Measure, model: str, reference: str) -> Part:
+    both = part.defined[model] & part.defined[reference]
+    a, b = part.columns[reference][both, 0], part.columns[model][both, 0]
+    return (float(b.mean() - a.mean()), *stats.newcombe(a, b)) if len(a) else (0.0, -1.0, 1.0)
 
 
 def unit_of_difference(metric: Metric) -> str:
