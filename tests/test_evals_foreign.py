@@ -151,6 +151,35 @@ def test_ten_lines_of_yaml_are_a_task(quiz, models, tmp_path, capsys):
     assert cli(["tasks", str(quiz), "--langs", "swx"]) == 2
 
 
+def test_a_folder_without_task_files_is_refused_before_lm_eval_is_asked(models, tmp_path, capsys):
+    assert cli(["tasks", models[0]]) == 3 and "a model's folder" in capsys.readouterr().err
+    assert "a model's folder" in str(steps.plan(EvalConfig(models=models[:1], tasks=(models[1],)), CONTEXT).problems[0])
+    (tmp_path / "notes.yaml").write_text("a: b\n")
+    with pytest.raises(InputError, match="no task files of lm-eval's kind"):
+        foreign.check(str(tmp_path), trusted=False, offline=True)
+
+
+def test_what_is_named_twice_or_in_no_language_is_said(quiz, models, tmp_path, capsys):
+    twice = steps.plan(EvalConfig(models=models[:1] * 2, tasks=(str(quiz),), langs=("sw",)), CONTEXT)
+    assert "one model is named twice" in str(twice.problems[0])
+    notes = steps.plan(EvalConfig(models=models[:1], tasks=("problems", "problems", str(quiz), str(quiz)), langs=("sw",)), CONTEXT).notes
+    assert [n for n in notes if "twice" in n] == ["problems@1 sw is named twice, and asked once.", "quiz@1 sw is named twice, and asked once."]
+    quiz.write_text(TEN_LINES.replace("_{code}", "_sw"))
+    wanted = EvalConfig(models=models[:1], tasks=(str(quiz),), store="none")
+    assert "asked as en: name --langs" in str(steps.plan(wanted, CONTEXT).notes)
+    assert "asked as en: name --langs" in str(evaluate(wanted, tmp_path / "out").caveats)
+    assert "as en" not in str(steps.plan(wanted.model_copy(update={"langs": ("en",)}), CONTEXT).notes)
+    assert cli(["tasks", str(quiz)]) == 0 and "asked as en" in capsys.readouterr().out
+
+
+def test_a_preview_obeys_nothing_that_a_row_says(quiz, capsys):
+    quiz.write_text(TEN_LINES + 'id: "{{question}}"\n')
+    quiz.with_name("quiz_sw.csv").write_text('question,a,b,right\n"Mji\n\x1b[31mmkuu\x9b?",Nai\x9brobi,Mom\u202ebasa,a\n')
+    assert cli(["tasks", str(quiz), "--langs", "sw"]) == 0
+    out = capsys.readouterr().out
+    assert "item Mji mkuu" in out and not set("\x1b\x9b\u202e") & set(out)
+
+
 def test_two_files_with_one_name_are_refused(quiz, models):
     other = quiz.with_name("other.yaml")
     other.write_text(TEN_LINES.replace("Answer", "Jibu"))

@@ -59,24 +59,27 @@ def scalar(text: str) -> str | int | float | bool | None:
     return text
 
 
-def read_document(path: Path) -> Document:
-    """Read a YAML file. Raises InputError when it cannot be read, RecipeError (with file:line) when it is not strict YAML."""
+def read_document(path: Path, kind: str = "recipe") -> Document:
+    """Read a YAML file; `kind` is what messages call it.
+
+    Raises InputError when it cannot be read, RecipeError (with file:line) when it is not strict YAML.
+    """
     path = Path(path)
     try:
         if path.is_dir():
-            raise InputError("a folder, not a recipe", where=path, fix="name the .yaml file itself")
+            raise InputError(f"a folder, not a {kind}", where=path, fix="name the .yaml file itself")
         with path.open("rb") as f:
             data = f.read(LIMIT + 1)
     except OSError as e:
         raise InputError("cannot be read", where=path, found=e.strerror, fix="check the path") from e
-    return parse_document(data, path.name)
+    return parse_document(data, path.name, kind)
 
 
-def parse_document(data: bytes | str, file: str) -> Document:
+def parse_document(data: bytes | str, file: str, kind: str = "recipe") -> Document:
     """Turn YAML text into a Document. Raises RecipeError."""
-    text = _decode(data, file)
+    text = _decode(data, file, kind)
     try:
-        _check_events(text, file)
+        _check_events(text, file, kind)
         loader = yaml.BaseLoader(text)  # every scalar stays text: our own rules type it, by its style
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as e:
@@ -86,15 +89,17 @@ def parse_document(data: bytes | str, file: str) -> Document:
         found = f"U+{ord(text[e.position]):04X}"
         raise RecipeError("a control character", where=f"{file}:{line}", found=found, fix="remove it") from e
     if node is None:
-        raise RecipeError("the file is empty", where=file, expected="a recipe", fix="start from `polygraft init`")
+        fix = "start from `polygraft init`" if kind == "recipe" else "is it the right file? docs/ has examples"
+        raise RecipeError("the file is empty", where=file, expected=f"a {kind}", fix=fix)
     document = Document(None, file)
     document.tree = _build(node, (), document)
     return document
 
 
-def _decode(data: bytes | str, file: str) -> str:
+def _decode(data: bytes | str, file: str, kind: str) -> str:
     if len(data) > LIMIT:
-        raise RecipeError("too large to be a recipe", where=file, found=f"more than {LIMIT:,} bytes", expected=f"at most {LIMIT:,}")
+        raise RecipeError(f"too large to be a {kind}", where=file, found=f"more than {LIMIT:,} bytes",
+                          expected=f"at most {LIMIT:,}")
     if isinstance(data, str):
         return data.removeprefix("\ufeff")
     try:
@@ -106,8 +111,8 @@ def _decode(data: bytes | str, file: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-def _check_events(text: str, file: str) -> None:
-    """Refuse, before anything is built, what a recipe never needs and an attacker might."""
+def _check_events(text: str, file: str, kind: str) -> None:
+    """Refuse, before anything is built, what such a file never needs and an attacker might."""
     depth = documents = 0
     for event in _events(text):
         line = event.start_mark.line + 1
@@ -115,13 +120,13 @@ def _check_events(text: str, file: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         what = None
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            what, fix = "YAML anchors and aliases are not used in recipes", "write the value out where it is needed"
+            what, fix = f"YAML anchors and aliases are not used in {kind}s", "write the value out where it is needed"
         elif getattr(event, "tag", None):
-            what, fix = "YAML tags are not used in recipes", "remove the word that starts with `!`"
+            what, fix = f"YAML tags are not used in {kind}s", "remove the word that starts with `!`"
         elif documents > 1:
-            what, fix = "a second YAML document", "keep one recipe in one file, without `---` between"
+            what, fix = "a second YAML document", f"keep one {kind} in one file, without `---` between"
         elif depth > DEPTH:
-            what, fix = f"nested deeper than {DEPTH} levels", "a recipe is three or four levels deep"
+            what, fix = f"nested deeper than {DEPTH} levels", f"a {kind} is three or four levels deep"
         if what:
             raise RecipeError(what, where=f"{file}:{line}", fix=fix)
 

@@ -1,5 +1,6 @@
 """Task files and their data that cannot be asked: each refused with its place, what was found, and a fix; none silently."""
 
+import csv
 import gzip
 import io
 import json
@@ -10,7 +11,8 @@ import pytest
 
 from polygraft.errors import InputError, RecipeError, UserError
 from polygraft.evals import tasks
-from polygraft.evals.tasks import rendering, rows
+from polygraft.evals.tasks import rendering, rows, templates
+from polygraft.evals.verdicts import criteria
 
 CHOICE = {"task": "t", "output_type": "multiple_choice", "source": {"files": ["d.jsonl"]}, "doc_to_text": "{{q}}",
           "doc_to_choice": ["{{a}}", "{{b}}"], "doc_to_target": "{{t}}"}
@@ -147,6 +149,54 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
 def test_a_template_reaches_nothing_but_its_row(tmp_path, template):
     with pytest.raises(UserError):
         items(tmp_path, CHOICE | {"doc_to_text": template}, ROW | {"q": "Why? " * 20})
+
+
+LONG = "{% for i in range(90000) %}"
+HANGS = {
+    "two loops": LONG + LONG + "{% endfor %}{% endfor %}", "a loop": LONG + "{% endfor %}",
+    "a filtered loop": "{% for i in range(90000) if i < 0 %}{% endfor %}", "three loops": "{% for i in q %}" * 3 + "{% endfor %}" * 3,
+    "a macro": "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}", "recursive": "{% for i in q recursive %}{{ loop(q) }}{% endfor %}",
+    "lists of lists": "{% set a = [q, q] %}" + "{% set a = [a, a] %}" * 40 + "{{ a|string }}",
+    "doubled by ~": "{% set a = q %}" + "{% set a = a ~ a %}" * 40 + "{{ a }}", "with": "{% with a = q %}{{ a }}{% endwith %}",
+    "doubled by +": "{% set a = q %}" + "{% set a = a + a %}" * 40 + "{{ a }}",
+    "joined": "{{ q.join(q).join(q.join(q)) }}", "the filter join": "{{ q|join(q)|join(q|join(q)) }}",
+}
+
+
+@pytest.mark.group("M")
+@pytest.mark.parametrize("case", HANGS)
+def test_a_template_that_makes_much_out_of_little_is_refused(tmp_path, case):
+    with pytest.raises(UserError):
+        items(tmp_path, CHOICE | {"doc_to_text": HANGS[case]}, ROW | {"q": "Why? " * 40})
+
+
+def test_loops_two_deep_over_a_row_stay():
+    text = "{% for a in rows %}{% for b in a %}{{ loop.index }}{{ b + '.' }}{% endfor %}{% set n = loop.length %}/{{ n }}{% endfor %}"
+    text += "{{ rows[0]|join('-') }}{{ ','.join(rows[1]) }}{{ 1 + 2 }}"
+    assert templates.render(text, {"rows": [["x", "y"], ["z"]]}, "row") == "1x.2y./21z./2x-yz3"
+    with pytest.raises(RecipeError, match="too many steps"):
+        templates.render(HANGS["two loops"], {}, "row")
+
+
+@pytest.mark.group("K")
+def test_a_csv_cell_is_as_long_as_a_text_may_be_and_a_longer_one_names_its_row(tmp_path):
+    before = csv.field_size_limit()
+    [row] = rows.parse(tmp_path / "d.csv", b"q\n" + b"x" * 1_000_000 + b"\n")
+    assert len(row.fields["q"]) == 1_000_000
+    with pytest.raises(InputError, match=r"d\.csv:3: a cell is too long(.|\n)*1,000,000"):
+        list(rows.parse(tmp_path / "d.csv", b"q\nshort\n" + b"x" * 1_000_001 + b"\n"))
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize(("text", "says"), [("", "expected: a task file"), ("task: !x t\n", "not used in task files"),
+                                            ("task: &a t\n", "not used in task files")])
+def test_messages_about_yaml_call_the_file_what_it_is(tmp_path, text, says):
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(RecipeError) as e:
+        tasks.load(str(tmp_path / "t.yaml"))
+    assert says in str(e.value) and "recipe" not in str(e.value) and "init" not in str(e.value)
+    with pytest.raises(RecipeError, match="criteria file"):
+        criteria.read(tmp_path / "t.yaml")
 
 
 # ------------------------------------------------------------------------------------------------------------- overflow

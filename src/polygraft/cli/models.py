@@ -50,7 +50,7 @@ def read_rows(path: Path) -> Any:
     from polygraft.errors import RecipeError
     from polygraft.yamltext import read_document
 
-    rows = read_document(path).tree
+    rows = read_document(path, "custom anatomy file").tree
     if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
         raise RecipeError("not a list of anatomy rows", where=path, expected="- {match: regex, kind: ffn, role: up}")
     return rows

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from polygraft.cli.recipes import JSON, OFFLINE
-from polygraft.report.escape import clean
+from polygraft.report.escape import clean, one_line
 
 
 @click.command()
@@ -45,6 +45,8 @@ def tasks(task: str | None, langs: str | None, data: Path | None, shots: int | N
         click.echo(json.dumps({"task": found.name, "languages": shown}, ensure_ascii=False, indent=1))
         return 0
     click.echo(click.style(found.name, bold=True) + f": {kind(found)}, scored by {', '.join(found.metrics)}")
+    if not langs and found.folder and not found.known_languages():
+        click.echo(suites.UNNAMED.format(found.name))
     for row in shown:
         show(row)
     return 0
@@ -128,14 +130,18 @@ def show(found: dict[str, Any]) -> None:
             continue
         p = found[way]
         size = f"{p['size']:,} {found['unit']}" + (", too long: its beginning is cut" if p["truncated"] else "")
-        click.echo(f"  item {clean(p['id'])}, {way}, {p['shots']} worked examples, {size}")
+        click.echo(f"  item {one_line(p['id'], 80)}, {way}, {p['shots']} worked examples, {size}")
         click.echo("".join(f"    | {line}\n" for line in clean(p["text"]).split("\n")), nl=False)
         for i, choice in enumerate(p["choices"]):
-            click.echo(f"    {'=>' if i == p['target'] else '  '} {json.dumps(choice, ensure_ascii=False)}")
+            click.echo(f"    {'=>' if i == p['target'] else '  '} {quoted(choice)}")
         if p["golds"]:
-            click.echo("    => " + " or ".join(json.dumps(g, ensure_ascii=False) for g in p["golds"][:5]))
+            click.echo("    => " + " or ".join(quoted(g) for g in p["golds"][:5]))
         if p["stops"]:
-            click.echo("    ends at " + ", ".join(json.dumps(s, ensure_ascii=False) for s in p["stops"]))
+            click.echo("    ends at " + ", ".join(quoted(s) for s in p["stops"]))
+
+
+def quoted(text: str) -> str:
+    return clean(json.dumps(text, ensure_ascii=False))
 
 
 def tokens(model: str, offline: bool) -> Any:

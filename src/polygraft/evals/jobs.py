@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from polygraft.errors import InputError, RecipeError, UserError, suggestion
 from polygraft.evals import records, tasks
@@ -42,10 +43,25 @@ def make_jobs(config: EvalConfig, context: Context) -> list[Job]:
 
 def entries(config: EvalConfig, context: Context) -> list[Entry]:
     """Every task in every language, those of suites too. Raises RecipeError."""
+    return list(suites.planned(_own_words(config, context), config.langs, **_how(config, context)))
+
+
+def said(config: EvalConfig, context: Context) -> tuple[str, ...]:
+    """What a reader must know of how tasks were named: one twice, or one's own whose language nobody named."""
+    theirs = [w for w in _words(config, context) if foreign.is_foreign(w)]
+    twice = [f"{w} is named twice, and asked once." for w in dict.fromkeys(theirs) if theirs.count(w) > 1]
+    asked = [] if "langs" in config.model_fields_set else entries(config, context)
+    unnamed = [suites.UNNAMED.format(e.task.name) for e in asked if e.task.folder and not e.task.known_languages()]
+    return (*twice, *suites.repeated(_own_words(config, context), config.langs, **_how(config, context)), *unnamed)
+
+
+def _own_words(config: EvalConfig, context: Context) -> list[str]:
     theirs = foreign_words(config, context)
-    words = [w for w in _words(config, context) if w not in theirs]
-    return list(suites.planned(words, config.langs, data=_data(config, context), chat=config.chat, shots=config.shots,
-                               limit=config.limit))
+    return [w for w in _words(config, context) if w not in theirs]
+
+
+def _how(config: EvalConfig, context: Context) -> dict[str, Any]:
+    return {"data": _data(config, context), "chat": config.chat, "shots": config.shots, "limit": config.limit}
 
 
 def _words(config: EvalConfig, context: Context) -> list[str]:
@@ -54,7 +70,7 @@ def _words(config: EvalConfig, context: Context) -> list[str]:
 
 
 def foreign_words(config: EvalConfig, context: Context) -> list[str]:
-    return [w for w in _words(config, context) if foreign.is_foreign(w)]
+    return [w for w in dict.fromkeys(_words(config, context)) if foreign.is_foreign(w)]
 
 
 def _data(config: EvalConfig, context: Context) -> Path | None:
@@ -104,6 +120,8 @@ def faults(config: EvalConfig, context: Context) -> tuple[list[Job], list[UserEr
     if config.reference is not None and config.reference not in config.models:
         wrong.append(RecipeError("the reference is not one of the models", found=config.reference,
                                  fix=suggestion(config.reference, config.models)))
+    wrong += [RecipeError("one model is named twice", found=ref, expected="each model once", fix="name it once")
+              for ref in dict.fromkeys(config.models) if config.models.count(ref) > 1]
     if not config.tasks and not config.corpora:
         wrong.append(RecipeError("nothing to evaluate", expected="at least one task or corpus"))
     wrong += idle(config)

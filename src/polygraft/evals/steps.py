@@ -10,7 +10,7 @@ from typing import Any
 
 from polygraft.evals import estimate, metrics, models, notes, records, run, tasks
 from polygraft.evals.findings import Asked, Findings
-from polygraft.evals.jobs import expanded, faults, fetched, foreign_words, make_jobs
+from polygraft.evals.jobs import expanded, faults, fetched, foreign_words, make_jobs, said
 from polygraft.evals.models import Evaluated, model_size
 from polygraft.evals.notes import size
 from polygraft.evals.opening import lacks_template, no_template
@@ -51,7 +51,7 @@ def plan(config: EvalConfig, context: Context) -> Plan:
         peak = max(peak, parameters * 4 + stored)
     uncounted = bool(later or foreign_words(config, context))
     return Plan(tuple(lines), peak_bytes=peak + (1 << 29), disk_bytes=1 << 20, seconds=seconds, problems=tuple(wrong),
-                notes=(work.note(uncounted),))
+                notes=(work.note(uncounted), *said(config, context)))
 
 
 def _line(job: Job) -> str:
@@ -73,7 +73,7 @@ def run_step(config: EvalConfig, context: Context, folder: Path) -> Result:
     jobs, evaluated = outcome.jobs, outcome.evaluated
     reference = models.labels(config.models)[list(config.models).index(config.compared_with)]
     result = build_result(config, jobs, evaluated, reference, outcome.how)
-    result = replace(result, caveats=(*result.caveats, *outcome.notes))
+    result = replace(result, caveats=(*result.caveats, *outcome.notes, *said(config, context)))
     if config.criteria is None:
         return result
     return criteria.judged(result, criteria.read(context.data(config.criteria)),

@@ -91,7 +91,7 @@ def _shipped(stem: str) -> Task:
 
 def _document(path: Path) -> Document:
     """A task file, laid over the shipped task that it is `like`, if any. Raises RecipeError for one that is not there."""
-    document = read_document(path)
+    document = read_document(path, "task file")
     tree = document.tree
     if not isinstance(tree, dict) or not (stem := tree.get("like")):
         return document

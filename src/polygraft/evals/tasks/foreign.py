@@ -61,6 +61,12 @@ def check(word: str, *, trusted: bool, offline: bool) -> None:
             raise InputError("lm-eval's tasks read their data from the hub, and this run is offline", where=word,
                              fix="name a task file whose data lies in files (`dataset_path: json`)")
         return
+    if Path(word).is_dir() and not any(_keys(f) & (KEYS | {"task"}) for f in _files(Path(word))):
+        model = (Path(word) / "config.json").is_file()
+        raise InputError("a model's folder, not a task" if model else "no task files of lm-eval's kind in this folder", where=word,
+                         expected="a folder of YAML files with `task:` and `dataset_path:`",
+                         fix="name it as a model, and a task as `polygraft tasks` lists it" if model else "name a .yaml file, or a "
+                         "task as `polygraft tasks` lists it")
     for path in _files(Path(word)):
         tree = _compose(path)
         for node, key, value in _entries(tree):

@@ -17,6 +17,7 @@ from typing import Any
 from polygraft.errors import InputError, UserError, suggestion
 from polygraft.evals.tasks import shapes
 from polygraft.evals.tasks.schema import Hub, Rows
+from polygraft.evals.tasks.templates import LONGEST
 
 PACKAGED = Path(__file__).parent / "data"  # rows that come along; a data folder that has the same file goes first
 LARGEST = 1 << 29  # bytes of a file, unpacked
@@ -229,13 +230,21 @@ def _table(path: Path, text: str, columns: Sequence[str], tabs: bool) -> Iterato
 def _csv(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     start = 1
+    longest = csv.field_size_limit(LONGEST)  # Python's, and the whole process's: put back between rows
     try:
-        for row in reader:
+        while (row := next(reader, None)) is not None:
+            csv.field_size_limit(longest)
             if row:
                 yield start, row
             start = reader.line_num + 1
+            csv.field_size_limit(LONGEST)
     except csv.Error as e:
+        if "field limit" in str(e):
+            raise InputError("a cell is too long", where=f"{path}:{start}", expected=f"at most {LONGEST:,} characters",
+                             fix="shorten it; if it runs on over many rows, a quote is not closed") from e
         raise InputError("not CSV", where=f"{path}:{start}", found=str(e), fix="save it again as CSV, with quotes closed") from e
+    finally:
+        csv.field_size_limit(longest)
 
 
 def _parquet(path: Path, raw: bytes) -> Iterator[Row]:

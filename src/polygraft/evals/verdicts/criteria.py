@@ -71,7 +71,7 @@ class Criteria:
 
 def read(path: Path) -> Criteria:
     """Read criteria.yaml. Raises InputError or RecipeError (with file:line) for what is not one."""
-    document = read_document(Path(path))
+    document = read_document(Path(path), "criteria file")
     found = parse(CriteriaFile, document)
     return Criteria(found.confidence, found.criteria, tuple(document.where(("criteria", i)) for i in range(len(found.criteria))))
 

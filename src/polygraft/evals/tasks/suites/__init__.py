@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -22,6 +23,7 @@ from polygraft.yamltext import read_document
 
 FOLDER = Path(__file__).parent
 ANY = "-any"
+UNNAMED = "{}: asked as en: name --langs, or `languages:` in the file"
 
 
 class Shots(Strict):
@@ -185,4 +187,15 @@ def planned(words: Sequence[str], langs: Sequence[str], *, data: Path | None = N
     yield from seen.values()
 
 
-__all__ = ["Entry", "Expanded", "Part", "Suite", "expand", "is_suite", "load", "names", "planned", "split"]
+def repeated(words: Sequence[str], langs: Sequence[str], **how: Any) -> tuple[str, ...]:
+    """One sentence for each task that is named again, or in a suite too; it is asked once. Options are those of `planned`."""
+    seen: set[tuple[str, str]] = set()
+    twice: dict[str, None] = {}
+    for word in words:
+        found = {(e.task.name, e.language) for e in planned([word], langs, **how)}
+        twice |= dict.fromkeys(f"{task} {language}" for task, language in sorted(found & seen))
+        seen |= found
+    return tuple(f"{name} is named twice, and asked once." for name in twice)
+
+
+__all__ = ["UNNAMED", "Entry", "Expanded", "Part", "Suite", "expand", "is_suite", "load", "names", "planned", "repeated", "split"]
