@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,6 +218,8 @@ def _trainer(live: Live, data: Any, s: Settings, steps: int, folder: Path, job: 
 
     from polygraft.tune.trainer import arguments, trainer_class
 
+    # peft and transformers tell each other of a name that changes
+    warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing` is deprecated", category=FutureWarning)
     set_seed(s.seed)
     model = live.model
     if s.method == "lora":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,6 @@ def arguments(s: Settings, steps: int, folder: Path) -> Any:
     import torch
     from trl import SFTConfig
 
-    warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing` is deprecated", category=FutureWarning)
     on_cpu = s.device == "cpu" or not torch.cuda.is_available()
     made = SFTConfig(
         output_dir=str(folder), max_steps=steps, num_train_epochs=1, per_device_train_batch_size=s.batch,
