@@ -126,6 +126,28 @@ def test_criteria_stop_a_training(base, context, tmp_path):
     assert "floor 101: failed" in watcher.read(live.model, live.tokenizer, 2).failed[0]
 
 
+def test_criteria_may_demand_what_only_an_evaluation_shows(base, context, tmp_path):
+    """The average of a suite and the language of the answers are judged in a check as `eval` judges them."""
+    from polygraft.model import load
+
+    (tmp_path / "criteria.yaml").write_text(
+        "criteria:\n- {metric: truncated, task: problems-generate, language: en, floor: -1}\n"
+        "- {metric: accuracy, task: problems, language: macro, floor: 101}\n")
+    watch = Watch(tasks=("problems", "problems-generate"), langs=("en", "es"), items=8, criteria=str(tmp_path / "criteria.yaml"))
+    assert not callback.faults(watch, context)
+    live = load(base, dtype="float32", device="cpu")
+    watcher = callback.TaskWatcher(watch, context)
+    watcher.read(live.model, live.tokenizer, 0)
+    failed = watcher.read(live.model, live.tokenizer, 2).failed
+    assert len(failed) == 2 and "truncated" in failed[0] and "no score" not in failed[0] and "mean of languages" in failed[1]
+
+
+def test_criteria_that_nothing_can_meet_are_told_before_training(context, tmp_path):
+    (tmp_path / "criteria.yaml").write_text("criteria:\n- {metric: acuracy, task: problems, language: en, floor: 1}\n")
+    found = callback.faults(Watch(**ASKED, criteria=str(tmp_path / "criteria.yaml")), context)
+    assert found and "acuracy" in found[0].render()
+
+
 def test_items_are_shared_and_chosen_once(context):
     watch = Watch(tasks=("problems",), langs=("en", "sw"), items=7)
     one, two = callback.TaskWatcher(watch, context), callback.TaskWatcher(watch, context)

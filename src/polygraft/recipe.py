@@ -12,13 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from polygraft import __version__
 from polygraft.errors import RecipeError, ResourceError, StepFailed, UserError
 from polygraft.files import (
     MANIFEST,
@@ -66,6 +64,7 @@ from polygraft.result import Result, encode
 from polygraft.step import Context, DataRef, Detail, ModelRef, Plan, Step
 from polygraft.store import RunFolder, lock, read_result, redact, write_result
 from polygraft.timeleft import TimeLeft
+from polygraft.versions import versions
 
 __all__ = [
     "AdapterSpec", "Context", "DataRef", "Detail", "Event", "ModelRef", "Plan", "Recipe", "Run", "RunPlan", "Step", "StepPlan",
@@ -73,7 +72,6 @@ __all__ = [
 ]  # fmt: skip
 
 TICK = 0.1  # seconds between two progress events of a step
-PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "peft", "trl", "lm-eval", "datasets", "accelerate")
 
 
 @dataclass(frozen=True)
@@ -209,21 +207,6 @@ def _records(space: Workspace, use: StepUse) -> dict[str, Any]:
     entry = {"id": use.id, "use": use.step.use, **use.config.model_dump(mode="json")}
     about = {"kind": "step", "key": space.keys[use.id], "recipe": entry, "inputs": encode(inputs), "versions": versions()}
     return redact({**about, "started": now()})
-
-
-@cache
-def versions() -> dict[str, str]:
-    """The versions that a result may depend on, without importing any of them."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"polygraft": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def known_digests(folder: Path) -> dict[str, Any]:

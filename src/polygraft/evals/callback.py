@@ -11,12 +11,13 @@ from polygraft.config import Document, parse
 from polygraft.errors import RecipeError, UserError, suggestion
 from polygraft.evals import budget, run, steps
 from polygraft.evals.identity import of_training
+from polygraft.evals.memory import without_models
+from polygraft.evals.models import Evaluated
 from polygraft.evals.responses import Store
 from polygraft.evals.run import Job
 from polygraft.evals.steps import EvalConfig, make_jobs
 from polygraft.evals.verdicts import compare, criteria
 from polygraft.evals.verdicts.compare import Comparison
-from polygraft.evals.verdicts.measures import from_records
 from polygraft.files import read_json, write_json
 from polygraft.step import Context
 from polygraft.watching import Log, Reading, Watch, Watchers, trainer_callback
@@ -28,22 +29,19 @@ Records = list[list[dict[str, Any]]]
 
 def asked(watch: Watch) -> EvalConfig:
     """The evaluation that one check is. Raises RecipeError for a task or language that does not exist."""
-    given = {"tasks": watch.tasks, "langs": watch.langs, "corpora": watch.corpora, "data": watch.data, "shots": watch.shots,
-             "chat": watch.chat}
-    tree = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items() if v is not None}
-    return parse(EvalConfig, Document({"models": ["the model in training"], "max_bytes": BYTES, **tree}, "watch", {(): "watch"}))
+    given = watch.model_dump(include={"tasks", "langs", "corpora", "data", "shots", "chat", "criteria"}, exclude_none=True)
+    tree = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
+    return parse(EvalConfig, Document({"models": [START], "max_bytes": BYTES, **tree}, "watch", {(): "watch"}))
 
 
 def faults(watch: Watch, context: Context) -> list[UserError]:
     """Everything that is wrong with a watch, without asking a model."""
-    wrong: list[UserError] = []
-    for look in (lambda: wrong.extend(steps.faults(asked(watch), context)[1]),
-                 lambda: watch.criteria and criteria.read(context.data(watch.criteria)),
-                 lambda: watch.time_budget and budget.parse_duration(watch.time_budget)):
-        try:
-            look()
-        except UserError as e:
-            wrong.append(e)
+    try:
+        wrong = steps.faults(asked(watch), context)[1]
+        if watch.time_budget:
+            budget.parse_duration(watch.time_budget)
+    except UserError as e:
+        wrong = [e]
     if watch.best is not None and watch.best.count("/") < 2:
         wrong.append(RecipeError("not the name of a score", where="watch: best", found=watch.best, expected="TASK/LANGUAGE/METRIC"))
     return wrong
@@ -58,7 +56,8 @@ class TaskWatcher:
 
     def __init__(self, watch: Watch, context: Context, folder: Path | None = None):
         self.watch, self.job = watch, ""
-        self.jobs = some(make_jobs(asked(watch), context), watch.items)
+        self.config = asked(watch)
+        self.jobs = some(make_jobs(self.config, context), watch.items)
         self.criteria = criteria.read(context.data(watch.criteria)) if watch.criteria else None
         self.kept = Path(folder) / "watch-start.json" if folder is not None else None
         self.start: Records | None = None
@@ -70,16 +69,15 @@ class TaskWatcher:
         scorer = Scorer(model, tokenizer)
         found = run.run_jobs(scorer, self.jobs, folder=None, model=f"step {step}", store=Store(None, of_training(self.job, step)),
                              computed={}, chat=self.watch.chat)
-        first = self._first(found, step)
-        compared = self._compared(first, found, step)
-        scores = {f"{s.task}/{s.language}/{s.metric}": s.estimate for s in compared.scores
+        both = [Evaluated(START, self._first(found, step)), Evaluated(f"step {step}", found)]
+        said = steps.findings(self.config, self.jobs, both, START)
+        scores = {f"{s.task}/{s.language}/{s.metric}": s.estimate for s in said.comparison.scores
                   if s.model == f"step {step}" and s.average in ("", compare.MEAN)}
         failed: tuple[str, ...] = ()
         if self.criteria is not None and step:
-            verdict = criteria.check(self.criteria, compared).of(f"step {step}")
-            failed = () if verdict.passed else tuple(j.words() for j in verdict.judgements
-                                                     if j.status == criteria.FAILED and j.priority == criteria.MUST)
-        return Reading(step, 0.0, scores, self._better(compared, scores), failed)
+            judged = criteria.check(self.criteria, said.demanded()).judgements
+            failed = tuple(j.words() for j in judged if j.status == criteria.FAILED and j.priority == criteria.MUST)
+        return Reading(step, 0.0, scores, self._better(said.comparison, scores), failed)
 
     def _first(self, found: Records, step: int) -> Records:
         """The records of step 0; where a resumed training has none in memory, those that it kept."""
@@ -92,12 +90,6 @@ class TaskWatcher:
                     self.kept.parent.mkdir(parents=True, exist_ok=True)
                     write_json(self.kept, found)
         return self.start
-
-    def _compared(self, first: Records, found: Records, step: int) -> Comparison:
-        both = {START: first} | {f"step {step}": found}
-        measures = [m for i, job in enumerate(self.jobs)
-                    for m in from_records(job.key.partition(".")[0], job.language, {name: rows[i] for name, rows in both.items()})]
-        return compare.compared(measures, START)
 
     def _better(self, compared: Comparison, scores: dict[str, Any]) -> float | None:
         if self.watch.best is None:
@@ -142,16 +134,9 @@ def watch(*, tokenizer: Any = None, folder: Path | None = None, offline: bool = 
     wanted = Watch(**options)
     seconds = budget.parse_duration(wanted.time_budget) if wanted.time_budget else None
     log = Log(wanted.every, seconds)
-    made = trainer_callback(TaskWatcher(wanted, _plain(offline), folder), log, tokenizer)
+    made = trainer_callback(TaskWatcher(wanted, without_models(offline), folder), log, tokenizer)
     made.log = log
     return made
-
-
-def _plain(offline: bool) -> Context:
-    """Paths as they are; there is no model to resolve."""
-    def no_model(ref: str) -> Any:
-        raise RecipeError("a watch names no models", found=ref)
-    return Context(no_model, Path, offline=offline)
 
 
 WATCHERS = Watchers(faults, TaskWatcher, budget.parse_duration)

@@ -29,7 +29,7 @@ def score(model: Any, tokenizer: Any, named: tuple[str, str], store: Path | None
     plain = {k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in fields.items()}
     tree = {k: v for k, v in plain.items() if v is not None}
     config = parse(EvalConfig, Document({"models": [title], **tree}, "score", {(): "score"}))
-    context = Context(_no_model, Path, offline=offline)
+    context = without_models(offline)
     for wrong in idle(config):
         raise wrong
     jobs = make_jobs(config, context)
@@ -45,5 +45,8 @@ def score(model: Any, tokenizer: Any, named: tuple[str, str], store: Path | None
     return build_result(config, jobs, [Evaluated(title, found)], title, f"computed in memory, in {computed['dtype']}")
 
 
-def _no_model(ref: str) -> Any:
-    raise RecipeError("no models are named when one in memory is scored", found=ref)
+def without_models(offline: bool = False) -> Context:
+    """Where paths are as they are, and the model is in memory already."""
+    def refuse(ref: str) -> Any:
+        raise RecipeError("no models are named when one in memory is scored", found=ref)
+    return Context(refuse, Path, offline=offline)

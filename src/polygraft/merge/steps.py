@@ -15,6 +15,7 @@ from polygraft.merge.write import Job, Named
 from polygraft.result import InputRef, Result
 from polygraft.sources import Adapter, Source, with_base
 from polygraft.step import Context, Plan, Step
+from polygraft.versions import MERGING, versions
 
 HALVES = (0.5, 0.5)
 
@@ -213,7 +214,7 @@ def fill_adapter(
         "inputs": [_input(i) for i in inputs],
         "recipe": recipe(config, request),
         "profile": profile.to_json(),
-        "versions": write.versions(),
+        "versions": versions(MERGING),
     }
     size = sum(p.stat().st_size for p in files.list_files(folder))
     return Result(

@@ -5,7 +5,6 @@ Non-finite numbers are refused in every tensor that is computed; what is copied 
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from polygraft import __version__, files
+from polygraft import files
 from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import CHUNK, Weights
 from polygraft.floats import FLOATS
@@ -24,6 +21,7 @@ from polygraft.merge.card import Origin, card
 from polygraft.merge.engine import WORKERS, Merge, settle
 from polygraft.merge.profile import VECTORS, Profile
 from polygraft.result import Cost, InputRef, Result
+from polygraft.versions import MERGING, versions
 from polygraft.writer import CheckpointWriter, natural, split
 
 SHARD_BYTES = 1e9
@@ -198,7 +196,7 @@ def fill(job: Job, folder: Path, progress: Progress = _quiet) -> tuple[Result, d
         ],
         "recipe": job.recipe,
         "profile": job.profile.to_json(),
-        "versions": versions(),
+        "versions": versions(MERGING),
     }
     size = sum(p.stat().st_size for p in files.list_files(folder))
     result = Result(
@@ -267,8 +265,3 @@ def counts(plan: Needs, profile: Profile) -> tuple[str, ...]:
     if blended:
         lines.append(f"{blended:,} tensors ({plan.blended:,} bytes) are computed in float32 and rounded once.")
     return tuple(lines)
-
-
-def versions() -> dict[str, str]:
-    """What the bytes may depend on."""
-    return {"polygraft": __version__, "python": platform.python_version(), "numpy": np.__version__}
