@@ -209,14 +209,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument("--model", default="demo:smollm2")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", default="", help="works whose name holds this")
+    parser.add_argument("--only", default="", help="works whose name holds one of these, with commas between")
     parser.add_argument("--repeat", type=int, default=1, help="rounds; each figure is the median")
     given = parser.parse_args()
     live = load(given.model, dtype="float32")
     mine, other = ours(live.model, live.tokenizer), {size: theirs(live.model, live.tokenizer, size) for size in SIZES}
     rows = []
     for work in works(given.data, given.quick):
-        if given.only not in work.name:
+        if not any(part in work.name for part in given.only.split(",")):
             continue
         timed(mine, work.part(1)), timed(other[1], work.part(1))  # what is done once per process is done
         size = best(other, work)

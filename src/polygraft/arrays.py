@@ -1,0 +1,58 @@
+"""Named numpy arrays in one safetensors file, written atomically and read one at a time: statistics, masks, directions, edits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from polygraft import files
+from polygraft.checkpoint import FileWeights
+from polygraft.errors import InputError
+from polygraft.header import build, read_header
+
+KINDS = {"BOOL": "|b1", "U8": "|u1", "I8": "|i1", "I16": "<i2", "U16": "<u2", "I32": "<i4", "U32": "<u4", "I64": "<i8",
+         "U64": "<u8", "F16": "<f2", "F32": "<f4", "F64": "<f8"}  # fmt: skip
+NAMES = {np.dtype(kind): name for name, kind in KINDS.items()}
+
+
+class Arrays(Mapping[str, np.ndarray]):
+    """A file of arrays; `arrays[name]` reads that one. Raises InputError naming file and array where something is wrong."""
+
+    def __init__(self, path: Path):
+        header = read_header(path)
+        self.path, self.metadata = path, header.metadata
+        self._weights = FileWeights(path.parent, {path.name: header})
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._weights.tensors:
+            raise KeyError(name)
+        t = self._weights.tensors[name]
+        if t.dtype not in KINDS:
+            raise InputError("an array of a kind that is not read", where=f"{self.path}: {name}", found=t.dtype,
+                             expected=", ".join(KINDS))
+        out = np.empty(t.shape, KINDS[t.dtype])
+        if out.nbytes:
+            self._weights.readinto(name, 0, out.reshape(-1))
+        return out
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights.tensors)
+
+    def __len__(self) -> int:
+        return len(self._weights.tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of one array, from the header."""
+        return self._weights.info(name).shape
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """All of the file or none of it. Raises InputError for a kind of array that the format does not have."""
+    little = {name: np.asarray(a, np.asarray(a).dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
+    for name, a in little.items():
+        if a.dtype not in NAMES:
+            raise InputError("an array of a kind that cannot be written", where=name, found=str(a.dtype), expected=", ".join(KINDS))
+    head, order = build({n: (NAMES[a.dtype], a.shape) for n, a in little.items()}, metadata, path.name)
+    files.write_atomic(path, b"".join([head, *(little[t.key].tobytes() for t in order)]))
