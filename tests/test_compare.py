@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracle import stats_oracle as oracle
-from polygraft import cli
+from polygraft import cli, stats
 from polygraft.errors import InputError
 from polygraft.evals import metrics
 from polygraft.evals.metrics.base import Metric
 from polygraft.evals.metrics.likelihood import BITS, NATS
-from polygraft.evals.verdicts import compare, seeds, stats, tables
+from polygraft.evals.verdicts import compare, seeds, tables
 from polygraft.evals.verdicts.measures import Measure, from_records
 from polygraft.files import commit, write_json
 

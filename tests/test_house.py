@@ -14,7 +14,7 @@ SRC = Path(__file__).parent.parent / "src" / "polygraft"
 MODULES = sorted(SRC.rglob("*.py"))
 LEVELS = [
     {"errors", "files", "config", "result", "yamltext", "redact", "samplelog", "meter", "timeleft", "versions"},
-    {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub", "topk", "arrays", "activity"},
+    {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub", "topk", "arrays", "activity", "stats"},
     {"anatomy", "selection", "anatomy_rules", "addresses", "maps"},
     {"model", "taps", "inspection", "ask", "step", "watching"},
     {"analysis", "merge", "tune", "evals"},

@@ -8,6 +8,7 @@ import pytest
 
 from fakeengine import FakeEngine
 from oracle import stats_oracle as oracle
+from polygraft import stats
 from polygraft.errors import UserError
 from polygraft.evals import bpb, metrics, run
 from polygraft.evals.bpb import Scored
@@ -16,7 +17,7 @@ from polygraft.evals.metrics.likelihood import BITS, NATS
 from polygraft.evals.responses import Store
 from polygraft.evals.run import Job
 from polygraft.evals.tasks import items, load
-from polygraft.evals.verdicts import compare, seeds, stats, tables
+from polygraft.evals.verdicts import compare, seeds, tables
 from polygraft.evals.verdicts.measures import Measure
 
 pytestmark = pytest.mark.group("J")

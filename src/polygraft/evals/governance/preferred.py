@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from polygraft import stats
 from polygraft.evals.governance.sheet import Judged
-from polygraft.evals.verdicts import stats
 from polygraft.result import Cell, Estimate, Result, Table
 
 ALL = "all"

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from polygraft import stats
 from polygraft.errors import InputError
 from polygraft.evals.metrics.base import Metric
-from polygraft.evals.verdicts import planning, stats
+from polygraft.evals.verdicts import planning
 from polygraft.evals.verdicts.measures import Measure
 from polygraft.result import Estimate
 

@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from polygraft.evals.verdicts.stats import z_value
+from polygraft.stats import z_value
 
 DISCORDANT = 0.25  # share of items that exactly one of two related models gets right: 0.1 to 0.4 where models are of one size
 POWER = 0.8

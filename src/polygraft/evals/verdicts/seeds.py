@@ -12,8 +12,9 @@ from math import gamma, pi, sqrt
 
 import numpy as np
 
+from polygraft import stats
 from polygraft.errors import InputError
-from polygraft.evals.verdicts import compare, planning, stats
+from polygraft.evals.verdicts import compare, planning
 from polygraft.evals.verdicts.compare import Comparison, Difference, Figure, Samples, Score
 from polygraft.evals.verdicts.measures import Measure
 from polygraft.result import Estimate

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from polygraft.evals.verdicts import compare, stats
+from polygraft import stats
+from polygraft.evals.verdicts import compare
 from polygraft.evals.verdicts.compare import Comparison, Difference, Figure
 from polygraft.result import Cell, Estimate, Table
 

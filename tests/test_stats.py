@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracle import stats_oracle as oracle
+from polygraft import stats
 from polygraft.evals.metrics.base import mean
-from polygraft.evals.verdicts import planning, stats
+from polygraft.evals.verdicts import planning
 
 bools = st.lists(st.booleans(), min_size=1, max_size=40)
 
