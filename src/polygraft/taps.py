@@ -42,16 +42,18 @@ Observer = Callable[[Passing], "torch.Tensor | None"]
 class Taps:
     """`with Taps(model, anatomy, observe, points=["act"]): model(...)`. A tensor that `observe` returns replaces the value.
 
-    Leaving the block checks the counts. Raises InputError where a point cannot be found in this model, StepFailed where it
-    was not passed as often as it must be.
+    `layers` are those to tap (all). Leaving the block checks the counts. Raises InputError where a point cannot be found in this
+    model, StepFailed where it was not passed as often as it must be.
     """
 
-    def __init__(self, model: Any, anatomy: Anatomy, observe: Observer, *, points: Iterable[str] = ("act",)):
+    def __init__(self, model: Any, anatomy: Anatomy, observe: Observer, *, points: Iterable[str] = ("act",),
+                 layers: Iterable[int] | None = None):
         self.model, self.anatomy, self.observe = model, anatomy, observe
         self.points = tuple(points)
+        within = tuple(range(anatomy.layers) if layers is None else layers)
         self.tokens = 0
         self.seen: Counter[tuple[str, int]] = Counter()
-        self.sites = [(p, i, *_site(model, anatomy, p, i)) for p in self.points for i in range(anatomy.layers)]
+        self.sites = [(p, i, *_site(model, anatomy, p, i)) for p in self.points for i in within]
         ids = [id(module) for point, _, module, _ in self.sites if point == "act"]
         if len(set(ids)) != len(ids):
             raise InputError("layers share one activation module, so they cannot be told apart", where=anatomy.where)
