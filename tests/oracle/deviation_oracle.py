@@ -7,22 +7,22 @@ import numpy as np
 
 def msd_neuron(p: np.ndarray, sizes: list[int]) -> list[float]:
     out = []
-    for l, n in enumerate(sizes):
-        per = [sum((p[l, j, k] - sum(p[l, j]) / len(p[l, j])) ** 2 for k in range(p.shape[2])) / p.shape[2] for j in range(n)]
+    for at, n in enumerate(sizes):
+        per = [sum((p[at, j, k] - sum(p[at, j]) / len(p[at, j])) ** 2 for k in range(p.shape[2])) / p.shape[2] for j in range(n)]
         out.append(sum(per) / n)
     return out
 
 
 def msd_count(p: np.ndarray, sizes: list[int]) -> list[float]:
     out = []
-    for l, n in enumerate(sizes):
-        counts = [sum(p[l, j, k] for j in range(n)) / n for k in range(p.shape[2])]
+    for at, n in enumerate(sizes):
+        counts = [sum(p[at, j, k] for j in range(n)) / n for k in range(p.shape[2])]
         out.append(sum((c - sum(counts) / len(counts)) ** 2 for c in counts) / len(counts))
     return out
 
 
 def overlap(p: np.ndarray, sizes: list[int], tau: float, reference: int) -> list[list[float]]:
-    found = [[{j for j in range(n) if p[l, j, k] > tau} for k in range(p.shape[2])] for l, n in enumerate(sizes)]
+    found = [[{j for j in range(n) if p[at, j, k] > tau} for k in range(p.shape[2])] for at, n in enumerate(sizes)]
     return [[len(a & row[reference]) / len(a | row[reference]) if a | row[reference] else 1.0 for a in row] for row in found]
 
 

@@ -1,0 +1,254 @@
+"""Which layers deal with languages: figures equal their oracles, planted layers are found, and noise is refused."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from oracle import deviation_oracle as oracle
+from polygraft import arrays
+from polygraft.activity import Activity
+from polygraft.analysis.layers import choose, deviation, final, noise
+from polygraft.errors import InputError, RecipeError
+
+LANGUAGES = ("en", "de", "sw", "ja", "th", "ru", "zh")
+
+
+def shares(layers=4, neurons=7, languages=3, seed=0):
+    return np.random.default_rng(seed).random((layers, neurons, languages))
+
+
+def whole(p):
+    return np.ones(p.shape[:2], bool)
+
+
+def drawn(p, groups=12, tokens=400, seed=0, parallel=False):
+    """Counts as independent tokens with these shares would give: noise.Groups."""
+    rng = np.random.default_rng(seed)
+    table = rng.integers(tokens // 2, tokens, (groups, p.shape[-1]))
+    positive = tuple(rng.binomial(table[:, k, None, None], p[None, :, :, k]) for k in range(p.shape[-1]))
+    return noise.Groups(positive, table.astype(np.float64), whole(p), parallel)
+
+
+def pooled(groups):
+    return np.stack(groups.positive, -1).sum(0) / groups.tokens.sum(0)
+
+
+P = st.integers(1, 5).flatmap(lambda k: hnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 6), st.just(k)),
+                                                   elements=st.floats(0, 1)))  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(P, st.data())
+def test_deviation_and_overlap_equal_the_oracle(p, data):
+    sizes = [data.draw(st.integers(1, p.shape[1])) for _ in p]
+    real = np.arange(p.shape[1]) < np.array(sizes)[:, None]
+    tau, reference = data.draw(st.sampled_from([0.0, 0.3, 1.0])), data.draw(st.integers(0, p.shape[2] - 1))
+    assert deviation.msd_neuron(p, real) == pytest.approx(oracle.msd_neuron(p, sizes), rel=1e-9, abs=1e-15)
+    assert deviation.msd_count(p, real) == pytest.approx(oracle.msd_count(p, sizes), rel=1e-9, abs=1e-15)
+    assert deviation.overlap(p, real, tau, reference) == pytest.approx(np.array(oracle.overlap(p, sizes, tau, reference)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(hnp.arrays(np.float64, (3, 4), elements=st.floats(0, 1)), st.integers(1, 7))
+def test_identical_languages_deviate_by_exactly_nothing(one, languages):
+    p = np.repeat(one[..., None], languages, -1)
+    assert not deviation.msd_neuron(p, whole(p)).any() and not deviation.msd_count(p, whole(p)).any()
+    assert (deviation.overlap(p, whole(p), 0.5, 0) == 1).all() and not deviation.shift(p).any()
+
+
+def test_neurons_that_change_places_deviate_and_their_count_does_not():
+    p = np.zeros((1, 4, 2))
+    p[0, :2, 0] = p[0, 2:, 1] = 0.5
+    assert deviation.msd_neuron(p, whole(p))[0] == 0.0625 and deviation.msd_count(p, whole(p))[0] == 0
+    assert deviation.overlap(p, whole(p), 0.4, 0)[0].tolist() == [1, 0]
+
+
+def test_a_pair_and_a_left_out_language_are_the_deviation_of_those_languages():
+    p = shares()
+    assert deviation.without_each(p, whole(p))[1] == pytest.approx(deviation.msd_neuron(p[..., [0, 2]], whole(p)))
+    apart = ((p[..., 0] - p[..., 2]) ** 2).mean(1) / 4
+    assert deviation.of_pairs(p, whole(p))[0, 2] == pytest.approx(apart) and len(deviation.of_pairs(p, whole(p))) == 3
+
+
+def test_means_shift_by_their_share_of_the_size():
+    means = np.zeros((3, 2, 2))
+    means[0, 0] = [1, -1]  # opposite vectors: nothing in common
+    means[1, 0] = [1, 1]
+    assert deviation.shift(means).tolist() == [1, 0, 0]
+
+
+# ----------------------------------------------------------------------------------------------------------------- noise
+
+
+def test_noise_equals_the_oracle():
+    groups = drawn(shares(), groups=5)
+    neuron, count = noise.noise(groups)
+    table = np.stack(groups.positive, -1)
+    for layer in range(4):
+        assert neuron[layer] == pytest.approx(oracle.noise(table[:, layer], groups.tokens))
+        assert count[layer] == pytest.approx(oracle.noise(table[:, layer].mean(1, keepdims=True), groups.tokens))
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_languages_that_do_not_differ_deviate_by_the_noise(parallel):
+    """Half-shared document effects in parallel text: what all languages have in common must not count as noise."""
+    rng = np.random.default_rng(1)
+    found, expected = [], []
+    for seed in range(6):
+        topic = rng.normal(0, 0.1 if parallel else 0.0, (20, 1, 60))
+        tokens = np.full((20, 3), 300.0)
+        p = np.clip(0.5 + topic, 0, 1)
+        counts = tuple(np.random.default_rng([seed, k]).binomial(300, p) for k in range(3))
+        groups = noise.Groups(counts, tokens, np.ones((1, 60), bool), parallel)
+        found.append(deviation.msd_neuron(pooled(groups), groups.real)[0])
+        expected.append(noise.noise(groups)[0][0])
+    assert np.mean(found) == pytest.approx(np.mean(expected), rel=0.15)
+    assert np.mean(expected) == pytest.approx(2 / 3 * 0.25 / 6000, rel=0.15)  # binomial variance, two of three parts
+
+
+def test_the_interval_covers_the_true_deviation():
+    p = 0.5 + 0.06 * (shares(layers=30, neurons=12) - 0.5)
+    true = deviation.msd_neuron(p, whole(p))
+    covered = []
+    for seed in range(12):
+        groups = drawn(p, seed=seed, groups=25)
+        value = deviation.msd_neuron(pooled(groups), groups.real)
+        low, high = noise.interval(value, noise.resampled(groups, draws=120, seed=seed)[0])
+        middle = value - noise.noise(groups)[0]
+        assert (low < high).all() and ((low < middle) & (middle < high)).mean() > 0.95
+        covered.append((low <= true) & (true <= high))
+    assert 0.85 < np.mean(covered) < 1.0
+
+
+def test_parallel_documents_are_drawn_together():
+    """Where groups differ much and languages not at all, drawing them together leaves a deviation of exactly 0."""
+    rng = np.random.default_rng(0)
+    one = rng.integers(0, 50, (6, 2, 5))
+    made = [noise.Groups((one, one), np.full((6, 2), 50.0), np.ones((2, 5), bool), parallel) for parallel in (True, False)]
+    together, apart = (noise.resampled(g, draws=10)[0] for g in made)
+    assert not together.any() and (apart > 0).all() and not noise.noise(made[0])[0].any()
+
+
+# ----------------------------------------------------------------------------------------------------------------- rules
+
+CURVE = np.array([5, 4, 1, 3, 0, 0, 2, 9.0])
+OPTIONS = {"n": 2, "c": 1.0, "within": "lower"}
+
+
+@pytest.mark.parametrize(("rule", "within", "layers"), [
+    ("top", "lower", (0, 1)), ("top", "all", (0, 7)), ("above", "lower", (0,)), ("above", "all", (7,)),
+    ("block", "lower", (0, 1)), ("block", "all", (0, 1)),
+])  # fmt: skip
+def test_rules_take_what_they_say_and_say_why(rule, within, layers):
+    found = choose.choose(rule, CURVE, **OPTIONS | {"within": within})
+    assert found.layers == layers and all(f"{i} ({CURVE[i]:.3g})" in found.why for i in layers)
+    assert ("layer 7 (9), which lies above" in found.why) == (within == "lower")
+
+
+def test_the_default_is_six_of_the_lower_half_and_fewer_where_it_is_shorter():
+    assert [choose.count(None, n, "lower") for n in (1, 2, 8, 12, 32)] == [1, 1, 4, 6, 6]
+    curve = np.concatenate([np.linspace(2, 1, 16), np.linspace(5, 9, 16)])  # a peak at the top, as in released neuron masks
+    assert choose.choose("top", curve, n=6, c=1, within="lower").layers == (0, 1, 2, 3, 4, 5)
+    with pytest.raises(RecipeError, match="more layers are asked for"):
+        choose.count(5, 8, "lower")
+
+
+def test_of_equal_deviations_the_lower_layers_are_taken():
+    assert choose.choose("top", np.ones(9), n=3, c=1, within="all").layers == (0, 1, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(hnp.arrays(np.float64, st.integers(1, 12), elements=st.floats(0, 1)), st.sampled_from(choose.RULES))
+def test_a_rule_stays_within_its_candidates_and_a_block_is_unbroken(msd, rule):
+    most = choose.candidates(len(msd), "lower")
+    found = choose.choose(rule, msd, n=1, c=0.5, within="lower").layers
+    assert all(i < most for i in found) and (rule != "top" or len(found) == 1)
+    assert rule != "block" or all(b == a + 1 for a, b in pairwise(found))
+    together = choose.mask(rule, np.stack([msd, msd]), n=1, c=0.5, within="lower")  # what the bootstrap uses
+    assert np.flatnonzero(together[1]).tolist() == list(found)
+
+
+def test_nothing_to_choose_is_refused_rather_than_chosen_from_noise():
+    with pytest.raises(InputError, match="a deviation of 0 in every layer"):
+        choose.refuse_noise(np.zeros(4), None, "x")
+    groups = drawn(np.full((6, 40, 3), 0.4))
+    value, floor = deviation.msd_neuron(pooled(groups), groups.real), noise.noise(groups)[0]
+    with pytest.raises(InputError, match="more than other documents would"):
+        choose.refuse_noise(value, floor, "x")
+    choose.refuse_noise(value + 2 * floor, floor, "x")
+    with pytest.raises(InputError, match="takes no layer"):
+        choose.refuse_empty(choose.choose("above", np.ones(8), n=2, c=1, within="lower"))
+
+
+def test_random_sets_are_as_large_and_not_the_chosen_one():
+    sets = choose.random_sets((0, 1), 3, 20, seed=0)
+    assert {len(set(s)) for s in sets} == {2} and (0, 1) not in sets and len(set(sets)) == 2
+    assert choose.random_sets((0, 1), 2, 1, seed=0) == [(0, 1)]  # there is no other
+    assert choose.random_sets((0, 3), 30, 3, seed=1) == choose.random_sets((0, 3), 30, 3, seed=1)
+
+
+# ------------------------------------------------------------------------------------------------------------ the stream
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.0])
+def test_the_language_share_equals_the_oracle(apart):
+    rng = np.random.default_rng(3)
+    states = [rng.normal(apart * k, 1, (50, 6)) for k in range(3)]
+    means = np.stack([s.mean(0) for s in states], -1)[None]
+    squares = np.array([[(s**2).sum(1).mean() for s in states]])
+    assert final.language_share(means, squares)[0] == pytest.approx(oracle.language_share(states))
+
+
+def test_a_constant_stream_has_no_language():
+    means = np.ones((2, 3, 4))
+    assert final.language_share(means, np.full((2, 4), 3.0 - 1e-12)).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("share", "layers"), [
+    ([0.9, 0.5, 0.2, 0.1, 0.2, 0.6, 0.7], (4, 5)), ([0.9, 0.5, 0.2], ()), ([0.3, 0.3, 0.3], ()), ([0.5], ()), ([0, 0, 0, 1.0], (2,)),
+])  # fmt: skip
+def test_the_last_block_is_where_the_share_has_risen_again(share, layers):
+    assert final.last_block(np.array(share)) == layers
+
+
+# --------------------------------------------------------------------------------------------------------------- reading
+
+
+def reading(folder, p, tokens=300, groups=10, seed=0, alike=False, hidden=5):
+    """A reading on disk of languages with these shares [layers, neurons, languages]; `alike`: the same counts in all."""
+    rng = np.random.default_rng(seed)
+    told, (layers, neurons, count) = {}, p.shape
+    for k, language in enumerate(LANGUAGES[:count]):
+        each = np.full(groups, tokens, np.int64)
+        shares = p[..., 0 if alike else k]
+        positive = np.random.default_rng(9).binomial(tokens, shares, (groups, layers, neurons)) if alike else (
+            rng.binomial(tokens, shares, (groups, layers, neurons)))  # fmt: skip
+        spin = 0 if alike else k
+        arrays.write(folder / f"activity.{language}.safetensors", {
+            "positive": positive.sum(0).astype(np.int64), "group.positive": positive.astype(np.int32), "group.tokens": each,
+            "attention.positive": np.tile(np.arange(hidden) * 10 + spin, (layers, 1)).astype(np.int64),
+            "attention": np.tile(np.arange(hidden) + spin, (layers, 1)).astype(np.float64),
+            "residual": np.tile(np.arange(hidden) + spin, (layers + 1, 1)).astype(np.float64) * tokens * groups,
+            "square.residual": np.full(layers + 1, 500.0 * tokens * groups),
+        })  # fmt: skip
+        told[language] = {"tokens": tokens * groups, "documents": groups, "groups": groups, "digest": "0", "path": f"{language}.txt"}
+    made = Activity(folder, told, layers, (neurons,) * layers, hidden, identity="model")
+    made.save()
+    return made
+
+
+def test_groups_are_read_and_empty_ones_left_out(tmp_path):
+    made = reading(tmp_path, shares())
+    groups = noise.Groups.of(made, list(made.languages))
+    assert groups is not None and groups.tokens.shape == (10, 3)
+    assert pooled(groups) == pytest.approx(made.probability())
+    one = dict(arrays.Arrays(made.path("de")))
+    one["group.tokens"] = np.array([300] + [0] * 9)
+    arrays.write(made.path("de"), one)
+    assert noise.Groups.of(made, list(made.languages)) is None
