@@ -1,0 +1,103 @@
+"""From a reading of text to every figure of its layers, by the names that deviation.safetensors has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from polygraft.activity import Activity
+from polygraft.analysis.layers import deviation, final
+from polygraft.analysis.layers.noise import Groups, interval, noise, resampled
+from polygraft.errors import InputError, RecipeError, suggestion
+
+NAMES = {
+    "msd": "float64 [layers]: mean squared deviation of the neurons' shares of active tokens over languages",
+    "msd.count": "float64 [layers]: the same of the share of a layer's neurons that is active",
+    "msd.noise": "float64 [layers]: what `msd` would be if only documents differed",
+    "msd.count.noise": "float64 [layers]: what `msd.count` would be",
+    "msd.low": "float64 [layers]: lower end of the 95 % interval of msd less its noise",
+    "msd.high": "float64 [layers]: its upper end",
+    "language.LANGUAGE": "float64 [layers]: the part of one language; their mean is `msd`",
+    "overlap.LANGUAGE": "float64 [layers]: Jaccard index of its active neurons with those of the reference language",
+    "without.LANGUAGE": "float64 [layers]: `msd` of the other languages",
+    "pair.LANGUAGE.LANGUAGE": "float64 [layers]: `msd` of two languages",
+    "attention.msd": "float64 [layers]: `msd` of the entries of the attention's output (share of tokens at which one is > 0)",
+    "attention.msd.count": "float64 [layers]: `msd.count` of them",
+    "attention.overlap.LANGUAGE": "float64 [layers]: `overlap` of them",
+    "attention.shift": "float64 [layers]: mean squared distance of the languages' mean outputs over their mean square",
+    "stream.share": "float64 [layers + 1]: share of the residual stream's variance that lies between languages",
+    "often": "float64 [layers]: in which share of the resamplings of documents the rule takes the layer",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`values` by the names in NAMES. `draws`: `msd` and `msd.count` of resampled documents, float64 [draws, layers], if any."""
+
+    languages: tuple[str, ...]
+    reference: str
+    tau: float
+    values: dict[str, np.ndarray]
+    draws: dict[str, np.ndarray]
+    parallel: bool = False
+
+    @property
+    def layers(self) -> int:
+        return len(self.values["msd"])
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The languages but the reference."""
+        return tuple(g for g in self.languages if g != self.reference)
+
+    def each(self, prefix: str) -> dict[str, np.ndarray]:
+        """The arrays `prefix.LANGUAGE` by language, in order."""
+        return {g: self.values[f"{prefix}.{g}"] for g in self.languages if f"{prefix}.{g}" in self.values}
+
+
+def reference_of(languages: tuple[str, ...], asked: str | None) -> str:
+    """The language that overlap is measured with: the one asked for, else English, else the first. Raises RecipeError."""
+    if asked is not None and asked not in languages:
+        raise RecipeError("the reference language is not among those read", where="reference", found=asked,
+                          expected=", ".join(languages), fix=suggestion(asked, languages))  # fmt: skip
+    return asked or ("en" if "en" in languages else languages[0])
+
+
+def measure(activity: Activity, *, tau: float, reference: str, draws: int, seed: int, attention: bool, stream: bool) -> Measured:
+    """Every figure of a reading. Raises InputError for fewer than two languages, or where the reading lacks what is asked."""
+    languages = tuple(activity.languages)
+    if len(languages) < 2:
+        raise InputError("a deviation over languages needs two of them", where=activity.folder,
+                         found=", ".join(languages) or "none", fix="read text in more languages: --corpus L=PATH for each")  # fmt: skip
+    p, real, at = activity.probability(), activity.real, languages.index(reference)
+    values = {"msd": deviation.msd_neuron(p, real), "msd.count": deviation.msd_count(p, real)}
+    values |= _named("language", languages, deviation.by_language(p, real))
+    values |= _named("overlap", languages, deviation.overlap(p, real, tau, at))
+    if len(languages) > 2:
+        values |= _named("without", languages, deviation.without_each(p, real).T)
+        values |= {f"pair.{languages[a]}.{languages[b]}": v for (a, b), v in deviation.of_pairs(p, real).items()}
+    drawn: dict[str, np.ndarray] = {}
+    if groups := Groups.of(activity, languages):
+        values["msd.noise"], values["msd.count.noise"] = noise(groups)
+        drawn["msd"], drawn["msd.count"] = resampled(groups, draws=draws, seed=seed)
+        values["msd.low"], values["msd.high"] = interval(values["msd"], drawn["msd"])
+    values |= _attention(activity, tau, at) if attention else {}
+    values |= {"stream.share": final.of(activity)} if stream else {}
+    return Measured(languages, reference, tau, values, drawn, activity.parallel)
+
+
+def _named(prefix: str, languages: tuple[str, ...], values: np.ndarray) -> dict[str, np.ndarray]:
+    return {f"{prefix}.{language}": values[:, k] for k, language in enumerate(languages)}
+
+
+def _attention(activity: Activity, tau: float, reference: int) -> dict[str, np.ndarray]:
+    languages = tuple(activity.languages)
+    tokens = np.array([max(1, activity.tokens(g)) for g in languages])
+    p = activity.stacked("attention.positive") / tokens
+    real = np.ones(p.shape[:2], bool)
+    return {
+        "attention.msd": deviation.msd_neuron(p, real),
+        "attention.msd.count": deviation.msd_count(p, real),
+        "attention.shift": deviation.shift(activity.stacked("attention") / tokens),
+    } | _named("attention.overlap", languages, deviation.overlap(p, real, tau, reference))

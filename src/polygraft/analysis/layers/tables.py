@@ -1,0 +1,107 @@
+"""The measurement of layers as tables, curves and layer maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from polygraft.analysis.layers.choose import Choice
+from polygraft.analysis.layers.measure import Measured
+from polygraft.anatomy import Anatomy
+from polygraft.maps import Cell as At
+from polygraft.maps import layer_map
+from polygraft.result import Cell, Curve, Estimate, LayerMap, Table
+
+MSD = "mean squared deviation"
+
+
+def curves(m: Measured) -> tuple[Curve, ...]:
+    """The deviation with its noise and interval, of fewer languages, the overlap, the attention, the stream."""
+    v = m.values
+    band = "Low and high: 95 % interval over groups of documents, of the deviation less its noise." if "msd.low" in v else ""
+    found = [
+        _curve("Deviation over languages", _of(m, MSD="msd", noise="msd.noise", low="msd.low", high="msd.high"), MSD, band),
+        _curve("Deviation of the share of active neurons", _of(m, MSD="msd.count", noise="msd.count.noise"), MSD),
+        _curve("Deviation with one language left out", {f"without {g}": c for g, c in m.each("without").items()}, MSD),
+        _curve(f"Overlap of active neurons with {m.reference}", {g: v[f"overlap.{g}"] for g in m.others}, "Jaccard index",
+               f"Active: at more than {m.tau:g} of a language's tokens."),
+        _curve("Deviation at the attention's output", _of(m, entries="attention.msd"), MSD),
+        _curve("Shift of the attention's mean output", _of(m, shift="attention.shift"), "share of the mean square"),
+        _curve("Language in the residual stream", _of(m, share="stream.share"), "share of the variance", "0 is the embedding.",
+               "layers passed"),
+    ]  # fmt: skip
+    return tuple(c for c in found if c.series)
+
+
+def _of(m: Measured, **names: str) -> dict[str, np.ndarray]:
+    return {shown: m.values[name] for shown, name in names.items() if name in m.values}
+
+
+def _curve(title: str, series: Mapping[str, np.ndarray], y_label: str, note: str = "", x_label: str = "layer") -> Curve:
+    length = max(map(len, series.values()), default=0)
+    return Curve(title, tuple(map(float, range(length))), {k: _floats(v) for k, v in series.items()}, x_label, y_label, note)
+
+
+def _floats(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(v) for v in values)
+
+
+def maps(m: Measured, anatomy: Anatomy, chosen: Sequence[int], roles: Sequence[str]) -> tuple[LayerMap, ...]:
+    """How far each language is from the others, layers across; and what was chosen, on the model's own parts."""
+    own = LayerMap("How far each language's neurons are from the mean of all", m.languages, m.layers,
+                   tuple(_floats(c) for c in m.each("language").values()), unit=MSD, low=0.0)  # fmt: skip
+    cells: dict[At, float | None] = {
+        (p.label, p.layer): float(p.layer in chosen and p.kind == "ffn" and p.role in roles)
+        for p in anatomy.parts.values() if p.layer is not None
+    }  # fmt: skip
+    look = {"scale": "categorical", "labels": {"0": "left as it is", "1": "chosen"}}
+    return own, layer_map(anatomy, cells, "Chosen layers", **look)
+
+
+def layers_table(m: Measured, chosen: Sequence[int]) -> Table:
+    """One row a layer: all figures that the choice can rest on."""
+    columns = ("layer", "chosen", "MSD", "MSD less noise", "MSD of counts", f"overlap with {m.reference}", "MSD at attention",
+               "taken in resamplings", "MSD without a language")  # fmt: skip
+    note = ("MSD less noise: with its 95 % interval over groups of documents. Taken in resamplings: the share of them in which the "
+            "rule takes the layer.")  # fmt: skip
+    return Table("Deviation over languages by layer", columns, tuple(_row(m, i, i in chosen) for i in range(m.layers)), note)
+
+
+def _row(m: Measured, i: int, chosen: bool) -> tuple[Cell, ...]:
+    v, left = m.values, [c[i] for c in m.each("without").values()]
+
+    def at(name: str) -> float | None:
+        return float(v[name][i]) if name in v else None
+
+    beyond = Estimate(float(v["msd"][i] - v["msd.noise"][i]), at("msd.low"), at("msd.high")) if "msd.noise" in v else None
+    mean = float(np.mean([v[f"overlap.{g}"][i] for g in m.others]))
+    span = f"{min(left):.3g} to {max(left):.3g}" if left else None
+    return (i, "yes" if chosen else "", at("msd"), beyond, at("msd.count"), mean, at("attention.msd"), at("often"), span)
+
+
+def rules_table(choices: Sequence[Choice], taken: Choice, fewer: Mapping[str, Mapping[str, Sequence[int]]]) -> Table:
+    """What each rule takes by all languages, and by some: `fewer[rule][which]`."""
+    rows: list[tuple[Cell, ...]] = []
+    for choice in choices:
+        rows.append((choice.rule, "all", listed(choice.layers), choice.why))
+        rows += [(choice.rule, which, listed(layers), "") for which, layers in fewer[choice.rule].items()]
+    return Table("What each rule takes", ("rule", "languages", "layers", "why"), tuple(rows), f"Taken: {taken.rule}.")
+
+
+def trained_table(sets: Mapping[str, tuple[Sequence[int], int, float]]) -> Table:
+    """What each named set holds: name -> (layers, parameters, share of all parameters, 0 to 1)."""
+    rows = tuple((name, listed(layers), count, share) for name, (layers, count, share) in sets.items())
+    return Table("What each set would train", ("set", "layers", "parameters", "share of all parameters"), rows)
+
+
+def listed(layers: Sequence[int]) -> str:
+    """Layers as words: `0 to 5`, `0, 3`, `none`."""
+    run = len(layers) > 2 and layers[-1] - layers[0] == len(layers) - 1
+    return f"{layers[0]} to {layers[-1]}" if run else ", ".join(map(str, layers)) or "none"
+
+
+def agreement(sets: Sequence[Sequence[int]], chosen: Sequence[int]) -> float:
+    """Mean Jaccard index of other choices with the chosen layers; 1 where there are none."""
+    own = set(chosen)
+    return float(np.mean([len(own & set(s)) / len(own | set(s)) for s in sets])) if sets else 1.0
