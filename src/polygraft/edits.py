@@ -37,7 +37,7 @@ ORTHONORMAL = 1e-3  # how far B B^T may be from the identity
 # Which tokens of the coming passes the model wrote itself: bool [batch, tokens] for one pass, or how many columns are prompt for a
 # generation; None where nobody said. Whoever runs the model publishes it; only edits of prompt or generated positions ask.
 GENERATED: ContextVar[torch.Tensor | int | None] = ContextVar("GENERATED", default=None)
-ACTIVE: ContextVar[tuple[Edits, ...]] = ContextVar("ACTIVE", default=())
+ACTIVE: ContextVar[tuple[applied, ...]] = ContextVar("ACTIVE", default=())
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,9 +153,9 @@ class Edits:
         return made
 
 
-def needed() -> bool:
-    """Whether edits that are at work ask which tokens are prompt and which were generated (`GENERATED`)."""
-    return any(e.positional for e in ACTIVE.get())
+def at_work(model: Any) -> Edits:
+    """The edits under which this transformers model runs now, in order; none outside `applied`."""
+    return sum((run.edits for run in ACTIVE.get() if run.model is model), Edits())
 
 
 # ------------------------------------------------------------------------------------------------- what is done at one point
@@ -279,7 +279,8 @@ class applied:
                       for site in sorted({(e.point, e.layer) for e in edits.edits})}
         self.passes, self._written, self._column = 0, None, 0
         self._finished, self._before = True, (0, Counter[tuple[str, int]]())
-        self.taps = Taps(live.model, live.anatomy, self._edited, points=sorted({p for p, _ in self.ready}))
+        self.taps = Taps(live.model, live.anatomy, self._edited, points=sorted({p for p, _ in self.ready}),
+                         layers=sorted({i for _, i in self.ready}))
         self.taps.sites = [site for site in self.taps.sites if site[:2] in self.ready]
         self._hooks: list[Any] = []
 
@@ -288,7 +289,7 @@ class applied:
         return self.taps.tokens
 
     def __enter__(self) -> applied:
-        self._token = ACTIVE.set((*ACTIVE.get(), self.edits))
+        self._token = ACTIVE.set((*ACTIVE.get(), self))
         if self.ready:
             backbone = _backbone(self.model, self.anatomy)
             self._hooks = [backbone.register_forward_pre_hook(self._start, with_kwargs=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from polygraft import edits
 from polygraft.config import Document, parse
 from polygraft.errors import RecipeError
 from polygraft.evals import run
@@ -37,12 +38,18 @@ def score(model: Any, tokenizer: Any, named: tuple[str, str], store: Path | None
     try:
         engine = Scorer(model, tokenizer, batch_tokens=config.batch_tokens)
         computed = {"backend": "hf", "dtype": str(model.dtype).removeprefix("torch.")}
-        with Store(store, identity) as kept:
+        with Store(store, under_edits(identity, model)) as kept:
             found = run.run_jobs(engine, jobs, folder=None, model=title, store=kept, computed=computed, seed=config.seed,
                                  chat=config.chat, system=config.system, trusted=config.trust_task_code)
     finally:
         model.train(training)
     return build_result(config, jobs, [Evaluated(title, found)], title, f"computed in memory, in {computed['dtype']}")
+
+
+def under_edits(identity: str, model: Any) -> str:
+    """What answers are kept by: another name for each set of edits that the model runs under."""
+    work = edits.at_work(model)
+    return identity if work.off else f"{identity}:edits:{work.digest}"
 
 
 def without_models(offline: bool = False) -> Context:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
+from polygraft import edits
 from polygraft.errors import InputError, ResourceError
+from polygraft.evals import bpb
 from polygraft.evals.engines import batches, decode, padded, tree
 from polygraft.evals.engines.base import Decoding, Written
 from polygraft.evals.engines.coding import Coded, Done
@@ -40,8 +42,17 @@ class Scorer(Coded):
             if some:
                 score([rows[i] for i in some], [scored[i] for i in some], self._checked(some, done))
 
+    def documents(self, texts: Sequence[str], window: int = bpb.WINDOW, stride: int = bpb.STRIDE) -> list[bpb.Scored]:
+        """Nats, bytes and tokens of whole texts. Raises InputError under edits of some positions: a text has no prompt."""
+        if edits.at_work(self.model).positional:
+            raise InputError("a text has no prompt and no answer", where="edits", found="edits of prompt or generated positions",
+                             fix="edit all positions, or ask a task")
+        return super().documents(texts, window, stride)
+
     def _apart(self, lengths: Sequence[int]) -> tuple[list[int], list[int]]:
         """(sequences that are read together, as branches; those that this model can only read in rows of their own)."""
+        if edits.at_work(self.model).positional:  # a token of a branch may be prompt to one item and answer to another
+            return [], list(range(len(lengths)))
         exact = {n: self.branches.exact(n) for n in sorted(set(lengths))}
         if self.branches.why and not self.notes:
             self.notes.append(f"{self.name}: items do not share what they begin with ({self.branches.why})")

@@ -9,18 +9,24 @@ from typing import Any
 
 import numpy as np
 
+from polygraft import edits
 from polygraft.evals.engines import batches, writing
 from polygraft.evals.engines.writing import Answer
 
 
 def tails(model: Any, rows: Sequence[Sequence[int]], scored: Sequence[int]) -> list[tuple[float, bool]]:
-    """(nats, all greedy?) of the last `scored[i]` tokens of each row, in one pass; the head sees no other position."""
+    """(nats, all greedy?) of the last `scored[i]` tokens of each row, in one pass; the head sees no other position.
+
+    To edits of the model, what is scored counts as generated, the rest as prompt.
+    """
     import torch
 
     keep, device = max(scored), batches.entry(model)
     inputs, mask = batches.pad(rows, max(map(len, rows)), left=True, device=device)
     position = (mask.cumsum(1) - 1).clamp(min=0)
-    with torch.inference_mode():
+    width = inputs.shape[1]
+    scores = torch.arange(width, device=device) >= width - torch.tensor(scored, device=device)[:, None]
+    with torch.inference_mode(), edits.told(scores):
         logits = model(input_ids=inputs, attention_mask=mask, position_ids=position, use_cache=False,
                        logits_to_keep=keep + 1).logits[:, -keep - 1:-1]
         gold = inputs[:, -keep:].reshape(-1)
@@ -54,6 +60,6 @@ def write(model: Any, prompts: Sequence[Sequence[int]], written: Sequence[Answer
     # a fresh configuration: what a folder's generation_config.json samples with must not colour an evaluation
     config = GenerationConfig(max_new_tokens=max(a.limit for a in written), do_sample=False, num_beams=1,
                               eos_token_id=ends or None, pad_token_id=ends[0] if ends else 0)
-    with torch.inference_mode():
+    with torch.inference_mode(), edits.told(width):
         model.generate(input_ids=inputs, attention_mask=mask, generation_config=config, logits_processor=[next_token],
                        stopping_criteria=[over])
