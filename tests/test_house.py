@@ -16,7 +16,7 @@ LEVELS = [
     {"errors", "files", "config", "result", "yamltext", "redact", "samplelog", "meter", "timeleft", "versions"},
     {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub", "topk", "arrays", "activity", "stats"},
     {"anatomy", "selection", "anatomy_rules", "addresses", "maps"},
-    {"model", "taps", "edits", "inspection", "ask", "step", "watching"},
+    {"model", "taps", "edits", "inspection", "ask", "step", "watching", "blocks", "spill", "ranks"},
     {"analysis", "merge", "tune", "evals"},
     {"lock", "store", "recipetext", "planning", "recipe", "steps"},
     {"report", "cli", "demo"},

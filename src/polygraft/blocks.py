@@ -1,0 +1,373 @@
+"""Blocks: run a checkpoint larger than memory, one decoder layer at a time, with the model's own code around each layer.
+
+The model is built without weights; embedding, norms and head become real, and each layer for as long as it works. A layer is
+called from within the model's own forward, whose other layers are stood in for, so that masks, positions and whatever else the
+family hands to a layer are made by its own code: hidden states equal those of the whole model in memory bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polygraft.errors import InputError, StepFailed
+from polygraft.model import Live, device_for, load_tokenizer, quiet, view
+from polygraft.spill import Spill
+from polygraft.taps import layer_module
+
+if TYPE_CHECKING:
+    import torch
+
+    from polygraft.checkpoint import Weights
+    from polygraft.sources import Source
+
+Batch = dict[str, Any]  # what the model is called with: input_ids int64 [rows, tokens], attention_mask ...
+Before = Callable[[int, Batch], None]
+PIECE = 8 << 20  # elements of a tensor that are read and converted at a time: 32 MB
+
+
+class _Reached(BaseException):
+    """Carries a value out of a forward that need not go on."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+def _unheard(index: int, batch: Batch) -> None:
+    """Nobody wants to know which batch comes next."""
+
+
+@dataclass
+class Blocks:
+    """A model whose layers are in memory one at a time. Made by `open`.
+
+    ```python
+    blocks = Blocks.open(source, spill=folder)
+    blocks.feed(batches)                      # embeds them
+    for block in blocks:                      # layer 0, 1, ...: in memory until the next
+        with Taps(blocks.live.model, blocks.live.anatomy, observe, points=points, layers=[block.layer]):
+            block.run(before=begin)           # every batch through the layer; its output feeds the next
+    for index, start, logits in blocks.logits(): ...
+    ```
+    `live` is the model as the rest of the project knows it; parameters of layers that are not in memory lie on the meta device.
+    """
+
+    live: Live
+    weights: Weights
+    states: Spill
+    batches: list[Batch] = field(default_factory=list)
+    _one: bool | None = None  # whether layers return a tensor; else a tuple that begins with one
+
+    @classmethod
+    def open(cls, source: str | Path | Source, *, dtype: str = "auto", device: str = "cpu", spill: Path | None = None,
+             limit: int = 1 << 30, offline: bool = False) -> Blocks:
+        """Build the model from config.json and make real what lies outside its layers, without the head.
+
+        Hidden states stay in memory up to `limit` bytes and go to files in `spill` beyond. Raises InputError where the model
+        cannot be built, or a parameter is filled by no tensor of the files.
+        """
+        from polygraft.anatomy import Anatomy
+        from polygraft.sources import Source, resolve
+
+        found = source if isinstance(source, Source) else resolve(source, offline=offline)
+        weights, place = found.weights, device_for(device)
+        folder = found.base.path if found.adapter is not None and found.base is not None else found.path
+        anatomy = Anatomy.of(weights.config, weights.tensors, where=found.path)
+        with quiet():
+            model = _skeleton(folder, weights, dtype)
+            tokenizer = load_tokenizer(found.path) or load_tokenizer(folder)
+        for module in model.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                module._buffers[name] = buffer.to(place)
+        made = cls(Live(model, tokenizer, anatomy, place), weights, Spill(spill, limit))
+        made._check_layers()
+        made._fill(made._outside(head=False))
+        return made
+
+    def close(self) -> None:
+        """Forget the hidden states, on disk too."""
+        self.states.clear()
+
+    def __enter__(self) -> Blocks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -------------------------------------------------------------------------------------------------------- the way through
+
+    def feed(self, batches: Iterable[Batch]) -> None:
+        """Embed these batches: what layer 0 gets. What was fed before is forgotten."""
+        self.states.clear()
+        self.batches = []
+        for batch in batches:
+            self.states.put(len(self.batches), self._call(batch, 0, lambda _layer, args, kwargs: _stop(_hidden(args, kwargs))))
+            self.batches.append(batch)
+
+    def __iter__(self) -> Iterator[Block]:
+        """The layers in order. One that was not run when the next is asked for is run then."""
+        for number in range(self.live.anatomy.layers):
+            block = Block(self, number, layer_module(self.live.model, self.live.anatomy, number))
+            self._fill(self._inside(number))
+            try:
+                yield block
+                if not block.propagated:
+                    block.run()
+            finally:
+                _free(block.module)
+
+    def hidden(self, index: int) -> torch.Tensor:
+        """[rows, tokens, hidden]: batch `index` where it is now: after the embedding, or after the last layer that was run."""
+        return self.states.get(index, self.live.device)
+
+    def logits(self, chunk: int = 256) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """(batch, first token, logits [rows, <= chunk, vocabulary]) after the last layer, by the model's own norm and head."""
+        import torch
+
+        if self._one is None and self.live.anatomy.layers:
+            raise StepFailed("the layers have not been run", where="blocks", fix="go through all blocks first")
+        head = self._outside(head=True)
+        self._fill(head)
+        try:
+            for index, batch in enumerate(self.batches):
+                for start in range(0, n := batch["input_ids"].shape[1], chunk):
+                    keep = torch.arange(start, min(start + chunk, n), device=self.live.device)
+                    yield index, start, self._finish(index, batch, keep)
+        finally:
+            for owner, name in self._places(head):
+                owner._parameters[name] = _meta(owner._parameters[name])
+
+    def nats(self, chunk: int = 256) -> Iterator[tuple[int, torch.Tensor]]:
+        """(batch, float32 [rows, tokens - 1]): -log p of each next token, natural logarithm."""
+        import torch
+
+        parts: list[torch.Tensor] = []
+        for index, start, logits in self.logits(chunk):
+            ids = self.batches[index]["input_ids"].to(logits.device)[:, start + 1 : start + 1 + logits.shape[1]]
+            scores = logits[:, : ids.shape[1]].float().log_softmax(-1)
+            parts.append(-scores.gather(-1, ids[..., None])[..., 0])
+            if start + logits.shape[1] == self.batches[index]["input_ids"].shape[1]:
+                yield index, torch.cat(parts, 1)
+                parts = []
+
+    def _finish(self, index: int, batch: Batch, keep: torch.Tensor) -> torch.Tensor:
+        def passed(layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            last = layer == self.live.anatomy.layers - 1
+            return self._shaped(self.hidden(index) if last else _hidden(args, kwargs))
+
+        return self._call(batch, None, passed, head=True, logits_to_keep=keep).logits
+
+    def _call(self, batch: Batch, layer: int | None, act: Callable[..., Any], *, head: bool = False, **more: Any) -> Any:
+        """One forward in which `act(layer, args, kwargs)` is called in the place of `layer` (of every layer: None)."""
+        import torch
+
+        model = self.live.model
+
+        def place(number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return act(number, args, kwargs) if layer in (None, number) else self._shaped(_hidden(args, kwargs))
+
+        inputs = {k: v.to(self.live.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+        with torch.no_grad(), _instead(self._list()[0], place):
+            try:
+                out = (model if head else model.base_model)(**inputs, use_cache=False, **more)
+            except _Reached as reached:
+                return reached.value
+        if layer is not None:
+            raise StepFailed("the model did not call its layer", where=self.live.anatomy.where, found=f"layer {layer}",
+                             fix="read this model in memory")
+        return out
+
+    def _shaped(self, hidden: Any) -> Any:
+        """What a layer of this family returns, with this hidden state in it."""
+        return hidden if self._one else (hidden,)
+
+    # ------------------------------------------------------------------------------------------------------------ parameters
+
+    def _list(self) -> tuple[Any, int]:
+        """The list that the model's layers stand in, and how many there are."""
+        anatomy = self.live.anatomy
+        name = anatomy.live_name(anatomy.keys(layer=0, kind="attn")[0]) or ""
+        return self.live.model.get_submodule(name.partition(".0.")[0]), anatomy.layers
+
+    def _check_layers(self) -> None:
+        modules, count = self._list()
+        if len(modules) != count:
+            raise InputError("the model does not have the layers of its files", where=self.live.anatomy.where,
+                             found=f"{len(modules)}", expected=f"{count}")
+
+    def _inside(self, layer: int) -> list[str]:
+        module = layer_module(self.live.model, self.live.anatomy, layer)
+        ids = {id(p) for p in module.parameters()}
+        return [name for name, p in self.live.model.named_parameters() if id(p) in ids]
+
+    def _outside(self, *, head: bool) -> list[str]:
+        """Names of parameters in no layer, each once: those of an untied head, or the others."""
+        model = self.live.model
+        inside = {id(p) for p in self._list()[0].parameters()}
+        shared = id(model.get_input_embeddings().weight)
+        output = model.get_output_embeddings()
+        heads = {id(p) for p in (output.parameters() if output is not None else ())} - {shared}
+        return [n for n, p in model.named_parameters() if id(p) not in inside and (id(p) in heads) == head]
+
+    def _places(self, names: Iterable[str]) -> Iterator[tuple[Any, str]]:
+        """Every (module, name) that a parameter stands at: a tied one stands at two."""
+        ids = {id(self.live.model.get_parameter(name)) for name in names}
+        for module in self.live.model.modules():
+            for name, p in module._parameters.items():
+                if p is not None and id(p) in ids:
+                    yield module, name
+
+    def _fill(self, names: list[str]) -> None:
+        """Make these parameters real and read them from the files. Raises InputError where the files do not fill one."""
+        import torch
+
+        live = self.live
+        for name in names:
+            meta = live.model.get_parameter(name)
+            real = torch.nn.Parameter(torch.empty(meta.shape, dtype=meta.dtype, device=live.device), requires_grad=False)
+            for owner, own in list(self._places([name])):
+                owner._parameters[own] = real
+            filled = 0
+            for key in live.anatomy.file_keys(name):
+                target = view(live.model, live.anatomy, key)
+                assert target is not None
+                _read(self.weights, key, target)
+                filled += target.numel() if target.untyped_storage().data_ptr() == real.untyped_storage().data_ptr() else 0
+            if filled != real.numel():
+                raise InputError("the tensors of the files do not fill a parameter", where=live.anatomy.where, found=name)
+
+    @property
+    def held(self) -> int:
+        """Bytes of parameters in memory now."""
+        return sum(p.nbytes for p in self.live.model.parameters() if not p.is_meta)
+
+
+@dataclass
+class Block:
+    """One decoder layer whose parameters are in memory. `module` may be changed between a run that observes and one that feeds."""
+
+    blocks: Blocks
+    layer: int
+    module: Any
+    propagated: bool = False
+
+    def run(self, before: Before = _unheard, *, keep: bool = True) -> None:
+        """Send every batch through the layer; `before(index, batch)` is called ahead of each.
+
+        With `keep` its outputs become what the next layer gets; without, the layer may be run again on the same inputs (to
+        observe them, say, before its weights are changed).
+        """
+        if self.propagated:
+            raise StepFailed("the layer was run already: its inputs are gone", where=f"layer {self.layer}")
+        for index, batch in enumerate(self.blocks.batches):
+            before(index, batch)
+            out = self._through(index, batch)
+            if keep:
+                self.blocks.states.put(index, out)
+        self.propagated = keep
+
+    def _through(self, index: int, batch: Batch) -> torch.Tensor:
+        def act(_layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            args, kwargs = _with_hidden(args, kwargs, self.blocks.hidden(index))
+            out = self.module(*args, **kwargs)
+            self.blocks._one = not isinstance(out, tuple)
+            _stop(out[0] if isinstance(out, tuple) else out)
+
+        return self.blocks._call(batch, self.layer, act)
+
+
+# ------------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _stop(value: Any) -> None:
+    raise _Reached(value)
+
+
+def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The hidden state among what a layer is called with. Raises InputError for a layer that shares state with others."""
+    shared = [name for name, value in kwargs.items() if isinstance(value, dict | list)]
+    if shared or not (args or "hidden_states" in kwargs):
+        raise InputError("layers of this family share more than the hidden state, so they cannot be run one at a time",
+                         found=", ".join(shared) or "no hidden state", fix="read this model in memory")
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def _with_hidden(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
+
+
+@contextlib.contextmanager
+def _instead(modules: Any, act: Callable[..., Any]) -> Iterator[None]:
+    """Within: `act(number, args, kwargs)` is called in the place of each module of the list, and its hooks are not."""
+    import torch
+
+    real = dict(modules._modules)
+    for name, module in real.items():
+        stand: Any = torch.nn.Module()
+        for plain, value in vars(module).items():  # such as `attention_type`, which some loops read
+            if isinstance(value, str | int) and not plain.startswith("_"):
+                setattr(stand, plain, value)
+        stand.forward = lambda *args, _number=int(name), **kwargs: act(_number, args, kwargs)
+        modules._modules[name] = stand
+    try:
+        yield
+    finally:
+        modules._modules.update(real)
+
+
+def _skeleton(folder: Path, weights: Weights, dtype: str) -> Any:
+    """The model in eval mode with parameters on the meta device and buffers as the family computes them."""
+    import torch
+    import transformers
+    from accelerate import init_empty_weights
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        wanted = getattr(torch, dtype) if dtype != "auto" else config.dtype or _own_dtype(weights)
+        with init_empty_weights(include_buffers=False):
+            make: Any = transformers.AutoModelForCausalLM.from_config
+            model = make(config, dtype=wanted).eval()
+        model.tie_weights()  # once more: laying parameters on the meta device parts those that are one
+        return model
+    except (ValueError, OSError, KeyError, RuntimeError) as error:
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError("transformers cannot build this model", where=folder, found=first) from None
+
+
+def _own_dtype(weights: Weights) -> torch.dtype:
+    """The dtype of the first tensor of real numbers, as transformers takes it where config.json names none."""
+    import torch
+
+    known = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    return next((known[t.dtype] for t in weights.tensors.values() if t.dtype in known), torch.float32)
+
+
+def _read(weights: Weights, key: str, target: torch.Tensor) -> None:
+    """Fill a live view with a tensor of the files, a piece at a time, converted to the live dtype."""
+    import torch
+
+    shape = weights.info(key).shape
+    if tuple(target.shape) != tuple(shape):
+        raise InputError("a tensor of another shape than config.json says", where=weights.path, found=f"{key}: {list(shape)}",
+                         expected=f"{list(target.shape)}")
+    flat = target.view(-1)
+    for start in range(0, n := flat.numel(), PIECE):
+        stop = min(start + PIECE, n)
+        flat[start:stop].copy_(torch.from_numpy(weights.f32(key, start, stop)))
+
+
+def _meta(parameter: Any) -> Any:
+    import torch
+
+    empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
+    return torch.nn.Parameter(empty, requires_grad=False)
+
+
+def _free(module: Any) -> None:
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                part._parameters[name] = _meta(parameter)
