@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from oracle import deviation_oracle as oracle
 from polygraft import arrays
 from polygraft.activity import Activity
-from polygraft.analysis.layers import choose, deviation, final, noise
+from polygraft.analysis.layers import choose, deviation, final, measure, noise, tables
 from polygraft.errors import InputError, RecipeError
 
 LANGUAGES = ("en", "de", "sw", "ja", "th", "ru", "zh")
@@ -252,3 +253,55 @@ def test_groups_are_read_and_empty_ones_left_out(tmp_path):
     one["group.tokens"] = np.array([300] + [0] * 9)
     arrays.write(made.path("de"), one)
     assert noise.Groups.of(made, list(made.languages)) is None
+
+
+OPEN = {"tau": 0.5, "reference": "en", "draws": 20, "seed": 0, "attention": True, "stream": True}
+
+
+@pytest.fixture(scope="module")
+def wired(tmp_path_factory):
+    """Six layers of ten neurons, of which layers 1 and 2 follow the language."""
+    p = np.full((6, 10, 4), 0.4)
+    p[1:3] += 0.3 * (shares(layers=2, neurons=10, languages=4) - 0.5)
+    return reading(tmp_path_factory.mktemp("wired"), p, hidden=32)
+
+
+def test_planted_layers_are_found_and_stay_found_without_any_language(wired):
+    m = measure.measure(wired, **OPEN)
+    assert choose.choose("top", m.values["msd"], n=2, c=1, within="lower").layers == (1, 2)
+    for curve in m.each("without").values():
+        assert choose.choose("top", curve, n=2, c=1, within="lower").layers == (1, 2)
+    assert choose.mask("top", m.draws["msd"], n=2, c=1, within="lower")[:, [1, 2]].all()
+    assert (m.values["msd.low"][[1, 2]] > 0).all() and (m.values["msd"][[0, 3, 4, 5]] < 2 * m.values["msd.noise"][[0, 3, 4, 5]]).all()
+
+
+def test_every_array_has_a_documented_name_and_is_finite(wired):
+    m = measure.measure(wired, **OPEN)
+    known = {"".join("LANGUAGE" if w in LANGUAGES else w for w in re.split(r"(\.)", name)) for name in m.values}
+    assert known <= set(measure.NAMES) and len(m.each("overlap")) == 4
+    assert all(a.dtype == np.float64 and np.isfinite(a).all() for a in m.values.values())
+    assert np.mean(list(m.each("language").values()), 0) == pytest.approx(m.values["msd"])
+    assert m.values["attention.shift"].shape == (6,) and m.values["stream.share"].shape == (7,)
+
+
+def test_two_languages_have_a_deviation_and_no_subsets(tmp_path):
+    m = measure.measure(reading(tmp_path, shares(languages=2)), **OPEN | {"attention": False, "stream": False})
+    assert not m.each("without") and not {n for n in m.values if n.startswith(("pair", "attention", "stream"))}
+
+
+def test_identical_texts_give_zero_everywhere(tmp_path):
+    m = measure.measure(reading(tmp_path, shares(), alike=True), **OPEN)
+    zero = [n for n in m.values if n not in {"msd.noise", "msd.count.noise", "msd.low", "msd.high"} and "overlap" not in n]
+    assert all(not m.values[n].any() for n in zero)
+
+
+def test_the_reference_is_english_where_it_was_read():
+    assert measure.reference_of(("de", "en"), None) == "en" and measure.reference_of(("de", "sw"), None) == "de"
+    assert measure.reference_of(("de", "en"), "de") == "de"
+    with pytest.raises(RecipeError, match="not among those read"):
+        measure.reference_of(("de", "en"), "fr")
+
+
+def test_words_for_layers():
+    assert [tables.listed(x) for x in ((), (3,), (0, 1), (0, 1, 2), (0, 2, 3))] == ["none", "3", "0, 1", "0 to 2", "0, 2, 3"]
+    assert tables.agreement([(0, 1), (1, 2)], (0, 1)) == pytest.approx((1 + 1 / 3) / 2) and tables.agreement([], (0,)) == 1

@@ -69,7 +69,7 @@ def measure(activity: Activity, *, tau: float, reference: str, draws: int, seed:
     languages = tuple(activity.languages)
     if len(languages) < 2:
         raise InputError("a deviation over languages needs two of them", where=activity.folder,
-                         found=", ".join(languages) or "none", fix="read text in more languages: --corpus L=PATH for each")  # fmt: skip
+                         found=", ".join(languages) or "none", fix="read more: --corpus L=PATH for each language")  # fmt: skip
     p, real, at = activity.probability(), activity.real, languages.index(reference)
     values = {"msd": deviation.msd_neuron(p, real), "msd.count": deviation.msd_count(p, real)}
     values |= _named("language", languages, deviation.by_language(p, real))
