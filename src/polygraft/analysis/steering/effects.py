@@ -61,6 +61,8 @@ class Observed:
     control: Mapping[str, Sequence[Measured]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.edited:
+            raise InputError("nothing was edited, so there is no effect", fix="name what to edit")
         for name, measured in self.conditions():
             if list(measured) != list(self.plain):
                 raise StepFailed("another run measured other columns", where=name, found=", ".join(measured),
