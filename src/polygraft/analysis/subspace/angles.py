@@ -1,4 +1,4 @@
-"""Principal angles between subspaces (Bjoerck, Golub 1973): of what varies within languages, and of language subspaces of depths."""
+"""Principal angles (Bjoerck, Golub 1973) between what varies within languages, and between language subspaces of depths."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean squared cosine of the principal angles: 1 where the smaller lies in the larger, max(p, q) / D by chance, 0 where one is empty."""
+    """Mean squared cosine of the principal angles: 1 where one lies in the other, max(p, q) / D by chance, 0 where one is empty."""
     return float((cosines(a, b) ** 2).mean()) if min(a.shape[1], b.shape[1]) else 0.0
 
 

@@ -92,10 +92,14 @@ class Depths:
         return Groups(tuple(s[:, depth].astype(np.float64) for s in self.sums), tuple(self.tokens), self.paired)
 
 
-def interval(draws: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of bootstrap draws [count]."""
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return float(low), float(high)
+def interval(value: float, draws: np.ndarray, lowest: float = 0.0) -> tuple[float, float]:
+    """95 % around `value` in [lowest, 1], as wide as the bootstrap draws [count] spread about their own middle.
+
+    Means of resampled groups are noisier than the means they stand for, which pulls every draw of a share the same way: the draws
+    tell the spread, not the middle.
+    """
+    low, high = np.quantile(draws - draws.mean(), (0.025, 0.975))
+    return float(np.clip(value + low, lowest, value)), float(np.clip(value + high, value, 1.0))
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
