@@ -10,15 +10,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, TypeVar
 
 from polygraft.errors import InputError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 T = TypeVar("T")
-Sum = Callable[[np.ndarray], np.ndarray]
-WIDE = {"i": np.dtype(np.int64), "u": np.dtype(np.int64), "b": np.dtype(np.int64), "f": np.dtype(np.float64)}
+Sum = Callable[["np.ndarray"], "np.ndarray"]
+WIDE = {"i": "int64", "u": "int64", "f": "float64"}
 
 
 def _alone(value: np.ndarray) -> np.ndarray:
@@ -45,6 +46,8 @@ class Ranks:
         return {name: self._one(name, arrays[name]) for name in sorted(arrays)}
 
     def _one(self, name: str, value: np.ndarray) -> np.ndarray:
+        import numpy as np  # asking for a rank, as the command line does, needs no arrays
+
         if self.size == 1:
             return value
         wide = self.sum(np.ascontiguousarray(value, WIDE[value.dtype.kind]))
@@ -55,6 +58,8 @@ class Ranks:
 
     def wait(self) -> None:
         """Until every process is here."""
+        import numpy as np
+
         self.sum(np.zeros(1, np.int64))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from polygraft import ranks
 from polygraft.errors import RecipeError, ResourceError, StepFailed, UserError
 from polygraft.files import (
     MANIFEST,
@@ -116,6 +118,7 @@ def run(recipe: Recipe, root: Path = Path("runs"), *, offline: bool = False, tel
     Raises what the plan found (nothing has been written then), ResourceError when another run holds the folder or the disk is
     full, StepFailed when a step could not finish.
     """
+    _refuse_many("a recipe")
     folder = RunFolder(Path(root) / recipe.name)
     space = Workspace(recipe, folder, offline=offline, resolve=resolve)
     run_plan = plan_in(space)
@@ -257,9 +260,13 @@ def run_step(step: Step, config: BaseModel, out: Path, *, folder: Path = Path(),
     an input. Raises like `run`.
     """
     out = Path(out).absolute()
+    if not step.parallel:
+        _refuse_many(f"`{step.name}`")
     space, use = _alone(step, config, folder, out, offline, resolve)
     refuse_overlap(out, _local_inputs(space, use))
     planned = _plan_alone(space, use, out.parent)
+    if ranks.rank():
+        return _assist(space, use, planned, None if force else out)
     if not force and _made_before(out, planned.key):
         tell(Event("skip", f"{out} holds what this makes: nothing changed", use.id, 0, 1))
         shutil.rmtree(partial_path(out), ignore_errors=True)
@@ -276,6 +283,21 @@ def run_step(step: Step, config: BaseModel, out: Path, *, folder: Path = Path(),
         result = (_run_model if step.makes_model else _run_folder)(space, use, out, progress)
         tell(Event("done", f"Wrote {out}", use.id, 0, 1, seconds=time.monotonic() - start))
     return result
+
+
+def _refuse_many(what: str) -> None:
+    if ranks.size() > 1:
+        raise RecipeError(f"{what} runs in one process", where="torchrun", found=f"{ranks.size()} processes",
+                          fix="run it without torchrun")
+
+
+def _assist(space: Workspace, use: StepUse, planned: StepPlan, out: Path | None) -> Result:
+    """One of several processes beside the first, which alone writes: the same work in a folder that is thrown away."""
+    if out is not None and _made_before(out, planned.key):
+        return read_result(out)
+    raise_all(planned.errors)
+    with tempfile.TemporaryDirectory(prefix="polygraft-") as scratch:
+        return _perform(space, use, Path(scratch), lambda *_: None)
 
 
 def _local_inputs(space: Workspace, use: StepUse) -> list[Path]:

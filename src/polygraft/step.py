@@ -87,6 +87,7 @@ class Step:
     `plan(config, context)` reads headers only and imports neither torch nor transformers. `run(config, context, folder)` writes
     below the folder that it is given, which becomes visible only when it has returned; a step that `makes_model` writes the
     model (or adapter) to `folder / "model"`. A `resumable` step finds there what an interrupted run of the same step left.
+    A `parallel` step shares its work among processes (`ranks`).
     """
 
     name: str
@@ -96,6 +97,7 @@ class Step:
     run: Callable[[Any, Context, Path], Result]
     makes_model: bool = False
     resumable: bool = False
+    parallel: bool = False
 
     @property
     def use(self) -> str:

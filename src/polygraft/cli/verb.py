@@ -46,6 +46,7 @@ def shared(config: type, name: str) -> int:
 
 def run_verb(step: Any, given: dict[str, Any]) -> int:
     """Plan or run a step from the words of a command line."""
+    from polygraft import ranks
     from polygraft import recipe as engine
     from polygraft.cli import show
     from polygraft.cli.progress import telling
@@ -66,12 +67,14 @@ def run_verb(step: Any, given: dict[str, Any]) -> int:
         scratch = Path(tempfile.mkdtemp(prefix="polygraft-"))
         out = scratch / "result"
     try:
-        with telling(quiet=given["as_json"]) as tell:
+        with telling(quiet=given["as_json"] or ranks.rank() > 0) as tell:
             heard = tell if scratch is None else lambda event: tell(event) if event.kind != "done" else None
             result = engine.run_step(step, config, out, offline=given["offline"], force=given["force"], tell=heard)
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+    if ranks.rank():
+        return 0  # the first process speaks for all
     show.result(result, given["as_json"])
     if not given["as_json"]:
         click.echo("\nthe same as a recipe:\n" + "".join(f"  {line}\n" for line in text.splitlines()), nl=False)
