@@ -25,7 +25,7 @@ class Found:
     @property
     def any(self) -> np.ndarray:
         """bool [layers, neurons]: owned by at least one language."""
-        return self.scores.owned.any(-1)
+        return np.asarray(self.scores.owned.any(-1))
 
     @property
     def shared(self) -> np.ndarray:

@@ -53,5 +53,5 @@ def stability(full: np.ndarray, refit: Refit, draws: Sequence[Sequence[np.ndarra
     for i, drawn in enumerate(draws):
         owned = refit(drawn).owned
         out[i, :-1] = [jaccard(full[..., k], owned[..., k]) for k in range(full.shape[-1])]
-        out[i, -1] = jaccard(full.any(-1), owned.any(-1))
+        out[i, -1] = jaccard(np.asarray(full.any(-1)), np.asarray(owned.any(-1)))
     return out
