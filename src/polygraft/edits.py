@@ -182,7 +182,7 @@ def stages(edits: Iterable[Edit], width: int) -> list[Stage]:
         if e.op in ("project", "keep"):
             if e.values.shape[1] != width:
                 raise e._wrong("the directions are of another width", e.values.shape[1], str(width))
-            out.append(Stage(e.op, e.positions, e.values, np.zeros(0, np.float32)))
+            out.append(Stage(e.op, e.positions, e.values, np.zeros(0)))
             continue
         rows = np.arange(width) if e.rows is None else e.rows
         if len(rows) and rows.max() >= width:
@@ -190,9 +190,9 @@ def stages(edits: Iterable[Edit], width: int) -> list[Stage]:
         if e.values.size not in (1, len(rows)):
             raise e._wrong("not one value for each row", f"{e.values.size} values", f"1 or {len(rows)}")
         if e.op == "atleast":
-            floor = np.full(width, -np.inf, np.float32)
+            floor = np.full(width, -np.inf)
             floor[rows] = e.values
-            out.append(Stage("atleast", e.positions, np.zeros(0, np.float32), floor))
+            out.append(Stage("atleast", e.positions, np.zeros(0), floor))
         else:
             before = out.pop() if out and out[-1].kind in ("set", "affine") and out[-1].positions == e.positions else None
             out.append(_affine(e, rows, width, before))
@@ -200,8 +200,8 @@ def stages(edits: Iterable[Edit], width: int) -> list[Stage]:
 
 
 def _affine(e: Edit, rows: np.ndarray, width: int, before: Stage | None) -> Stage:
-    a = np.ones(width, np.float32) if before is None else before.a.copy()
-    b = np.zeros(width, np.float32) if before is None else before.b.copy()
+    a = np.ones(width) if before is None else before.a.copy()
+    b = np.zeros(width) if before is None else before.b.copy()
     if e.op == "set":
         a[rows], b[rows] = 0, e.values
     elif e.op == "scale":
@@ -226,8 +226,8 @@ class Ready:
             def tensor(x: np.ndarray, dtype: Any = like.dtype) -> Any:
                 return torch.as_tensor(x[..., part], device=like.device).to(dtype)
 
-            self.made[key] = [(s.kind, s.positions, tensor(s.a, torch.bool if s.kind == "set" else torch.float32
-                               if s.kind in ("project", "keep") else like.dtype), tensor(s.b)) for s in self.stages]
+            first = {"set": torch.bool, "project": _wide(like.dtype), "keep": _wide(like.dtype)}
+            self.made[key] = [(s.kind, s.positions, tensor(s.a, first.get(s.kind, like.dtype)), tensor(s.b)) for s in self.stages]
         return self.made[key]
 
     def __call__(self, value: torch.Tensor, part: slice, written: Any) -> torch.Tensor:
@@ -242,12 +242,18 @@ class Ready:
         return value
 
 
+def _wide(dtype: Any) -> Any:
+    import torch
+
+    return torch.promote_types(dtype, torch.float32)
+
+
 def _not(written: Any) -> Any:
     return not written if isinstance(written, bool) else ~written
 
 
 def _done(kind: str, x: Any, a: Any, b: Any) -> Any:
-    """One stage; projections are computed in float32, all else in x's own dtype."""
+    """One stage; projections are computed in float32 at least, all else in x's own dtype."""
     import torch
 
     if kind == "set":
@@ -256,7 +262,7 @@ def _done(kind: str, x: Any, a: Any, b: Any) -> Any:
         return torch.addcmul(b, x, a)
     if kind == "atleast":
         return x.maximum(b)
-    wide = x.float()
+    wide = x.to(a.dtype)
     inside = (wide @ a.T) @ a
     return (inside if kind == "keep" else wide - inside).to(x.dtype)
 
