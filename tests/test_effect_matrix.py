@@ -243,11 +243,21 @@ def test_the_verdict_on_hindering_neurons_is_yes_and_on_plain_ones_no(models):
     reading = matrix.Reading({k: v for k, v in wired.texts(documents=16).items() if k != "cc"}, nats)
     edits = {"off": zero(1, wired.HINDER), "own off": zero(0, wired.OWN["aa"])}
     controls = {"off": [drawn(1, 4, s) for s in range(3)], "own off": [drawn(0, 4, s) for s in range(3)]}
-    v = verdict.judge(effects.effects(effects.observe(models[True], edits, controls, reading)), "aa", dict.fromkeys(edits, "neurons"))
-    assert v.answer and v.best == "off" and v.ways[0].specific.value < -0.3 and not v.ways[0].harmed
+    kinds = dict.fromkeys(edits, "neurons")
+    found = verdict.study(models[True], edits, controls, kinds, reading, "aa")
+    assert found.data["answer"] == "yes" and found.data["best"] == "off" and found.summary[0].startswith("Yes: off improves aa")
+    assert found.data["ways"][0]["specific"]["value"] < -0.3 and not found.data["ways"][0]["harmed"]
     plain = {"off": drawn(1, 4, 99)}
     found = effects.observe(models[True], plain, {"off": controls["off"]}, reading)
     assert not verdict.judge(effects.effects(found), "aa", {"off": "neurons"}).answer
+
+
+def test_a_study_has_every_unit_and_the_sizes_that_were_read(models):
+    edits = {language: zero(0, wired.OWN[language]) for language in ("aa", "bb")}
+    found = matrix.study(models[False], edits, {}, wired.texts(documents=3), nats, unit="byte")
+    assert found.data["read_sizes"]["cc"] == {"token": 72, "byte": 72, "sentence": 3} and len(found.tables) == 1
+    assert list(found.data["units"]) == ["token", "byte", "sentence"] and "nats/byte, no random control" in found.summary[0]
+    assert found.data["units"]["byte"]["edited"] == ["aa", "bb"] and found.data["units"]["token"]["read"] == ["aa", "bb", "cc"]
 
 
 def test_on_a_random_model_the_answer_is_no(tiny):

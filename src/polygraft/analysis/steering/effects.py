@@ -15,6 +15,7 @@ import numpy as np
 from polygraft import stats
 from polygraft.edits import Edits, applied
 from polygraft.errors import InputError, StepFailed
+from polygraft.result import Table
 
 LEAST_CONTROLS = 3  # fewer random draws than this say nothing of how much random draws differ
 
@@ -102,6 +103,16 @@ def observe(live: Any, edits: Mapping[str, Edits], controls: Mapping[str, Sequen
         edited[row] = one(row, edit)
         control[row] = [one(f"{row}, random {i + 1}", e) for i, e in enumerate(controls.get(row, ()))]
     return Observed(plain, edited, control)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study adds to a step's Result."""
+
+    summary: tuple[str, ...]
+    tables: tuple[Table, ...]
+    data: dict[str, Any]
+    caveats: tuple[str, ...]
 
 
 # ----------------------------------------------------------------------------------------------------------------- effects

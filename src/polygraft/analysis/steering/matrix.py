@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from polygraft import stats
-from polygraft.analysis.steering.effects import Effects, Grid, Judged, Observed, Scores, effects, judged
+from polygraft.analysis.steering.effects import Effects, Grid, Judged, Observed, Scores, Study, effects, judged, observe
+from polygraft.edits import Edits
 from polygraft.errors import InputError, StepFailed
 from polygraft.result import Cell, Estimate, Table
 
@@ -194,3 +195,26 @@ def of(observed: Observed, seed: int = 0, draws: int = stats.DRAWS) -> tuple[Eff
     """Effects and the diagonal: of the specific effect where every edited language has controls, else of the edit's own."""
     e = effects(observed, seed=seed, draws=draws)
     return e, diagonal(e, e.specific if all(e.controls) else e.own, seed)
+
+
+CAVEATS = (
+    "Random neurons match the found ones in number and layer, not in how often they fire: neurons that seldom fire are idle "
+    "anyway, so a specific effect says that a set matters, not that nothing else in its layers does.",
+    "The nats of a token, byte or sentence are not comparable between languages; their changes are compared within a column.",
+)
+
+
+def study(live: Any, edits: Mapping[str, Edits], controls: Mapping[str, Sequence[Edits]], documents: Mapping[str, Sequence[str]],
+          nats: Nats, *, unit: str = "token", seed: int = 0, progress: Callable[..., None] | None = None) -> Study:
+    """The effect matrix of languages (rows of `edits`) on documents of languages (columns), with its tables and sentences.
+
+    Reads all documents once unedited, once for each row and once for each control. `data["units"]` has the matrix in every unit.
+    """
+    reading = Reading(documents, nats)
+    observed = observe(live, edits, controls, reading, progress)
+    found = {u: of(reading.per(observed, u), seed) for u in UNITS}
+    e, d = found[unit]
+    read = {language: {u: int(sizes[u].sum()) for u in UNITS} for language, sizes in reading.sizes.items()}
+    told = {"read_sizes": read, "units": {u: data(*some) for u, some in found.items()}}
+    what = "own neurons minus random ones" if all(e.controls) else "no random control"
+    return Study((sentence(d, what),), tables(e), told, CAVEATS)
