@@ -11,7 +11,9 @@ import numpy as np
 
 from polygraft.analysis.subspace.angles import overlap
 from polygraft.analysis.subspace.groups import Groups, ratio
-from polygraft.analysis.subspace.lsar import Subspace, lsar
+from polygraft.analysis.subspace.lsar import TINY, lsar
+
+BLOCK = 25  # bootstrap samples at a time: their mean states stand in memory
 
 
 @dataclass(frozen=True)
@@ -34,35 +36,56 @@ class Energy:
 
 
 def energy(groups: Groups, rank: int | None, draws: int, seed: int) -> Energy:
-    """Fit on each half of `groups`, measure on the other, and bootstrap the measured half's groups with the basis fixed."""
+    """Fit on each half of `groups`, measure on the other; bootstrap samples draw the groups of both halves and fit again."""
     halves = (groups.half(0), groups.half(1))
     spaces = [lsar(h.means, rank) for h in halves]
-    once = [_measured(spaces[1 - i], halves[i], [np.ones((1, len(t))) for t in halves[i].tokens]) for i in (0, 1)]
-    many = [_measured(spaces[1 - i], halves[i], halves[i].draws(draws, seed + i)) for i in (0, 1)]
+    even = [[np.ones((1, len(t))) for t in h.tokens] for h in halves]
+    weights = [h.draws(draws, 2 * seed + i) for i, h in enumerate(halves)]
+    once = [_measured(spaces[1 - i].basis.T[None], halves[i], even[i]) for i in (0, 1)]
+    many = [_resampled(halves[1 - i], weights[1 - i], halves[i], weights[i], spaces[1 - i].rank) for i in (0, 1)]
     (specific, language, content), spread = ([(a + b) / 2 for a, b in zip(*pair)] for pair in (once, many))
     return Energy(specific[0], spread[0], float(language[0]), spread[1], float(content[0]), spread[2],
                   overlap(spaces[0].basis, spaces[1].basis), max(s.rank for s in spaces) / len(spaces[0].mu))
 
 
-def _measured(space: Subspace, held: Groups, weights: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(specific [N, K], language [N], content [N]) of bootstrap samples of the held-out groups, `weights[k]` [N, G_k]."""
+def _resampled(fit: Groups, drawn: list[np.ndarray], held: Groups, weights: list[np.ndarray], rank: int) -> list[np.ndarray]:
+    """`_measured` of every bootstrap sample: the basis from the samples of one half, the figures from those of the other."""
+    parts = []
+    for at in range(0, len(weights[0]), BLOCK):
+        some = slice(at, at + BLOCK)
+        parts.append(_measured(bases(fit.drawn([w[some] for w in drawn]), rank), held, [w[some] for w in weights]))
+    return [np.concatenate(columns) for columns in zip(*parts)]
+
+
+def bases(means: np.ndarray, rank: int) -> np.ndarray:
+    """Rows [N, rank, D] that span the LSAR subspace of each of N sets of mean states [N, K, D]; zero rows where they span less.
+
+    From the Gram matrix of the K centred means: the span is all that a projection needs, and K is small beside D.
+    """
+    centred = means - means.mean(1, keepdims=True)
+    value, vector = np.linalg.eigh(centred @ centred.transpose(0, 2, 1))
+    value, vector = value[:, ::-1][:, :rank], vector[:, :, ::-1][:, :, :rank]
+    good = value > TINY * (means**2).sum((1, 2))[:, None] * np.sqrt(TINY)
+    scale = np.divide(1, np.sqrt(np.where(good, value, 1)), out=np.zeros(value.shape), where=good)
+    return (vector * scale[:, None]).transpose(0, 2, 1) @ centred
+
+
+def _measured(basis: np.ndarray, held: Groups, weights: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(specific [N, K], language [N], content [N]) of samples of held-out groups, `weights[k]` [N, G_k], in `basis` [N, r, D]."""
     means = held.drawn(weights)
-    specific = ratio(_inside(means, space), (means**2).sum(-1))
+    specific = ratio(_inside(means, basis), (means**2).sum(-1))
     between = means - means.mean(1, keepdims=True)
-    language = ratio(_inside(between, space).sum(1), (between**2).sum((1, 2)))
+    language = ratio(_inside(between, basis).sum(1), (between**2).sum((1, 2)))
     inside = total = np.zeros(len(means))
     for k, (items, w) in enumerate(zip(held.items, weights)):
         centre = items.mean(0)  # large common parts would eat the digits of the small differences
         x, m = items - centre, means[:, k] - centre
-        inside = inside + _spread(x @ space.basis, m @ space.basis, w)
-        total = total + _spread(x, m, w)
+        apart = x @ basis.transpose(0, 2, 1) - (basis @ m[:, :, None]).transpose(0, 2, 1)
+        inside = inside + (w * (apart**2).sum(-1)).sum(-1)
+        total = total + np.maximum(w @ (x**2).sum(1) - 2 * ((w @ x) * m).sum(1) + w.sum(1) * (m**2).sum(1), 0)
     return specific, language, ratio(inside, total)
 
 
-def _spread(x: np.ndarray, m: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """sum_g w[n, g] ||x_g - m_n||^2 for x [G, d], m [N, d]: [N]."""
-    return np.maximum(w @ (x**2).sum(1) - 2 * ((w @ x) * m).sum(1) + w.sum(1) * (m**2).sum(1), 0)
-
-
-def _inside(x: np.ndarray, space: Subspace) -> np.ndarray:
-    return ((x @ space.basis) ** 2).sum(-1)
+def _inside(x: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Squared length [N, K] within the span of orthonormal rows [N, r, D] of x [N, K, D]."""
+    return ((x @ basis.transpose(0, 2, 1)) ** 2).sum(-1)

@@ -92,13 +92,13 @@ class Depths:
         return Groups(tuple(s[:, depth].astype(np.float64) for s in self.sums), tuple(self.tokens), self.paired)
 
 
-def interval(value: float, draws: np.ndarray, lowest: float = 0.0) -> tuple[float, float]:
-    """95 % around `value` in [lowest, 1], as wide as the bootstrap draws [count] spread about their own middle.
+def interval(value: float, draws: np.ndarray, drawn: int, lowest: float = 0.0) -> tuple[float, float]:
+    """95 % around `value` in [lowest, 1], as wide as the bootstrap draws [count] of `drawn` groups spread about their own middle.
 
     Means of resampled groups are noisier than the means they stand for, which pulls every draw of a share the same way: the draws
-    tell the spread, not the middle.
+    tell the spread, not the middle. sqrt(n / (n - 1)) makes up for the bootstrap's variance of few groups.
     """
-    low, high = np.quantile(draws - draws.mean(), (0.025, 0.975))
+    low, high = np.quantile(draws - draws.mean(), (0.025, 0.975)) * np.sqrt(drawn / max(1, drawn - 1))
     return float(np.clip(value + low, lowest, value)), float(np.clip(value + high, value, 1.0))
 
 

@@ -14,19 +14,19 @@ SURE = 0.95  # share of bootstrap samples in which a language leads before it is
 DEPTH = "depth (0: embedding, l: after l layers)"
 
 
-def _estimate(value: float, draws: np.ndarray, n: int, lowest: float = 0.0) -> Estimate:
-    return Estimate(float(value), *interval(float(value), draws, lowest), n=n)
+def _estimate(value: float, draws: np.ndarray, n: int, drawn: int, lowest: float = 0.0) -> Estimate:
+    return Estimate(float(value), *interval(float(value), draws, drawn, lowest), n=n)
 
 
 def figures(found: Found, depth: int) -> dict[str, Estimate]:
     """The figures of one depth that have an interval: by bootstrap over groups, the probe's by Wilson."""
     e, s, n = found.energies[depth], found.separations[depth], min(found.groups)
     return {
-        "specific": _estimate(e.specific.mean(), e.specific_draws.mean(1), n),
-        "language": _estimate(e.language, e.language_draws, n),
-        "content": _estimate(e.content, e.content_draws, n),
+        "specific": _estimate(e.specific.mean(), e.specific_draws.mean(1), n, n // 2),
+        "language": _estimate(e.language, e.language_draws, n, n // 2),
+        "content": _estimate(e.content, e.content_draws, n, n // 2),
         "probe": Estimate(s.accuracy, s.low, s.high, n),
-        "silhouette": _estimate(s.silhouette, s.silhouette_draws, n, -1.0),
+        "silhouette": _estimate(s.silhouette, s.silhouette_draws, n, n, -1.0),
     }
 
 
