@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from oracle import deviation_oracle as oracle
 from polygraft import arrays
 from polygraft.activity import Activity
-from polygraft.analysis.layers import choose, deviation, final, measure, noise, tables
+from polygraft.analysis.layers import choose, decide, deviation, final, measure, noise, tables
 from polygraft.errors import InputError, RecipeError
 
 LANGUAGES = ("en", "de", "sw", "ja", "th", "ru", "zh")
@@ -305,3 +305,36 @@ def test_the_reference_is_english_where_it_was_read():
 def test_words_for_layers():
     assert [tables.listed(x) for x in ((), (3,), (0, 1), (0, 1, 2), (0, 2, 3))] == ["none", "3", "0, 1", "0 to 2", "0, 2, 3"]
     assert tables.agreement([(0, 1), (1, 2)], (0, 1)) == pytest.approx((1 + 1 / 3) / 2) and tables.agreement([], (0,)) == 1
+
+
+# --------------------------------------------------------------------------------------------------------------- decision
+
+RULE = {"rule": "top", "n": 2, "spread": 1.0, "within": "lower", "where": "x"}
+
+
+@pytest.mark.parametrize("kind", ["neuron", "count"])
+def test_a_decision_says_what_was_taken_and_how_stable_it_is(wired, kind):
+    m = measure.measure(wired, **OPEN | {"kind": kind})
+    d = decide.decide(m, **RULE)
+    assert d.taken.layers == (1, 2) and not d.weak and [c.rule for c in d.all] == list(choose.RULES)
+    assert set(d.fewer["top"]) == {f"without {g}" for g in m.languages} | {
+        f"{a} and {b}" for i, a in enumerate(m.languages) for b in m.languages[i + 1:]
+    }  # fmt: skip
+    assert d.often is not None and d.often.sum() == pytest.approx(2) and (d.often[[1, 2]] > 0.8).all()
+    said = " ".join(decide.summary(m, d))
+    assert "layers 1, 2, by rule top" in said and "one language left out" in said and "pairs of languages" in said
+    assert any("Language does not rise again" in s for s in decide.summary(m, d))
+    only = deviation.msd_count if kind == "count" else deviation.msd_neuron
+    p = wired.probability()
+    assert m.each("without")["de"] == pytest.approx(only(p[..., [0, 2, 3]], whole(p)))
+
+
+def test_weak_layers_are_named_where_more_are_taken_than_differ(wired):
+    d = decide.decide(measure.measure(wired, **OPEN), **RULE | {"n": 3})
+    assert d.weak == (0,) and "Layers 0 do not stand out" in " ".join(decide.summary(measure.measure(wired, **OPEN), d))
+
+
+def test_texts_of_one_language_are_refused(tmp_path):
+    m = measure.measure(reading(tmp_path, np.full((6, 50, 3), 0.3)), **OPEN)
+    with pytest.raises(InputError, match="more than other documents would"):
+        decide.decide(m, **RULE)

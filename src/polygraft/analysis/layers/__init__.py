@@ -1,3 +1,3 @@
 """Which layers deal with languages: where neurons fire at other rates from language to language."""
 
-__all__ = ["choose", "deviation", "final", "measure", "noise", "tables"]
+__all__ = ["choose", "decide", "deviation", "final", "measure", "noise", "tables"]

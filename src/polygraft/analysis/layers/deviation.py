@@ -7,7 +7,11 @@ Our reconstruction of the layer choice of SLAM (arXiv 2501.03681), whose code re
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+
+Figure = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def centred(p: np.ndarray) -> np.ndarray:
@@ -55,12 +59,12 @@ def shift(means: np.ndarray) -> np.ndarray:
     return np.divide(apart, size, out=np.zeros_like(apart), where=size > 0)
 
 
-def without_each(p: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """float64 [languages, layers]: `msd_neuron` with language k left out; needs three languages or more."""
-    return np.stack([msd_neuron(np.delete(p, k, axis=-1), real) for k in range(p.shape[-1])])
+def without_each(p: np.ndarray, real: np.ndarray, figure: Figure = msd_neuron) -> np.ndarray:
+    """float64 [languages, layers]: the figure with language k left out; needs three languages or more."""
+    return np.stack([figure(np.delete(p, k, axis=-1), real) for k in range(p.shape[-1])])
 
 
-def of_pairs(p: np.ndarray, real: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
-    """`msd_neuron` of every pair of languages: a quarter of their mean squared difference."""
+def of_pairs(p: np.ndarray, real: np.ndarray, figure: Figure = msd_neuron) -> dict[tuple[int, int], np.ndarray]:
+    """The figure of every pair of languages: a quarter of their mean squared difference."""
     k = p.shape[-1]
-    return {(a, b): msd_neuron(p[..., [a, b]], real) for a in range(k) for b in range(a + 1, k)}
+    return {(a, b): figure(p[..., [a, b]], real) for a in range(k) for b in range(a + 1, k)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -20,8 +21,8 @@ NAMES = {
     "msd.high": "float64 [layers]: its upper end",
     "language.LANGUAGE": "float64 [layers]: the part of one language; their mean is `msd`",
     "overlap.LANGUAGE": "float64 [layers]: Jaccard index of its active neurons with those of the reference language",
-    "without.LANGUAGE": "float64 [layers]: `msd` of the other languages",
-    "pair.LANGUAGE.LANGUAGE": "float64 [layers]: `msd` of two languages",
+    "without.LANGUAGE": "float64 [layers]: the deviation (of neurons, or of counts if that was asked) of the other languages",
+    "pair.LANGUAGE.LANGUAGE": "float64 [layers]: the deviation of two languages",
     "attention.msd": "float64 [layers]: `msd` of the entries of the attention's output (share of tokens at which one is > 0)",
     "attention.msd.count": "float64 [layers]: `msd.count` of them",
     "attention.overlap.LANGUAGE": "float64 [layers]: `overlap` of them",
@@ -29,6 +30,9 @@ NAMES = {
     "stream.share": "float64 [layers + 1]: share of the residual stream's variance that lies between languages",
     "often": "float64 [layers]: in which share of the resamplings of documents the rule takes the layer",
 }
+
+Kind = Literal["neuron", "count"]
+CURVES: dict[Kind, str] = {"neuron": "msd", "count": "msd.count"}  # what the choice rests on
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Measured:
     tau: float
     values: dict[str, np.ndarray]
     draws: dict[str, np.ndarray]
-    parallel: bool = False
+    kind: Kind = "neuron"
 
     @property
     def layers(self) -> int:
@@ -55,6 +59,11 @@ class Measured:
         """The arrays `prefix.LANGUAGE` by language, in order."""
         return {g: self.values[f"{prefix}.{g}"] for g in self.languages if f"{prefix}.{g}" in self.values}
 
+    def pairs(self) -> dict[tuple[str, str], np.ndarray]:
+        """The deviation of every pair of languages, where there are more than two."""
+        named = {(a, b): f"pair.{a}.{b}" for a in self.languages for b in self.languages}
+        return {pair: self.values[name] for pair, name in named.items() if name in self.values}
+
 
 def reference_of(languages: tuple[str, ...], asked: str | None) -> str:
     """The language that overlap is measured with: the one asked for, else English, else the first. Raises RecipeError."""
@@ -64,8 +73,13 @@ def reference_of(languages: tuple[str, ...], asked: str | None) -> str:
     return asked or ("en" if "en" in languages else languages[0])
 
 
-def measure(activity: Activity, *, tau: float, reference: str, draws: int, seed: int, attention: bool, stream: bool) -> Measured:
-    """Every figure of a reading. Raises InputError for fewer than two languages, or where the reading lacks what is asked."""
+def measure(
+    activity: Activity, *, tau: float, reference: str, draws: int, seed: int, attention: bool, stream: bool, kind: Kind = "neuron"
+) -> Measured:
+    """Every figure of a reading; `kind` is the deviation that is also taken of fewer languages.
+
+    Raises InputError for fewer than two languages, or where the reading lacks what is asked.
+    """
     languages = tuple(activity.languages)
     if len(languages) < 2:
         raise InputError("a deviation over languages needs two of them", where=activity.folder,
@@ -75,8 +89,9 @@ def measure(activity: Activity, *, tau: float, reference: str, draws: int, seed:
     values |= _named("language", languages, deviation.by_language(p, real))
     values |= _named("overlap", languages, deviation.overlap(p, real, tau, at))
     if len(languages) > 2:
-        values |= _named("without", languages, deviation.without_each(p, real).T)
-        values |= {f"pair.{languages[a]}.{languages[b]}": v for (a, b), v in deviation.of_pairs(p, real).items()}
+        figure = deviation.msd_neuron if kind == "neuron" else deviation.msd_count
+        values |= _named("without", languages, deviation.without_each(p, real, figure).T)
+        values |= {f"pair.{languages[a]}.{languages[b]}": v for (a, b), v in deviation.of_pairs(p, real, figure).items()}
     drawn: dict[str, np.ndarray] = {}
     if groups := Groups.of(activity, languages):
         values["msd.noise"], values["msd.count.noise"] = noise(groups)
@@ -84,7 +99,7 @@ def measure(activity: Activity, *, tau: float, reference: str, draws: int, seed:
         values["msd.low"], values["msd.high"] = interval(values["msd"], drawn["msd"])
     values |= _attention(activity, tau, at) if attention else {}
     values |= {"stream.share": final.of(activity)} if stream else {}
-    return Measured(languages, reference, tau, values, drawn, activity.parallel)
+    return Measured(languages, reference, tau, values, drawn, kind)
 
 
 def _named(prefix: str, languages: tuple[str, ...], values: np.ndarray) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from polygraft.analysis.layers.choose import Choice
+from polygraft.analysis.layers.choose import Choice, Rule
 from polygraft.analysis.layers.measure import Measured
 from polygraft.anatomy import Anatomy
 from polygraft.maps import Cell as At
@@ -80,7 +80,7 @@ def _row(m: Measured, i: int, chosen: bool) -> tuple[Cell, ...]:
     return (i, "yes" if chosen else "", at("msd"), beyond, at("msd.count"), mean, at("attention.msd"), at("often"), span)
 
 
-def rules_table(choices: Sequence[Choice], taken: Choice, fewer: Mapping[str, Mapping[str, Sequence[int]]]) -> Table:
+def rules_table(choices: Sequence[Choice], taken: Choice, fewer: Mapping[Rule, Mapping[str, Sequence[int]]]) -> Table:
     """What each rule takes by all languages, and by some: `fewer[rule][which]`."""
     rows: list[tuple[Cell, ...]] = []
     for choice in choices:
