@@ -37,6 +37,16 @@ class Arrays(Mapping[str, np.ndarray]):
             self._weights.readinto(name, 0, out.reshape(-1))
         return out
 
+    def row(self, name: str, i: int) -> np.ndarray:
+        """`arrays[name][i]`, reading that row alone. Raises KeyError and IndexError."""
+        t = self._weights.tensors[name]
+        if not 0 <= i < t.shape[0]:
+            raise IndexError(f"row {i} of {name}, which has {t.shape[0]}")
+        out = np.empty(t.shape[1:], KINDS[t.dtype])
+        if out.nbytes:
+            self._weights.readinto(name, i * out.nbytes, out.reshape(-1))
+        return out
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._weights.tensors)
 
