@@ -1,0 +1,65 @@
+"""Answers with and without edits, side by side, and which language they are in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from polygraft import data
+from polygraft.analysis.steering.bench import Bench
+from polygraft.edits import Edits, applied
+from polygraft.errors import InputError
+from polygraft.result import Cell, Estimate, Sample, Table
+from polygraft.stats import wilson
+
+PLAIN = "unedited"
+
+
+def prompts(path: Path) -> list[str]:
+    """One prompt a line (.txt), or the field `prompt` of each object (.jsonl). Raises InputError."""
+    if data.ending(path).startswith(".jsonl"):
+        found = []
+        for where, line in data.lines(path):
+            try:
+                row = json.loads(data.decode(line, where))
+            except json.JSONDecodeError as e:
+                raise InputError("not a line of JSON", where=where, found=str(e)[:120]) from None
+            if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
+                raise InputError("no prompt in this line", where=where, expected='{"prompt": "..."}')
+            found.append(row["prompt"])
+    else:
+        found = list(data.open_corpus("und", path).documents())
+    if not found:
+        raise InputError("no prompts", where=path, expected="one a line")
+    return found
+
+
+def ask(live: Any, edits: Mapping[str, Edits], asked: Sequence[str], bench: Bench, *, max_tokens: int,
+        chat: bool) -> dict[str, list[str]]:
+    """Answers of the unedited model and under each of `edits`, by their names; every answer greedy."""
+    out = {PLAIN: list(bench.write(live, asked, max_tokens, chat))}
+    for name, work in edits.items():
+        with applied(live, work):
+            out[name] = list(bench.write(live, asked, max_tokens, chat))
+    return out
+
+
+def samples(asked: Sequence[str], answers: Mapping[str, Sequence[str]], bench: Bench) -> tuple[Sample, ...]:
+    """Every prompt with its answers."""
+    return tuple(Sample(f"prompt {i + 1}", bench.language(prompt), prompt, {name: found[i] for name, found in answers.items()})
+                 for i, prompt in enumerate(asked))
+
+
+def table(answers: Mapping[str, Sequence[str]], language: str, bench: Bench) -> Table:
+    """How many answers are in the target language, how many in none that can be told, how many differ from the unedited ones."""
+    rows: list[tuple[Cell, ...]] = []
+    for name, found in answers.items():
+        tags, n = [bench.language(text) for text in found], len(found)
+        other = sum(a != b for a, b in zip(found, answers[PLAIN]))
+        low, high = wilson(tags.count(language), n)
+        rows.append((name, Estimate(100 * tags.count(language) / n, 100 * low, 100 * high, n, "%"), tags.count("und"), other,
+                     ", ".join(f"{tag} {tags.count(tag)}" for tag in sorted(set(tags), key=lambda t: (-tags.count(t), t)))))
+    return Table("Language of the answers", ("condition", f"in {language}", "cannot be told", "changed", "languages"), tuple(rows),
+                 "Wilson intervals; the language is that of the whole answer, by script and byte n-grams.")
