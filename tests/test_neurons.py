@@ -296,6 +296,6 @@ def test_planted_language_topic_and_noise_are_told_apart():
     x[..., 1] += rng.normal(size=(30, 1))
     shares = topic.decompose(x)
     assert shares[0, 0] > 0.99 and shares[1, 1] > 0.99
-    many = topic.mean_shares(rng.normal(size=(30, 4, 3000)))
+    many = topic.mean_of(topic.decompose(rng.normal(size=(30, 4, 3000))))
     assert many.shares == pytest.approx(topic.nothing(30, 4), abs=0.01) and many.n == 3000
-    assert topic.mean_shares(np.ones((3, 2, 5))).n == 0 and topic.nothing(30, 4).sum() == pytest.approx(1)
+    assert topic.mean_of(topic.decompose(np.ones((3, 2, 5)))).n == 0 and topic.nothing(30, 4).sum() == pytest.approx(1)

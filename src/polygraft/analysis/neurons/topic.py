@@ -39,8 +39,7 @@ def nothing(documents: int, languages: int) -> np.ndarray:
     return np.array([k - 1, g - 1, (g - 1) * (k - 1)]) / max(1, g * k - 1)
 
 
-def mean_shares(x: np.ndarray) -> Shares:
-    """The mean decomposition of [documents, languages, neurons] over the neurons that change at all."""
-    shares = decompose(x)
+def mean_of(shares: np.ndarray) -> Shares:
+    """The mean of decompositions [neurons, 3] over the neurons that change at all; zeros where none does."""
     changing = shares.sum(-1) > 0
     return Shares(shares[changing].mean(0) if changing.any() else np.zeros(3), int(changing.sum()))
