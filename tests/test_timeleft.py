@@ -23,7 +23,14 @@ def test_it_follows_recent_speed():
         left(t, t * 0.01, 1000)
     for t in range(100, 200):
         found = left(t, 1 + (t - 100) * 2, 1000)
-    assert found == pytest.approx((1000 - 199) / 2, rel=0.02)
+    assert found == pytest.approx((1000 - 199) / 1.5, rel=0.02), "2 lately and 1 on the whole"
+
+
+def test_one_slow_batch_does_not_turn_minutes_into_hours():
+    left = TimeLeft()
+    for t in range(61):
+        left(t, t, 1000)
+    assert left(300, 61, 1000) < 2 * (1000 - 61) / (61 / 300)
 
 
 def test_rare_news_still_count():

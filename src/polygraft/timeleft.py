@@ -1,4 +1,4 @@
-"""The time left of a long step, from how fast it went lately."""
+"""The time left of a long step, from how fast it went: half on the whole, half lately."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class TimeLeft:
     """`left(now, done, total)`: seconds left, None while unknown.
 
     The first news is where counting begins: what was before it (loading, imports) says nothing of the speed, as does not what an
-    earlier run had done. A total that changes, or work that is taken back, begins it anew.
+    earlier run had done. A total that changes, or work that is taken back, begins it anew. The speed is the mean of the whole's and
+    the last minute's: it follows a change, and one slow batch of long answers does not turn minutes into hours.
     """
 
     def __init__(self) -> None:
@@ -32,4 +33,5 @@ class TimeLeft:
         then, had = self.seen[0]
         if done <= had or now <= then or (done - before < SHARE * total and now - since < SECONDS):
             return None
-        return (total - done) * (now - then) / (done - had)
+        speed = ((done - had) / (now - then) + (done - before) / (now - since)) / 2
+        return (total - done) / speed
