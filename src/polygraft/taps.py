@@ -1,7 +1,10 @@
 """Taps: read and edit a running model at exact points, and prove that every point was passed.
 
 Points: "act" (output of the MLP's activation function: the FFN neurons), "down" (input of the down projection: act(gate) * up),
-"residual" (output of a decoder layer). A tap that does not fire once per layer, pass and token is an error, never a silent zero.
+"residual" (output of a decoder layer), "attention" (output of attention's o projection: what attention adds to the stream, but for
+families that put a norm behind it, gemma 2 and 3 and olmo2, what goes into that norm). "input.qkv", "input.o", "input.ffn" are the
+inputs of those matrices (of a mixture's router and experts too), "input.layer" of a decoder layer: the stream before it.
+A tap that does not fire once per layer, pass and token is an error, never a silent zero.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
 
     from polygraft.anatomy import Anatomy
 
-POINTS = ("act", "down", "residual")
+POINTS = ("act", "down", "residual", "attention", "input.qkv", "input.o", "input.ffn", "input.layer")
+INPUTS = ("down", *(p for p in POINTS if p.startswith("input.")))  # seen before the module runs, the others after it
 ACTIVATIONS = ("act_fn", "act", "activation_fn", "gelu_impl")
 
 
@@ -100,8 +104,13 @@ class Taps:
     def _attach(self, point: str, layer: int, module: Any, experts: Any) -> list[Any]:
         if experts is not None:
             return self._attach_experts(layer, module, experts)
-        if point == "down":
-            return [module.register_forward_pre_hook(lambda _m, args: _with_first(args, self._pass(point, layer, args[0])))]
+        if point in INPUTS:
+
+            def enters(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+                value = self._pass(point, layer, args[0] if args else kwargs["hidden_states"])
+                return None if value is None else _entering(args, kwargs, value)
+
+            return [module.register_forward_pre_hook(enters, with_kwargs=True)]
         return [module.register_forward_hook(lambda _m, _a, out: _replaced(out, self._pass(point, layer, _first(out))))]
 
     def _attach_experts(self, layer: int, module: Any, experts: Any) -> list[Any]:
@@ -135,8 +144,8 @@ def _replaced(output: Any, value: Any) -> Any:
     return (value, *output[1:]) if isinstance(output, tuple) else value
 
 
-def _with_first(args: tuple[Any, ...], value: Any) -> tuple[Any, ...] | None:
-    return None if value is None else (value, *args[1:])
+def _entering(args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> tuple[Any, Any]:
+    return ((value, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": value})
 
 
 def _chosen(anatomy: Anatomy) -> int:
@@ -147,8 +156,10 @@ def _site(model: Any, anatomy: Anatomy, point: str, layer: int) -> tuple[Any, An
     """The module to hook for a point of a layer, and the experts module where the layer is a mixture."""
     if point not in POINTS:
         raise InputError("unknown tap", found=point, expected=", ".join(POINTS))
-    if point == "residual":
+    if point in ("residual", "input.layer"):
         return layer_module(model, anatomy, layer), None
+    if point not in ("act", "down"):
+        return _matrix(model, anatomy, point, layer), None
     mixture = anatomy.keys(layer=layer, role="experts.down")
     keys = mixture or [k for k in anatomy.keys(layer=layer, kind="ffn", role="down") if not k.endswith(".bias")]
     if not keys:
@@ -161,6 +172,20 @@ def _site(model: Any, anatomy: Anatomy, point: str, layer: int) -> tuple[Any, An
         return model.get_submodule(name.rpartition(".")[0]), None
     owner = model.get_submodule(name.rpartition(".")[0] if mixture else name.rpartition(".")[0].rpartition(".")[0])
     return _activation(owner, layer), owner if mixture else None
+
+
+def _matrix(model: Any, anatomy: Anatomy, point: str, layer: int) -> Any:
+    """The module whose input or output a point is: the first of those that share it."""
+    kind, roles = {
+        "attention": ("attn", ("o",)), "input.o": ("attn", ("o",)), "input.qkv": ("attn", ("q", "qkv")),
+        "input.ffn": ("ffn", ("router", "gate", "gate_up", "up")),
+    }[point]  # fmt: skip
+    for role in roles:
+        for key in anatomy.keys(layer=layer, kind=kind, role=role):
+            if name := anatomy.live_name(key):
+                return model.get_submodule(name.rpartition(".")[0])
+    raise InputError("the layer has no such matrix to tap", where=anatomy.where, found=f"{point}, layer {layer}",
+                     expected=", ".join(f"{kind}.{r}" for r in roles))
 
 
 def _activation(owner: Any, layer: int) -> Any:

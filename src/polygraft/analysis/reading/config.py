@@ -1,0 +1,110 @@
+"""What text an analysis reads and what it wants of it: the part of every analysis' config that is the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from polygraft import languages
+from polygraft.activity import Activity
+from polygraft.config import Strict
+from polygraft.errors import InputError, RecipeError
+from polygraft.step import Context, DataRef, Detail, ModelRef
+
+READING = "activity"  # the folder of a reading below that of the analysis which made it
+
+
+def _checked(tag: str) -> str:
+    try:
+        return languages.check(tag)
+    except RecipeError as e:
+        raise ValueError(e.what + (f" ({e.found})" if e.found else "") + (f"; {e.fix}" if e.fix else "")) from None
+
+
+Language = Annotated[str, AfterValidator(_checked)]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is gathered beyond counts, sums and squares of every neuron: the arrays of `activity.NAMES` by family.
+
+    `groups`: into how many groups documents are dealt, 0 for none. `norms` and `grams` name roles: qkv, o, ffn, down.
+    """
+
+    histogram: bool = False
+    groups: int = 0
+    residual: bool = False
+    attention: bool = False
+    norms: tuple[str, ...] = ()
+    grams: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Names (of roles: their beginnings) of every array that this asks for."""
+        found = ["positive", "sum", "square"]
+        found += ["histogram"] if self.histogram else []
+        found += ["residual", "square.residual"] if self.residual else []
+        found += ["attention", "attention.positive"] if self.attention else []
+        if self.groups:
+            found += ["group.tokens", "group.positive", "group.sum"]
+            found += [f"group.{n}" for n in ("residual", "attention") if n in found]
+        return found + [f"input.{r}." for r in self.norms] + [f"gram.{r}." for r in self.grams]
+
+
+class Texts(Strict):
+    """Text in several languages, read once by one model."""
+
+    model: ModelRef = Field(description="the model that reads", json_schema_extra={"argument": True})
+    corpus: dict[Language, DataRef] = Field(
+        default_factory=dict, description="text by language; one document a line (.txt), object (.jsonl) or row (.parquet)",
+        json_schema_extra={"metavar": "LANG=PATH"},
+    )
+    activity: DataRef | None = Field(None, description="a reading made before (its folder), instead of corpora")
+    field: str = Field("text", description="what holds the text in .jsonl and .parquet")
+    tokens: int | None = Field(None, ge=1, description="tokens read of each language (default: as many as all of them have)")
+    parallel: bool = Field(False, description="document i says the same in every language: the same documents are read of each")
+    window: int | None = Field(None, ge=2, description="tokens seen together, BOS included (default: 512, or all it can)")
+    seed: int = Field(0, ge=0, description="seed of everything that is drawn")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="numbers that the model computes with")
+    device: Annotated[str, Detail] = Field("auto", description="cpu, cuda, or auto")
+    batch: Annotated[int, Detail] = Field(8, ge=1, description="windows read together")
+    blocks: Annotated[Literal["auto", "yes", "no"], Detail] = Field(
+        "auto", description="one layer in memory at a time; auto: where the model does not fit"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.corpus) == (self.activity is not None):
+            raise ValueError("give either corpora (corpus: {sw: PATH, ...}) or a reading made before (activity: FOLDER)")
+        return self
+
+
+def open_activity(config: Texts, wanted: Wanted, context: Context, folder: Path) -> Activity:
+    """The reading that `config` names, or a new one in `folder / "activity"`.
+
+    Raises InputError where the reading named lacks something of `wanted`, or is another model's.
+    """
+    if config.activity is None:
+        from polygraft.analysis.reading.passing import read
+
+        return read(config, wanted, context, folder / READING)
+    path = context.data(config.activity)
+    found = Activity.open(path / READING if (path / READING).is_dir() else path)
+    _check(found, config, wanted, context)
+    return found
+
+
+def _check(found: Activity, config: Texts, wanted: Wanted, context: Context) -> None:
+    identity = context.model(config.model).identity
+    if found.identity and found.identity != identity:
+        raise InputError("the reading is another model's", where=found.folder, found=found.identity[:80], expected=identity[:80],
+                         fix="read the text with this model: leave out `activity` and give corpora")
+    for language in found.languages:
+        names = tuple(found.of(language))
+        lacking = [n.rstrip(".") for n in wanted.names if not any(m == n or n[-1] == "." and m.startswith(n) for m in names)]
+        if lacking:
+            raise InputError("the reading lacks what this analysis needs", where=found.path(language),
+                             found=f"no {', '.join(lacking)}", fix="leave out `activity` and give corpora, or read them again")

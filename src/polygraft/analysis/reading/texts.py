@@ -1,0 +1,158 @@
+"""Texts: corpora as windows of tokens, the same number of tokens in every language, without padding.
+
+Documents stand one after another, as they are packed in pretraining: a window may hold several, and attention sees over their
+borders. Every window begins with BOS where the tokenizer has one; BOS is read and never counted. A window has one language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from polygraft.data import Corpus
+from polygraft.errors import InputError
+
+AT_ONCE = 256  # documents handed to the tokenizer together
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The tokens of one language. `ids` int32 [tokens] without special tokens, document d is `ids[starts[d] : starts[d + 1]]`.
+
+    `starts` int64 [documents + 1]; `characters` int64 [documents]. `bos` is put before every window; None where there is none.
+    """
+
+    language: str
+    ids: np.ndarray
+    starts: np.ndarray
+    characters: np.ndarray
+    bos: int | None = None
+    path: str = ""
+    digest: str = ""
+
+    @property
+    def tokens(self) -> int:
+        return len(self.ids)
+
+    @property
+    def documents(self) -> int:
+        return len(self.starts) - 1
+
+    def first(self, tokens: int) -> Stream:
+        """The first so many tokens; the last document may be cut."""
+        n = max(1, int(np.searchsorted(self.starts, tokens)))
+        starts, characters = np.minimum(self.starts[: n + 1], tokens), self.characters[:n].copy()
+        whole = max(1, int(self.starts[n] - self.starts[n - 1]))
+        characters[-1] = round(int(characters[-1]) * int(starts[n] - starts[n - 1]) / whole)
+        return replace(self, ids=self.ids[:tokens], starts=starts, characters=characters)
+
+    def first_documents(self, n: int) -> Stream:
+        return replace(self, ids=self.ids[: self.starts[n]], starts=self.starts[: n + 1], characters=self.characters[:n])
+
+    def groups(self, count: int) -> np.ndarray:
+        """int64 [documents]: the group of each document. Neighbours share a group, since they are often of one source."""
+        return np.arange(self.documents) * min(count, self.documents) // max(1, self.documents)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`ids` int64 [rows, width], and of each token that counts its document: `documents` int64 [rows, width - skip].
+
+    The first `skip` columns (BOS) are read and not counted.
+    """
+
+    index: int
+    ids: np.ndarray
+    documents: np.ndarray
+    skip: int
+
+    @property
+    def tokens(self) -> int:
+        return int(self.documents.size)
+
+
+def batches(stream: Stream, window: int, rows: int) -> Iterator[Batch]:
+    """Whole windows, `rows` at a time; what is left over is a window of its own, as long as it is."""
+    skip = int(stream.bos is not None)
+    width = window - skip
+    which = np.repeat(np.arange(stream.documents), np.diff(stream.starts))
+    whole = stream.tokens // width
+    cuts = [(i * width, min(rows, whole - i)) for i in range(0, whole, rows)]
+    shapes = [(start, n, width) for start, n in cuts]
+    if rest := stream.tokens - whole * width:
+        shapes.append((whole * width, 1, rest))
+    for index, (start, n, wide) in enumerate(shapes):
+        span = slice(start, start + n * wide)
+        ids = stream.ids[span].astype(np.int64).reshape(n, wide)
+        if stream.bos is not None:
+            ids = np.concatenate([np.full((n, 1), stream.bos, np.int64), ids], axis=1)
+        yield Batch(index, ids, which[span].reshape(n, wide), skip)
+
+
+def tokenized(corpus: Corpus, tokenizer: Any, *, most: int | None = None) -> Stream:
+    """A corpus as tokens, read until there are at least `most`. Raises InputError where the text gives no token at all."""
+    parts: list[np.ndarray] = []
+    sizes, characters = [0], list[int]()
+    documents = corpus.documents()
+    while chunk := list(islice(documents, AT_ONCE)):
+        for ids, text in zip(_encode(tokenizer, chunk), chunk, strict=True):
+            parts.append(np.asarray(ids, np.int32))
+            sizes.append(len(ids))
+            characters.append(len(text))
+        if most is not None and sum(sizes) >= most:
+            break
+    starts = np.cumsum(np.asarray(sizes, np.int64))
+    if not starts[-1]:
+        raise InputError("the text gives no tokens", where=corpus.path)
+    every, lengths = np.concatenate(parts), np.asarray(characters, np.int64)
+    return Stream(corpus.language, every, starts, lengths, bos_of(tokenizer), str(corpus.path), corpus.digest)
+
+
+def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return found
+
+
+def bos_of(tokenizer: Any) -> int | None:
+    """The token that windows begin with, None where the tokenizer names none. It is put there whether or not encoding would."""
+    bos = tokenizer.bos_token_id
+    return None if bos is None else int(bos)
+
+
+def budgeted(streams: Mapping[str, Stream], *, tokens: int | None, parallel: bool) -> tuple[dict[str, Stream], list[str]]:
+    """The part of each language that is read, and what must be said of it.
+
+    Not parallel: the same number of tokens everywhere, as many as are asked for or as all have. Parallel: the same documents
+    everywhere, each language's own tokens, so many documents that no language exceeds `tokens`.
+    Raises InputError for parallel texts of unequal length, or where the first document alone exceeds `tokens`.
+    """
+    return _parallel(streams, tokens) if parallel else _equal(streams, tokens)
+
+
+def _equal(streams: Mapping[str, Stream], tokens: int | None) -> tuple[dict[str, Stream], list[str]]:
+    most = min(s.tokens for s in streams.values())
+    taken = most if tokens is None else min(tokens, most)
+    notes = []
+    if tokens is not None and most < tokens:
+        short = ", ".join(f"{g} {s.tokens:,}" for g, s in streams.items() if s.tokens < tokens)
+        notes.append(f"{tokens:,} tokens a language were asked for; {taken:,} are read of each, since there are fewer: {short}.")
+    return {g: s.first(taken) for g, s in streams.items()}, notes
+
+
+def _parallel(streams: Mapping[str, Stream], tokens: int | None) -> tuple[dict[str, Stream], list[str]]:
+    counts = {g: s.documents for g, s in streams.items()}
+    if tokens is None:
+        if len(set(counts.values())) != 1:
+            found = ", ".join(f"{g} {n:,}" for g, n in counts.items())
+            raise InputError("parallel texts with unequal numbers of documents", where="corpus", found=found,
+                             fix="give files whose lines correspond, none of them empty")
+        return dict(streams), []
+    n = min(int(np.searchsorted(s.starts, tokens, side="right")) - 1 for s in streams.values())
+    if n < 1:
+        raise InputError("no document of the parallel texts fits the budget", where="tokens", found=f"{tokens:,}",
+                         fix="ask for more tokens")
+    return {g: s.first_documents(n) for g, s in streams.items()}, []
