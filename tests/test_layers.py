@@ -221,7 +221,7 @@ def test_the_last_block_is_where_the_share_has_risen_again(share, layers):
 # --------------------------------------------------------------------------------------------------------------- reading
 
 
-def reading(folder, p, tokens=300, groups=10, seed=0, alike=False, hidden=5):
+def reading(folder, p, tokens=300, groups=10, seed=0, alike=False, hidden=5, identity="model"):
     """A reading on disk of languages with these shares [layers, neurons, languages]; `alike`: the same counts in all."""
     rng = np.random.default_rng(seed)
     told, (layers, neurons, count) = {}, p.shape
@@ -233,13 +233,16 @@ def reading(folder, p, tokens=300, groups=10, seed=0, alike=False, hidden=5):
         spin = 0 if alike else k
         arrays.write(folder / f"activity.{language}.safetensors", {
             "positive": positive.sum(0).astype(np.int64), "group.positive": positive.astype(np.int32), "group.tokens": each,
+            "sum": positive.sum(0) * 0.5, "square": positive.sum(0) * 0.3, "group.sum": (positive * 0.5).astype(np.float32),
+            "group.residual": np.zeros((groups, layers + 1, hidden), np.float32),
+            "group.attention": np.zeros((groups, layers, hidden), np.float32),
             "attention.positive": np.tile(np.arange(hidden) * 10 + spin, (layers, 1)).astype(np.int64),
             "attention": np.tile(np.arange(hidden) + spin, (layers, 1)).astype(np.float64),
             "residual": np.tile(np.arange(hidden) + spin, (layers + 1, 1)).astype(np.float64) * tokens * groups,
             "square.residual": np.full(layers + 1, 500.0 * tokens * groups),
         })  # fmt: skip
         told[language] = {"tokens": tokens * groups, "documents": groups, "groups": groups, "digest": "0", "path": f"{language}.txt"}
-    made = Activity(folder, told, layers, (neurons,) * layers, hidden, identity="model")
+    made = Activity(folder, told, layers, (neurons,) * layers, hidden, identity=identity)
     made.save()
     return made
 

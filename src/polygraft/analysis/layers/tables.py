@@ -12,6 +12,7 @@ from polygraft.anatomy import Anatomy
 from polygraft.maps import Cell as At
 from polygraft.maps import layer_map
 from polygraft.result import Cell, Curve, Estimate, LayerMap, Table
+from polygraft.selection import Selection, Shapes
 
 MSD = "mean squared deviation"
 
@@ -47,16 +48,17 @@ def _floats(values: np.ndarray) -> tuple[float, ...]:
     return tuple(float(v) for v in values)
 
 
-def maps(m: Measured, anatomy: Anatomy, chosen: Sequence[int], roles: Sequence[str]) -> tuple[LayerMap, ...]:
-    """How far each language is from the others, layers across; and what was chosen, on the model's own parts."""
+def maps(m: Measured, anatomy: Anatomy, chosen: Selection, shapes: Shapes) -> tuple[LayerMap, ...]:
+    """How far each language is from the others, layers across; and which share of the model's own parts was chosen."""
     own = LayerMap("How far each language's neurons are from the mean of all", m.languages, m.layers,
                    tuple(_floats(c) for c in m.each("language").values()), unit=MSD, low=0.0)  # fmt: skip
-    cells: dict[At, float | None] = {
-        (p.label, p.layer): float(p.layer in chosen and p.kind == "ffn" and p.role in roles)
-        for p in anatomy.parts.values() if p.layer is not None
-    }  # fmt: skip
-    look = {"scale": "categorical", "labels": {"0": "left as it is", "1": "chosen"}}
-    return own, layer_map(anatomy, cells, "Chosen layers", **look)
+    keys: dict[At, list[str]] = {}
+    for key, part in anatomy.parts.items():
+        if part.layer is not None:
+            keys.setdefault((part.label, part.layer), []).append(key)
+    cells = {at: Selection({k: chosen.rows[k] for k in ks if k in chosen}, chosen.axis).share({k: shapes[k] for k in ks})
+             for at, ks in keys.items()}  # fmt: skip
+    return own, layer_map(anatomy, cells, "Chosen parts", unit="share of the part", low=0.0, high=1.0)
 
 
 def layers_table(m: Measured, chosen: Sequence[int]) -> Table:
