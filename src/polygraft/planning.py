@@ -17,11 +17,11 @@ from pydantic_core import to_jsonable_python
 
 from polygraft import __version__
 from polygraft.errors import InputError, RecipeError, ResourceError, UserError
-from polygraft.files import digest, disk_of, free_space, list_files, sha256_file
+from polygraft.files import MANIFEST, digest, disk_of, free_space, list_files, read_json, sha256_file, verify_folder
 from polygraft.meter import memory_limit
 from polygraft.recipetext import AdapterSpec, Recipe, StepUse, references, rooted
 from polygraft.result import InputRef
-from polygraft.step import Context, DataName, Detail, ModelName, Plan
+from polygraft.step import Context, DataName, Detail, FolderName, ModelName, Name, Plan, SelectName
 from polygraft.store import RunFolder
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ DATA_SUFFIXES = {".txt", ".jsonl", ".json", ".tsv", ".csv", ".parquet", ".gz", "
 
 
 class NotMade(InputError):
-    """The model of a step that has not run yet, and whose plan does not tell its shapes."""
+    """What a step that has not run yet will write, where its plan does not tell enough of it."""
 
 
 @dataclass(frozen=True)
@@ -182,12 +182,22 @@ class Workspace:
             raise InputError("no such file or folder", where=ref, expected=f"a path, from {self.recipe.folder}")
         return path
 
+    def made(self, ref: str) -> Path:
+        """The folder of an earlier step, or the path that a reference names. Raises InputError; NotMade for a step yet to run."""
+        target = ref.target if isinstance(ref, FolderName) else ref
+        if target not in self.ids:
+            return self.data(target)
+        folder = self.folder(target)
+        if folder is None or self.run.state(folder) is not None:
+            raise NotMade(f"the step `{target}` has not run yet")
+        return folder
+
     def folder(self, id: str) -> Path | None:
         return self.run.step(id, self.keys[id]) if id in self.keys else None
 
     # ------------------------------------------------------------------------------------------------------- identities
 
-    def input(self, ref: ModelName | DataName) -> InputRef:
+    def input(self, ref: Name) -> InputRef:
         """A reference as it goes into the records. Raises InputError when it leads nowhere."""
         if isinstance(ref, DataName):
             path = self.data(ref) if is_file_name(ref) else Path(rooted(ref, self.recipe.folder))
@@ -195,10 +205,12 @@ class Workspace:
                 return InputRef(ref, str(ref), identity=f"spec:{ref}")
             parts = [self._data_identity(p) for p in (path, *ref.parts(path))]
             return InputRef(ref, str(ref), identity=parts[0] if len(parts) == 1 else digest(parts))
-        if ref in self.ids:
-            if ref not in self.keys:
-                raise NotMade(f"the step `{ref}` cannot be planned")
-            return InputRef(ref, f"step {ref}", identity=self.keys[ref])
+        if ref.target in self.ids:
+            if ref.target not in self.keys:
+                raise NotMade(f"the step `{ref.target}` cannot be planned")
+            return InputRef(ref, f"step {ref}", identity=self.keys[ref.target])
+        if isinstance(ref, FolderName):
+            return InputRef(ref, str(ref), identity=made_identity(ref, self.data(ref.target)))
         source = self.source(ref, planning=True)
         spec = self.recipe.models.get(ref, str(ref))
         words = spec if isinstance(spec, str) else f"{spec.adapter} on {spec.base}"
@@ -215,9 +227,9 @@ class Workspace:
         return digest(payload)
 
     def _essence(self, value: Any) -> Any:
-        if isinstance(value, ModelName | DataName):
-            named = value in self.ids or value in self.recipe.models
-            return [str(value) if named else "", self.input(value).identity]
+        if isinstance(value, Name):
+            named = value.target in self.ids or value in self.recipe.models
+            return [value.at(value.target if named else ""), self.input(value).identity]
         if isinstance(value, BaseModel):
             fields = type(value).model_fields
             return {k: self._essence(getattr(value, k)) for k, f in fields.items() if not _is_detail(f.metadata)}
@@ -233,7 +245,7 @@ class Workspace:
         def model(ref: str) -> Source:
             return self.source(ref, planning=planning)
 
-        context = Context(model, self.data, offline=self.offline, step_id=id, planning=planning)
+        context = Context(model, self.data, offline=self.offline, step_id=id, planning=planning, folder=self.made)
         return replace(context, progress=progress) if progress else context
 
     def plan(self, use: StepUse) -> StepPlan:
@@ -308,6 +320,24 @@ def data_identity(path: Path) -> str:
         return sha256_file(path) if stat.st_size <= SMALL else digest([stat.st_size, stat.st_mtime_ns])
     except OSError as e:
         raise InputError("cannot be read", where=path, found=e.strerror, fix="check the path and its permissions") from e
+
+
+def made_identity(ref: FolderName, path: Path) -> str:
+    """What a step wrote, wherever it lies and whatever its making cost: by the digests in its manifest.
+
+    Of a `SelectRef` the selection file alone counts. Raises InputError for a folder that is no longer what its manifest says.
+    """
+    if isinstance(ref, SelectName) and path.is_dir():
+        from polygraft.selections import FILE
+
+        return data_identity(path / FILE)
+    manifest = read_json(path / MANIFEST) if (path / MANIFEST).is_file() else {}
+    if not (isinstance(manifest, dict) and "polygraft" in manifest):
+        return data_identity(path)
+    if problems := verify_folder(path, full=False):
+        raise InputError("the folder is not as it was written", where=path, found=f"{problems[0].file}: {problems[0].what}",
+                         fix="make it again, or take a whole copy")
+    return digest({name: entry["sha256"] for name, entry in manifest["files"].items() if name != "result.json"})
 
 
 Resolve = Callable[..., "Source"]

@@ -63,14 +63,15 @@ from polygraft.recipetext import (
     rooted,
 )
 from polygraft.result import Result, encode
-from polygraft.step import Context, DataRef, Detail, ModelRef, Plan, Step
+from polygraft.step import Context, DataRef, Detail, FolderRef, ModelRef, Plan, SelectRef, Step
 from polygraft.store import RunFolder, lock, read_result, redact, write_result
 from polygraft.timeleft import TimeLeft
 from polygraft.versions import versions
 
 __all__ = [
-    "AdapterSpec", "Context", "DataRef", "Detail", "Event", "ModelRef", "Plan", "Recipe", "Run", "RunPlan", "Step", "StepPlan",
-    "StepUse", "find_step", "one_step_recipe", "parse_recipe", "plan", "plan_step", "read_recipe", "resolved", "run", "run_step",
+    "AdapterSpec", "Context", "DataRef", "Detail", "Event", "FolderRef", "ModelRef", "Plan", "Recipe", "Run", "RunPlan",
+    "SelectRef", "Step", "StepPlan", "StepUse", "find_step", "one_step_recipe", "parse_recipe", "plan", "plan_step",
+    "read_recipe", "resolved", "run", "run_step",
 ]  # fmt: skip
 
 TICK = 0.1  # seconds between two progress events of a step
@@ -302,7 +303,7 @@ def _assist(space: Workspace, use: StepUse, planned: StepPlan, out: Path | None)
 
 def _local_inputs(space: Workspace, use: StepUse) -> list[Path]:
     """The files and folders on this machine that the step names."""
-    paths = [Path(rooted(str(ref), space.recipe.folder)) for _, ref in references(use.config)]
+    paths = [Path(rooted(ref.target, space.recipe.folder)) for _, ref in references(use.config)]
     return [p for p in paths if os.path.lexists(p)]
 
 

@@ -27,7 +27,7 @@ from pydantic import BaseModel, Field
 
 from polygraft.config import Fault, Strict, describe, label_of, override, raise_faults, try_parse
 from polygraft.errors import RecipeError, did_you_mean, suggestion
-from polygraft.step import DataName, ModelName, Step
+from polygraft.step import DataName, FolderName, Name, Step
 from polygraft.yamltext import Document, Place, parse_document, read_document, scalar
 
 VERSION = 1
@@ -186,9 +186,9 @@ def find_step(table: Sequence[Step], use: str) -> Step:
 # ------------------------------------------------------------------------------------------------------------- references
 
 
-def references(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], ModelName | DataName]]:
-    """Every model and data reference in a config, with its place, however deep."""
-    if isinstance(value, ModelName | DataName):
+def references(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Name]]:
+    """Every reference in a config, with its place, however deep."""
+    if isinstance(value, Name):
         yield place, value
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
@@ -216,13 +216,15 @@ def _reference_faults(document: Document, folder: Path, top: RecipeText, uses: l
     ids = [e["id"] if isinstance(e.get("id"), str) else "" for e in top.steps]
     for i, use in enumerate(uses):
         for tail, ref in references(use.config) if use else ():
-            if isinstance(ref, ModelName) and ref not in top.models:
+            models = {} if isinstance(ref, FolderName) else top.models
+            if not isinstance(ref, DataName) and ref not in models:
                 place = ("steps", i, *tail)
                 fault = _step_reference(document, place, ref, ids, uses)
-                if ref not in ids and _leads_nowhere(ref, folder):
-                    known = [*top.models, *filter(None, ids[:i])]
-                    fix = suggestion(ref, known) if known else "add it under `models:`"
-                    fault = Fault(document.where(place), f"{label_of(place)}nothing is called `{ref}`", fix=fix)
+                if ref.target not in ids and _leads_nowhere(ref.target, folder):
+                    known = [*models, *filter(None, ids[:i])]
+                    missing = "name an earlier step or a path" if isinstance(ref, FolderName) else "add it under `models:`"
+                    fix = suggestion(ref.target, known) if known else missing
+                    fault = Fault(document.where(place), f"{label_of(place)}nothing is called `{ref.target}`", fix=fix)
                 faults += [fault] if fault else []
     return faults
 
@@ -232,18 +234,20 @@ def _leads_nowhere(spec: str, folder: Path) -> bool:
     return bool(NAME.match(spec)) and not (folder / spec).exists()
 
 
-def _step_reference(document: Document, place: Place, ref: str, ids: list[str], uses: list[StepUse | None]) -> Fault | None:
-    """What is wrong with naming the step `ref` at this place."""
-    if ref not in ids:
+def _step_reference(document: Document, place: Place, ref: Name, ids: list[str], uses: list[StepUse | None]) -> Fault | None:
+    """What is wrong with naming a step at this place."""
+    id = ref.target
+    if id not in ids:
         return None
-    i, j, where, label = int(place[1]), ids.index(ref), document.where(place), label_of(place)
-    made = uses[j]
+    i, j, where, label = int(place[1]), ids.index(id), document.where(place), label_of(place)
+    made, folder = uses[j], isinstance(ref, FolderName)
     if j == i:
-        return Fault(where, f"{label}a step cannot use its own output", f"`{ref}`", fix="name a model or an earlier step")
+        other = "name an earlier step or a path" if folder else "name a model or an earlier step"
+        return Fault(where, f"{label}a step cannot use its own output", f"`{id}`", fix=other)
     if j > i:
-        return Fault(where, f"{label}`{ref}` comes later", document.where(("steps", j)), fix="move that step before this one")
-    if made is not None and not made.step.makes_model:
-        return Fault(where, f"{label}the step `{ref}` makes no model", made.step.use, "a model, or a step that makes one")
+        return Fault(where, f"{label}`{id}` comes later", document.where(("steps", j)), fix="move that step before this one")
+    if made is not None and not made.step.makes_model and not folder:
+        return Fault(where, f"{label}the step `{id}` makes no model", made.step.use, "a model, or a step that makes one")
     return None
 
 
@@ -306,7 +310,7 @@ def _with_paths(config: BaseModel, full: Any) -> dict[str, Any]:
         at: Any = tree
         for name in place[:-1]:
             at = at[name]
-        at[place[-1]] = full(str(ref))
+        at[place[-1]] = ref.at(full(ref.target))
     return tree
 
 

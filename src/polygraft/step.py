@@ -19,16 +19,51 @@ if TYPE_CHECKING:
     from polygraft.sources import Source
 
 
-class ModelName(str):
-    """The value of a `ModelRef` field. Its type is how a recipe finds the models that a config names, however deep."""
+class Name(str):
+    """The value of a field that refers to something. Its type is how a recipe finds what a config names, however deep."""
+
+    @property
+    def target(self) -> str:
+        """The path, id or model that is meant, without what is picked from it."""
+        return str(self)
+
+    def at(self, target: str) -> str:
+        """The same reference to what lies at another place."""
+        return target
 
 
-class DataName(str):
+class ModelName(Name):
+    """The value of a `ModelRef` field."""
+
+
+class DataName(Name):
     """The value of a `DataRef` field."""
 
     def parts(self, path: Path) -> list[Path]:
         """Other files whose content decides what this one means."""
         return []
+
+
+class FolderName(Name):
+    """The value of a `FolderRef` field."""
+
+
+class SelectName(FolderName):
+    """The value of a `SelectRef` field: what holds a selection file, and which of its selections."""
+
+    @property
+    def target(self) -> str:
+        from polygraft.selections import split  # needs numpy, which planning other steps does not
+
+        return split(self)[0]
+
+    @property
+    def names(self) -> str:
+        """What follows the colon, "" where nothing does."""
+        return str(self)[len(self.target) + 1 :]
+
+    def at(self, target: str) -> str:
+        return f"{target}:{self.names}" if self.names else target
 
 
 class Detail:
@@ -40,6 +75,8 @@ class Detail:
 
 ModelRef = Annotated[str, AfterValidator(ModelName)]  # a name under `models:`, an earlier step's id, or a path / hub id
 DataRef = Annotated[str, AfterValidator(DataName)]  # a path, relative to the recipe's folder, or what the step itself understands
+FolderRef = Annotated[str, AfterValidator(FolderName)]  # what a step wrote: an earlier step's id, or a folder or file on disk
+SelectRef = Annotated[str, AfterValidator(SelectName)]  # ID_OR_FILE[:NAME[+NAME]], read by `selections.pick(ref, context.folder)`
 
 
 @dataclass(frozen=True)
@@ -67,7 +104,8 @@ def _quiet(done: float, total: float, text: str = "") -> None:
 
 @dataclass(frozen=True)
 class Context:
-    """What a step may ask for. `model` and `data` turn a reference of its config into a Source and a path, or raise InputError.
+    """What a step may ask for: `model`, `data` and `folder` turn a reference of its config into a Source, a path, and the path of
+    what a step wrote (the target of a `SelectRef`, too). They raise InputError; while planning NotMade for what has yet to be made.
 
     `progress(done, total, text)` may be called as often as one likes. `planning` is true while only headers may be read.
     """
@@ -78,6 +116,7 @@ class Context:
     offline: bool = False
     step_id: str = ""
     planning: bool = False
+    folder: Callable[[str], Path] = Path
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
 from polygraft.errors import RecipeError
-from polygraft.step import DataName, ModelName
+from polygraft.step import DataName, FolderName, ModelName, SelectName
 from polygraft.yamltext import Document, scalar
 
 Path = tuple[str, ...]  # where a field is: ("problems", "steps")
@@ -102,12 +102,12 @@ def metavar(field: FieldInfo) -> str:
 
 
 def _refers(field: FieldInfo) -> str | None:
-    """MODEL or PATH for a field that names models or data."""
+    """MODEL, PATH or FILE[:NAME] for a field that names models, data or what a step wrote."""
     return _found(field.annotation, *field.metadata)
 
 
 def _found(*places: Any) -> str | None:
-    names = {ModelName: "MODEL", DataName: "PATH"}
+    names = {ModelName: "MODEL", DataName: "PATH", FolderName: "PATH", SelectName: "FILE[:NAME]"}
     for place in places:
         if isinstance(place, AfterValidator) and place.func in names:
             return names[place.func]
