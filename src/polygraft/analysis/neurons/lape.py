@@ -43,10 +43,13 @@ def kth(values: np.ndarray, rate: float) -> float:
 def lowest(score: np.ndarray, n: int) -> np.ndarray:
     """bool, shaped like `score`: the n lowest finite scores, the lowest index first among equals; fewer where fewer are finite."""
     flat = np.round(score.reshape(-1), DIGITS)
-    order = np.argsort(flat, kind="stable")[:n]
-    taken = np.zeros(flat.shape, bool)
-    taken[order[np.isfinite(flat[order])]] = True
-    return taken.reshape(score.shape)
+    n = min(n, flat.size)
+    if n == 0:
+        return np.zeros(score.shape, bool)
+    last = np.partition(flat, n - 1)[n - 1]
+    taken = flat < last
+    taken[np.flatnonzero(flat == last)[: n - int(taken.sum())]] = True
+    return (taken & np.isfinite(flat)).reshape(score.shape)
 
 
 def lape(p: np.ndarray, real: np.ndarray | None = None, *, filter_rate: float = FILTER, top_rate: float = TOP,
@@ -64,30 +67,30 @@ def lape(p: np.ndarray, real: np.ndarray | None = None, *, filter_rate: float = 
     return Scores(score, taken[..., None] & (p > least), {"filter": filtered, "bar": least})
 
 
-def align_score(p: np.ndarray, weight: float) -> np.ndarray:
-    """float64 [layers, neurons]: H / ln K - weight * max_k p / m; +inf for a neuron that never fires (ours: it has no language).
+def align_terms(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """H / ln K and max_k p / m, two float64 [layers, neurons].
 
     m = (1/K) sum_k 1/k is the expected longest piece of a stick broken at random into K, as in the code released with the paper.
     """
     k = p.shape[-1]
     longest = sum(1 / i for i in range(1, k + 1)) / k
-    score = entropy(p) / max(np.log(k), np.finfo(float).tiny) - weight * p.max(-1) / longest
-    return np.where(p.max(-1) > 0, score, np.inf)
+    return entropy(p) / (np.log(k) if k > 1 else 1.0), p.max(-1) / longest
 
 
 def align_lape(p: np.ndarray, real: np.ndarray | None = None, *, weight: float | None = None, top_rate: float = TOP,
                bar: float = BAR) -> Scores:  # fmt: skip
-    """AlignLAPE. `weight` is the paper's lambda; None searches the largest in [0, 0.2] at which no neuron belongs to all languages.
+    """AlignLAPE: the lowest H / ln K - lambda max_k p / m, without LAPE's filter; owned above the same bar.
 
-    The search halves the interval down to 0.001, as released; where not even 0 leaves none owned by all, 0 is taken, and the
-    threshold "owned by all" says how many there are.
+    `weight` is lambda; None searches the largest in [0, 0.2] at which no neuron belongs to all languages, halving the interval down
+    to 0.001, as released. Where not even 0 leaves none owned by all, it is 0; `thresholds` says how many are. A neuron that never
+    fires has no language and is dropped (ours).
     """
     inside = np.ones(p.shape[:2], bool) if real is None else real
-    least = kth(p[inside], bar)
+    least, (spread, strength) = kth(p[inside], bar), align_terms(p)
     n = round(top_rate * int(inside.sum()))
 
     def at(w: float) -> Scores:
-        score = np.where(inside, align_score(p, w), np.inf)
+        score = np.where(inside & (strength > 0), spread - w * strength, np.inf)
         owned = lowest(score, n)[..., None] & (p > least)
         return Scores(score, owned, {"bar": least, "lambda": w, "owned by all": float(owned.all(-1).sum())})
 
