@@ -12,7 +12,7 @@ from polygraft import languages
 from polygraft.activity import Activity
 from polygraft.config import Strict
 from polygraft.errors import InputError, RecipeError
-from polygraft.step import Context, DataRef, Detail, ModelRef
+from polygraft.step import Context, DataRef, Detail, FolderRef, ModelRef
 
 READING = "activity"  # the folder of a reading below that of the analysis which made it
 
@@ -62,7 +62,7 @@ class Texts(Strict):
         default_factory=dict, description="text by language; one document a line (.txt), object (.jsonl) or row (.parquet)",
         json_schema_extra={"metavar": "LANG=PATH"},
     )
-    activity: DataRef | None = Field(None, description="a reading made before (its folder), instead of corpora")
+    activity: FolderRef | None = Field(None, description="a reading made before: its step or folder, instead of corpora")
     field: str = Field("text", description="what holds the text in .jsonl and .parquet")
     tokens: int | None = Field(None, ge=1, description="tokens read of each language (default: as many as all of them have)")
     parallel: bool = Field(False, description="document i says the same in every language: the same documents are read of each")
@@ -91,7 +91,7 @@ def open_activity(config: Texts, wanted: Wanted, context: Context, folder: Path)
         from polygraft.analysis.reading.passing import read
 
         return read(config, wanted, context, folder / READING)
-    path = context.data(config.activity)
+    path = context.folder(config.activity)
     found = Activity.open(path / READING if (path / READING).is_dir() else path)
     _check(found, config, wanted, context)
     return found
