@@ -6,15 +6,16 @@ by languages, or were not seen. Ours: no list of translations is needed, and it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polygraft.analysis.reading.texts import Stream
 from polygraft.errors import InputError
 from polygraft.stats import counts
-from polygraft.taps import Passing, Taps, layer_module
+from polygraft.taps import Passing, Taps
 
 if TYPE_CHECKING:
     import torch
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
     from polygraft.model import Live
 
 OWN = 0.9  # share of a token's occurrences, at equal budgets, that makes it one language's
+WINDOW = 128  # tokens that the lens sees together at most
+EACH = 8  # positions looked at in a window: more windows tell more than more positions of few
 ROWS = 64  # states a time through the head
 AGREE = 2e-2  # of the largest logit: how far the lens of the last layer may be from the model's own logits (half precision rounds)
-
-Windows = Iterable[tuple[int, np.ndarray]]  # (which document group or window, token ids int64 [tokens])
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,20 @@ class Lens:
             weight = counts(rng, len(w), count) / len(w)
             drawn.append(np.tensordot(weight, w, 1))
         return np.stack(drawn, axis=1)
+
+
+def windows_of(stream: Stream, window: int, positions: int) -> list[np.ndarray]:
+    """int64 token ids of windows for so many positions, spread evenly over the text; BOS first where there is one."""
+    width = max(3, min(window, WINDOW)) - (stream.bos is not None)
+    starts = np.arange(0, max(1, stream.tokens - width + 1), width)
+    taken = starts[np.unique(np.linspace(0, len(starts) - 1, max(1, positions // EACH)).astype(int))]
+    first = [] if stream.bos is None else [stream.bos]
+    return [np.concatenate([first, stream.ids[i : i + width]]).astype(np.int64) for i in taken]
+
+
+def occurrences(streams: list[Stream], vocabulary: int) -> np.ndarray:
+    """int64 [vocabulary, K]: how often each token stands in the text of each language."""
+    return np.stack([np.bincount(s.ids, minlength=vocabulary) for s in streams], axis=1)
 
 
 def owners(seen: np.ndarray, own: float = OWN) -> np.ndarray:
@@ -136,19 +151,14 @@ def _states(live: Live, ids: np.ndarray, at: np.ndarray) -> tuple[list[torch.Ten
 
     found: dict[int, torch.Tensor] = {}
 
-    def entering(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found[0] = (args[0] if args else kwargs["hidden_states"])[0, at]
-
     def passing(p: Passing) -> None:
-        found[p.layer + 1] = p.value[0, at]
+        depth = p.layer + (p.point == "residual")
+        if depth not in found:
+            found[depth] = p.value[0, at]
 
-    first = layer_module(live.model, live.anatomy, 0).register_forward_pre_hook(entering, with_kwargs=True)
     place = live.model.get_input_embeddings().weight.device
-    try:
-        with torch.inference_mode(), Taps(live.model, live.anatomy, passing, points=("residual",)):
-            out = live.model(input_ids=torch.as_tensor(ids[None], device=place), use_cache=False, logits_to_keep=at.tolist())
-    finally:
-        first.remove()
+    with torch.inference_mode(), Taps(live.model, live.anatomy, passing, points=("input.layer", "residual")):
+        out = live.model(input_ids=torch.as_tensor(ids[None], device=place), use_cache=False, logits_to_keep=at.tolist())
     return [found[d] for d in range(live.anatomy.layers + 1)], out.logits[0].float()
 
 

@@ -1,0 +1,114 @@
+"""`analyze.subspace`: the directions that tell languages apart, as a step of a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import Field
+
+from polygraft import arrays
+from polygraft.activity import Activity
+from polygraft.analysis.reading.config import Texts, Wanted, open_activity
+from polygraft.analysis.subspace import tables, words
+from polygraft.analysis.subspace.found import Found, as_arrays, find
+from polygraft.analysis.subspace.groups import LEAST
+from polygraft.analysis.subspace.lens import WINDOW, Lens, look, occurrences, windows_of
+from polygraft.anatomy import Anatomy
+from polygraft.data import open_corpus
+from polygraft.errors import RecipeError, UserError
+from polygraft.result import Result
+from polygraft.step import Context, Plan, Step
+
+FILE = "subspace.safetensors"
+
+
+class Subspace(Texts):
+    """Which directions of the residual stream tell languages apart, how much of it they hold, and which language it leans to."""
+
+    rank: int | None = Field(None, ge=1, description="directions of the language subspace (default: one less than languages)")
+    directions: int = Field(4, ge=1, description="directions of each language's texts that are compared between languages")
+    groups: int = Field(32, ge=LEAST, description="groups that documents are dealt to: half to fit on, half to measure on")
+    draws: int = Field(200, ge=20, le=10_000, description="resamplings of groups, for intervals")
+    lens: int = Field(128, ge=0, description="positions of each language that the logit lens looks at; 0 leaves it out")
+
+
+def plan(config: Subspace, context: Context) -> Plan:
+    """What is read and kept, from headers. A rank that the languages cannot have is a problem before any text is read."""
+    source = context.model(config.model)
+    anatomy = Anatomy.of(source.weights.config, source.weights.tensors, where=config.model)
+    languages, problems = list(config.corpus), list[str | UserError]()
+    if config.corpus:
+        problems += checked(config, context)
+        if len(languages) < 2:
+            problems.append(RecipeError("subspaces of languages need two languages", where="corpus", found=", ".join(languages)))
+        elif config.rank is not None and config.rank >= min(len(languages), anatomy.sizes.hidden):
+            problems.append(RecipeError("no subspace of this rank", where="rank", found=config.rank,
+                                        expected=f"less than the number of languages ({len(languages)})"))
+    states = max(2, len(languages)) * config.groups * (anatomy.layers + 1) * anatomy.sizes.hidden * 4
+    size = sum(t.nbytes for t in source.weights.tensors.values())
+    line = f"language subspaces of {config.model}: {anatomy.layers + 1} depths, {config.groups} groups of documents a language"
+    return Plan((line,), peak_bytes=size + 2 * states, disk_bytes=2 * states, read_bytes=size * (2 if config.lens else 1),
+                problems=tuple(problems))
+
+
+def checked(config: Subspace, context: Context) -> list[str | UserError]:
+    """What is wrong with the corpora, each by itself."""
+    found: list[str | UserError] = []
+    for language, path in config.corpus.items():
+        try:
+            open_corpus(language, context.data(path), config.field)
+        except UserError as e:
+            found.append(e)
+    return found
+
+
+def run(config: Subspace, context: Context, folder: Path) -> Result:
+    """Write subspace.safetensors beside the reading. Raises InputError where languages cannot be told apart by their means."""
+    activity = open_activity(config, Wanted(groups=config.groups, residual=True), context, folder)
+    found = find(activity, config.rank, config.directions, config.draws, config.seed, context.progress)
+    missing = _no_lens(config)
+    if not missing:
+        found = replace(found, lens=_lens(config, context))
+    arrays.write(folder / FILE, as_arrays(found), {"languages": ",".join(found.languages)})
+    return _result(config, context, activity, found, missing)
+
+
+def _no_lens(config: Subspace) -> str:
+    """Why there is no logit lens, or nothing."""
+    if config.activity is not None:
+        return "The logit lens needs the corpora themselves, not a reading of them: it was left out."
+    if config.blocks == "yes":
+        return "The logit lens needs the whole model in memory: it was left out."
+    return "" if config.lens else "The logit lens was left out, as asked."
+
+
+def _lens(config: Subspace, context: Context) -> Lens:
+    """The logit lens on windows of the text that was read, tokens owned by their counts in it."""
+    from polygraft.analysis.reading.texts import budgeted, tokenized
+    from polygraft.model import device_for, dtype_for, load
+
+    device = device_for(config.device)
+    live = load(context.model(config.model), dtype=dtype_for(device, config.dtype)[0], device=device)
+    corpora = {g: open_corpus(g, context.data(path), config.field) for g, path in config.corpus.items()}
+    streams, _ = budgeted({g: tokenized(c, live.tokenizer, most=config.tokens) for g, c in corpora.items()},
+                          tokens=config.tokens, parallel=config.parallel)  # fmt: skip
+    windows = [windows_of(s, config.window or WINDOW, config.lens) for s in streams.values()]
+    seen = occurrences(list(streams.values()), live.model.get_input_embeddings().weight.shape[0])
+    return look(live, windows, seen, config.lens, config.seed, context.progress)
+
+
+def _result(config: Subspace, context: Context, activity: Activity, found: Found, missing: str) -> Result:
+    data = {
+        "languages": list(found.languages), "layers": activity.layers, "hidden": found.hidden, "parallel": found.paired,
+        "tokens": dict(zip(found.languages, found.tokens)), "groups": dict(zip(found.languages, found.groups)),
+        "rank": [s.rank for s in found.spaces], "directions": config.directions, "file": FILE,
+        "lens_positions": found.lens.positions if found.lens else 0,
+    }  # fmt: skip
+    return Result("analyze.subspace", "", f"Directions that tell {len(found.languages)} languages apart", words.summary(found),
+                  tables.maps(found), (tables.table(found), tables.overlaps(found)), tables.curves(found),
+                  inputs=(context.model(config.model).ref("model"),),
+                  caveats=(*words.caveats(found), *([missing] if missing else [])), data=data)  # fmt: skip
+
+
+STEPS = (Step("analyze.subspace", 1, Subspace, plan, run),)
