@@ -104,7 +104,7 @@ def _check(found: Activity, config: Texts, wanted: Wanted, context: Context) -> 
                          fix="read the text with this model: leave out `activity` and give corpora")
     for language in found.languages:
         names = tuple(found.of(language))
-        lacking = [n.rstrip(".") for n in wanted.names if not any(m == n or n[-1] == "." and m.startswith(n) for m in names)]
+        lacking = [n.rstrip(".") for n in wanted.names if not any(m == n or (n[-1] == "." and m.startswith(n)) for m in names)]
         if lacking:
             raise InputError("the reading lacks what this analysis needs", where=found.path(language),
                              found=f"no {', '.join(lacking)}", fix="leave out `activity` and give corpora, or read them again")

@@ -1,0 +1,243 @@
+"""Collectors: what is kept of the values that taps see, added up on the model's own device.
+
+Of every batch whole windows are taken one at a time while they are in the cache (on an accelerator: the batch at once). A value is
+widened to float32 once; sums within a window are products with a row of ones for each group of documents, sums over windows are
+float64. Counts are exact.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polygraft.analysis.reading import bins
+from polygraft.analysis.reading.bins import percentile
+from polygraft.analysis.reading.config import Wanted
+from polygraft.analysis.reading.shapes import ROLES, experts, shapes
+from polygraft.analysis.reading.texts import Batch
+from polygraft.errors import StepFailed
+
+if TYPE_CHECKING:
+    import torch
+
+    from polygraft.anatomy import Anatomy
+    from polygraft.taps import Passing
+
+__all__ = ["Collector", "Piece", "percentile"]
+BY_POINT = {point: role for role, point in ROLES.items()}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tokens that are added up together: `member` float32 [groups here, tokens] is 1 where a token is of one of `groups`."""
+
+    groups: tuple[int, ...]
+    member: torch.Tensor
+
+
+@dataclass
+class Collector:
+    """`begin(batch, groups)` before each forward; then it is the observer of the taps. `arrays()` is what was gathered."""
+
+    anatomy: Anatomy
+    wanted: Wanted
+    device: str = "cpu"
+    totals: dict[str, torch.Tensor] = field(default_factory=dict)
+    tokens: int = 0
+    seen: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        import torch
+
+        self.needed = shapes(self.anatomy, self.wanted)
+        self.totals = {n: torch.zeros(s, dtype=getattr(torch, k), device=self.device) for n, (k, s) in self.needed.items()}
+        self._roles = {BY_POINT[p]: p for p in BY_POINT}
+        self._table = torch.from_numpy(bins.table()).to(self.device) if self.wanted.histogram else None
+        self._kept: dict[tuple[str, torch.Size], torch.Tensor] = {}
+        self._pieces: list[Piece] = []
+        self._shape = (0, 0)
+        self._skip = 0
+
+    # ------------------------------------------------------------------------------------------------------------- a batch
+
+    def begin(self, batch: Batch, groups: np.ndarray) -> None:
+        """The next forward is this batch; `groups` int64 [documents] tells each document's group."""
+        self._shape, self._skip = batch.ids.shape, batch.skip  # type: ignore[assignment]
+        dealt = groups[batch.documents] if self.wanted.groups else np.zeros_like(batch.documents)
+        rows = dealt.reshape(1, -1) if self.device.startswith("cuda") else dealt
+        self._pieces = [self._piece(row) for row in rows]
+        self._everything: Piece | None = None
+        self._dealt = dealt
+        self._begun = batch
+
+    def count(self) -> None:
+        """The batch that was begun has been read: its tokens count (once, also where layers run one after another)."""
+        self.tokens += self._begun.tokens
+        if self.wanted.groups:
+            found = np.bincount(self._dealt.ravel(), minlength=self.wanted.groups)
+            self.totals["group.tokens"] += self._tensor(found)
+
+    def _tensor(self, value: np.ndarray) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(value).to(self.device)
+
+    def _piece(self, dealt: np.ndarray) -> Piece:
+        here = np.unique(dealt)
+        return Piece(tuple(map(int, here)), self._tensor((dealt == here[:, None]).astype(np.float32)))
+
+    def __call__(self, p: Passing) -> None:
+        """Observe one point of one layer."""
+        if p.point == "act":
+            if p.expert is None:
+                for piece, value in self._parts(p):
+                    self._neurons(p.layer, 0, piece, value)
+            else:
+                self._routed(p)
+        elif p.point in ("residual", "input.layer", "attention"):
+            self._stream(p)
+        if p.point in BY_POINT:
+            self._input(p, BY_POINT[p.point])
+
+    def _parts(self, p: Passing) -> list[tuple[Piece, torch.Tensor]]:
+        """float32 [tokens, width] of every piece, BOS left out."""
+        value = p.value.detach().reshape(*self._shape, -1)[:, self._skip :]
+        self.seen[p.point, p.layer] += value.shape[0] * value.shape[1]
+        rows = value.reshape(1, -1, value.shape[-1]) if len(self._pieces) == 1 else value
+        return [(piece, row.float()) for piece, row in zip(self._pieces, rows, strict=True)]
+
+    def _routed(self, p: Passing) -> None:
+        """The tokens that chose an expert, as far as they count."""
+        import torch
+
+        assert p.tokens is not None and p.expert is not None
+        width = self._shape[1]
+        row, column = p.tokens // width, p.tokens % width
+        counted = torch.where(column >= self._skip)[0]
+        at = row[counted] * (width - self._skip) + column[counted] - self._skip
+        if self._everything is None:
+            self._everything = self._piece(self._dealt.reshape(-1))
+        whole = self._everything
+        self.seen[p.point, p.layer] += len(counted)
+        value = p.value.detach()[counted].float()
+        self._neurons(p.layer, p.expert * value.shape[-1], Piece(whole.groups, whole.member[:, at]), value)
+
+    # --------------------------------------------------------------------------------------------------------------- sums
+
+    def _neurons(self, layer: int, first: int, piece: Piece, a: torch.Tensor) -> None:
+        import torch
+
+        span, room = slice(first, first + a.shape[-1]), self._room("float", a)
+        total = piece.member @ a
+        fired = (piece.member @ torch.gt(a, 0, out=room)).to(torch.int64)
+        self.totals["sum"][layer, span] += total.sum(0, dtype=torch.float64)
+        self.totals["positive"][layer, span] += fired.sum(0)
+        self.totals["square"][layer, span] += self._squares(piece, torch.mul(a, a, out=room))
+        if self.wanted.groups:
+            for i, g in enumerate(piece.groups):
+                self.totals["group.sum"][g, layer, span] += total[i]
+                self.totals["group.positive"][g, layer, span] += fired[i]
+        if self._table is not None:
+            self._histogram(layer, span, a)
+
+    def _squares(self, piece: Piece, squared: torch.Tensor) -> torch.Tensor:
+        """float64 [width]: the sum over the tokens, in products of rows of ones too."""
+        import torch
+
+        ones = piece.member[:1] if len(piece.groups) == 1 else piece.member.sum(0, keepdim=True)
+        return (ones @ squared)[0].to(torch.float64)
+
+    def _histogram(self, layer: int, span: slice, a: torch.Tensor) -> None:
+        """Upper bits to bins by a table, then one count of (neuron, bin)."""
+        import torch
+
+        assert self._table is not None
+        codes = self._room("int", a)
+        torch.bitwise_right_shift(a.contiguous().view(torch.int32), bins.SHIFT, out=codes).bitwise_and_(bins.CODES - 1)
+        width = a.shape[-1]
+        offsets = torch.arange(0, width * bins.BINS, bins.BINS, dtype=torch.int32, device=a.device)
+        cells = self._table.index_select(0, codes.view(-1)).view(-1, width).add_(offsets)
+        found = torch.bincount(cells.view(-1), minlength=width * bins.BINS)
+        self.totals["histogram"][layer, span] += found.view(width, bins.BINS)
+
+    def _room(self, kind: str, like: torch.Tensor) -> torch.Tensor:
+        """A buffer of the value's shape, kept from one window to the next."""
+        import torch
+
+        if (kind, like.shape) not in self._kept:
+            self._kept = {k: v for k, v in self._kept.items() if k[0] != kind}
+            self._kept[kind, like.shape] = torch.empty(like.shape, dtype=getattr(torch, f"{kind}32"), device=like.device)
+        return self._kept[kind, like.shape]
+
+    def _stream(self, p: Passing) -> None:
+        import torch
+
+        if p.point == "input.layer" and p.layer:
+            self.seen[p.point, p.layer] += self._shape[0] * (self._shape[1] - self._skip)
+            return
+        name, row = ("attention", p.layer) if p.point == "attention" else ("residual", p.layer + (p.point == "residual"))
+        for piece, x in self._parts(p):
+            total = piece.member @ x
+            self.totals[name][row] += total.sum(0, dtype=torch.float64)
+            if self.wanted.groups:
+                for i, g in enumerate(piece.groups):
+                    self.totals[f"group.{name}"][g, row] += total[i]
+            if name == "residual":
+                self.totals["square.residual"][row] += (x * x).sum(-1).sum(dtype=torch.float64)
+            else:
+                self.totals["attention.positive"][row] += (piece.member @ (x > 0).float()).sum(0).to(torch.int64)
+
+    def _input(self, p: Passing, role: str) -> None:
+        for piece, x in self._parts(p):
+            if role in self.wanted.norms:
+                self.totals[f"input.{role}.{p.layer}"] += self._squares(piece, x * x)
+            if role in self.wanted.grams:
+                self.totals[f"gram.{role}.{p.layer}"] += x.T @ x
+
+    # ------------------------------------------------------------------------------------------------------------- results
+
+    def check(self) -> None:
+        """Every point of every layer gave as many tokens as were counted, and every sum is a number. Raises StepFailed."""
+        chosen = int(self.anatomy.config["num_experts_per_tok"]) if experts(self.anatomy) else 1
+        for (point, layer), found in self.seen.items():
+            mixed = point == "act" and bool(self.anatomy.keys(layer=layer, role="experts.down"))
+            if found != (expected := self.tokens * (chosen if mixed else 1)):
+                raise StepFailed("a layer gave another number of tokens than were read", where=f"{point}, layer {layer}",
+                                 found=f"{found:,}", expected=f"{expected:,}")
+        for name in ("sum", "square", "residual", "square.residual", "attention"):
+            total = self.totals.get(name)
+            if total is not None and not bool(total.isfinite().all()):
+                bad = int((~total.isfinite().reshape(len(total), -1).all(-1)).nonzero()[0])
+                raise StepFailed("the model's values are not finite", where=f"{name}, layer {bad}", found="NaN or infinity",
+                                 fix="read the text in float32: --dtype float32")
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything as numpy arrays, as of now."""
+        return {name: value.cpu().numpy() for name, value in self.totals.items()}
+
+    def load(self, found: Mapping[str, np.ndarray]) -> None:
+        """Go on from `arrays()` of before."""
+        for name, total in self.totals.items():
+            total.copy_(self._tensor(np.ascontiguousarray(found[name])))
+
+
+def completed(arrays: dict[str, np.ndarray], tokens: int, anatomy: Anatomy) -> dict[str, np.ndarray]:
+    """The histograms of a mixture with the tokens that did not choose an expert: its neurons are 0 there."""
+    if "histogram" not in arrays or not experts(anatomy):
+        return arrays
+    full, widths = arrays["histogram"].copy(), real_neurons(anatomy)
+    missing = np.where(widths, tokens - full.sum(-1), 0)
+    full[..., bins.zero()] += missing.astype(full.dtype)
+    return arrays | {"histogram": full}
+
+
+def real_neurons(anatomy: Anatomy) -> Any:
+    """bool [layers, neurons]: False beyond a layer's own width."""
+    from polygraft.analysis.reading.shapes import neurons
+
+    sizes = neurons(anatomy)
+    return np.arange(max(sizes, default=0)) < np.asarray(sizes)[:, None]
