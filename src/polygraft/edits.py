@@ -280,7 +280,7 @@ class applied:
 
     def __init__(self, live: Live, edits: Edits):
         self.model, self.anatomy, self.edits = live.model, live.anatomy, edits
-        self.experts = _experts(live.anatomy)
+        self.sizes = sizes(live.anatomy)
         self.ready = {site: Ready(stages((e for e in edits.edits if (e.point, e.layer) == site), self._width(*site)))
                       for site in sorted({(e.point, e.layer) for e in edits.edits})}
         self.passes, self._written, self._column = 0, None, 0
@@ -317,7 +317,7 @@ class applied:
             raise InputError("no such layer", where=f"edit of {point}", found=layer, expected=f"0 to {self.anatomy.layers - 1}")
         if point == "residual":
             return self.anatomy.sizes.hidden
-        return self.experts[layer] * self.anatomy.sizes.moe_ffn if layer in self.experts else self.anatomy.sizes.ffn
+        return self.sizes[layer]
 
     def _edited(self, p: Passing) -> torch.Tensor:
         written: Any = self._written
@@ -374,9 +374,11 @@ def told(generated: torch.Tensor | int) -> Iterator[None]:
         GENERATED.reset(token)
 
 
-def _experts(anatomy: Anatomy) -> dict[int, int]:
-    """Layers that are mixtures -> how many experts."""
-    return {i: anatomy.sizes.experts for i in range(anatomy.layers) if anatomy.keys(layer=i, role="experts.down")}
+def sizes(anatomy: Anatomy) -> tuple[int, ...]:
+    """Neurons of each layer at the point "act", a mixture's experts one after another."""
+    size = anatomy.sizes
+    return tuple(size.experts * size.moe_ffn if anatomy.keys(layer=i, role="experts.down") else size.ffn
+                 for i in range(anatomy.layers))
 
 
 def _backbone(model: Any, anatomy: Anatomy) -> Any:

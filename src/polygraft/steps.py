@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from polygraft.analysis.steering.bench import Bench
+from polygraft.analysis.steering.steps import steer_step
 from polygraft.analysis.steps import STEPS as ANALYSIS
+from polygraft.evals import conditions
 from polygraft.evals.callback import WATCHERS
 from polygraft.evals.steps import STEPS as EVALS
 from polygraft.evals.tasks.problems.examples import examples
@@ -10,4 +13,5 @@ from polygraft.merge.steps import STEPS as MERGE
 from polygraft.step import Step
 from polygraft.tune.steps import sft_step
 
-TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, sft_step({"problems": examples}, WATCHERS))
+BENCH = Bench(conditions.write, conditions.language, conditions.nats, conditions.faults, conditions.Conditions)
+TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, sft_step({"problems": examples}, WATCHERS), steer_step(BENCH))

@@ -37,6 +37,7 @@ VERBS: dict = {
     "tune": {
         "sft": ("step:tune.sft", "Supervised fine-tuning, full or LoRA, loss on answers only."),
     },
+    "steer": ("step:steer", "Run a model with neurons or its residual stream edited; what that changes, beside random edits."),
     "tasks": ("polygraft.cli.tasks:tasks", "What can be asked; check a task file and see its first item."),
     "eval": ("step:eval", "Score models with intervals and paired tests."),
     "compare": ("polygraft.cli.compare:compare", "Finished evaluations: which checkpoint or method is better, worse, neither."),

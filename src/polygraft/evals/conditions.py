@@ -13,6 +13,7 @@ from polygraft.errors import InputError, RecipeError, UserError
 from polygraft.evals import metrics, run
 from polygraft.evals.bpb import Scored
 from polygraft.evals.engines.base import Decoding
+from polygraft.evals.identity import model_digest
 from polygraft.evals.jobs import faults as job_faults
 from polygraft.evals.jobs import make_jobs
 from polygraft.evals.memory import under_edits
@@ -23,6 +24,7 @@ from polygraft.evals.settings import EvalConfig
 from polygraft.evals.steps import build_result
 from polygraft.evals.verdicts.measures import Measure, one_per_group, stack
 from polygraft.result import Result
+from polygraft.sources import Source
 from polygraft.step import Context
 
 Columns = dict[str, tuple[np.ndarray, np.ndarray, str, bool]]
@@ -73,11 +75,11 @@ def faults(fields: Mapping[str, Any], context: Context) -> list[UserError]:
 
 
 class Conditions:
-    """The items of an evaluation, chosen once; `ask` asks them of the model as it is. `identity` names the unedited model's answers
-    in the response store; edits at work are added to it."""
+    """The items of an evaluation, chosen once; `ask` asks them of the model as it is. Its answers are kept by the digest of
+    `source` and that of the edits at work."""
 
-    def __init__(self, fields: Mapping[str, Any], context: Context, identity: str):
-        self.config, self.identity = settings(fields), identity
+    def __init__(self, fields: Mapping[str, Any], context: Context, source: Source):
+        self.config, self.identity = settings(fields), model_digest(source)
         self.jobs = make_jobs(self.config, context)
         self.records: dict[str, list[list[dict[str, Any]]]] = {}
         self.dtype = ""

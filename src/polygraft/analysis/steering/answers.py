@@ -53,13 +53,15 @@ def samples(asked: Sequence[str], answers: Mapping[str, Sequence[str]], bench: B
 
 
 def table(answers: Mapping[str, Sequence[str]], language: str, bench: Bench) -> Table:
-    """How many answers are in the target language, how many in none that can be told, how many differ from the unedited ones."""
+    """How many answers are in the target language ("": none was named), in none that can be told, and unlike the unedited ones."""
     rows: list[tuple[Cell, ...]] = []
     for name, found in answers.items():
         tags, n = [bench.language(text) for text in found], len(found)
-        other = sum(a != b for a, b in zip(found, answers[PLAIN]))
         low, high = wilson(tags.count(language), n)
-        rows.append((name, Estimate(100 * tags.count(language) / n, 100 * low, 100 * high, n, "%"), tags.count("und"), other,
-                     ", ".join(f"{tag} {tags.count(tag)}" for tag in sorted(set(tags), key=lambda t: (-tags.count(t), t)))))
-    return Table("Language of the answers", ("condition", f"in {language}", "cannot be told", "changed", "languages"), tuple(rows),
+        own = Estimate(100 * tags.count(language) / n, 100 * low, 100 * high, n, "%") if language else None
+        other = sum(a != b for a, b in zip(found, answers[PLAIN]))
+        listed = ", ".join(f"{tag} {tags.count(tag)}" for tag in sorted(set(tags), key=lambda t: (-tags.count(t), t)))
+        rows.append((name, own, tags.count("und"), other, listed))
+    columns = ("condition", f"in {language or 'the target language'}", "cannot be told", "changed", "languages")
+    return Table("Language of the answers", columns, tuple(rows),
                  "Wilson intervals; the language is that of the whole answer, by script and byte n-grams.")

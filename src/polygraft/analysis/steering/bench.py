@@ -34,7 +34,7 @@ class Evaluation(Protocol):
 class Bench:
     """write(live, prompts, max_tokens, chat) -> answers; language(text) -> a tag, "und" where it cannot be said; nats(live,
     documents) -> what each cost; faults and make: of an evaluation's settings (tasks, langs, data, limit, shots, chat, seed),
-    `make(settings, context, identity)` with the digest that names the model's answers in the response store."""
+    `make(settings, context, source)` with the source of the model that will be asked."""
 
     write: Callable[[Any, Sequence[str], int, bool], Sequence[str]]
     language: Callable[[str], str]

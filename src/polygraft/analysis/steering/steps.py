@@ -1,0 +1,239 @@
+"""`steer` as a step of a recipe: a model run under edits, and what that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polygraft import data
+from polygraft.analysis.steering import answers, matrix, targets, verdict
+from polygraft.analysis.steering.bench import Bench, Evaluation
+from polygraft.analysis.steering.config import Steer
+from polygraft.analysis.steering.effects import LEAST_CONTROLS, Scores, Study, effects, observe
+from polygraft.analysis.steering.targets import Row
+from polygraft.anatomy import Anatomy
+from polygraft.edits import at_work
+from polygraft.errors import RecipeError, UserError
+from polygraft.result import LayerMap, Result, Table
+from polygraft.step import Context, Plan, Step
+
+FLOPS = 5e10  # per second, a modest two-core machine
+CAVEATS = (
+    "Edits are of this run only: the model on the disk is as it was. To keep one, tune or merge.",
+)
+
+# ----------------------------------------------------------------------------------------------------------------- plan
+
+
+def plan(config: Steer, context: Context, bench: Bench) -> Plan:
+    """From headers and texts: what is run, how often, and every reason why it would fail."""
+    source = context.model(config.model)
+    anatomy = Anatomy.of(source.weights.config, source.weights.tensors, where=config.model)
+    wrong: list[UserError] = list(_refused(config))
+    notes: tuple[str, ...] = ()
+    masks = targets.chosen(config, context, anatomy)
+    size = 0
+    for read in (partial(_documents, config, context), partial(_prompts, config, context)):
+        try:
+            size += sum(len(text.encode()) for texts in read().values() for text in texts)
+        except UserError as e:
+            wrong.append(e)
+    wrong += bench.faults(_asked(config), context) if config.tasks else ()
+    runs = 1 + (len(masks) if config.matrix else len(config.tried)) * (1 + config.controls)
+    if not (config.prompts or config.tasks or config.read):
+        notes = (*notes, "nothing is asked of the edited model: its edits are written, and that is all",)
+    lines = (f"{config.model}: {', '.join(w.word for w in config.tried)} at {config.positions} positions",
+             *(f"neurons {name}: {int(m.sum()):,} in {int(m.any(axis=1).sum())} layers" for name, m in masks.items()),
+             f"{runs} runs of the same items: unedited, edited and {config.controls} random controls of each")
+    stored = sum(t.nbytes for t in source.weights.tensors.values())
+    parameters = sum(t.nbytes // t.itemsize for t in source.weights.tensors.values())
+    return Plan(lines, parameters * 4 + stored + (1 << 29), 1 << 22, stored, 2 * parameters * runs * size / 3 / FLOPS, notes=notes,
+                problems=tuple(wrong))
+
+
+def _refused(config: Steer) -> list[UserError]:
+    out: list[UserError] = []
+    if config.backend == "vllm":
+        out.append(RecipeError(
+            "neurons cannot be edited under vLLM: it computes act(gate) * up in one fused operation, so the neuron's value never "
+            "exists there, and under tensor parallelism each process holds other rows", where="backend",
+            fix="leave out `backend: vllm`"))
+    if config.verdict and config.controls < LEAST_CONTROLS:
+        out.append(RecipeError("a verdict needs random controls", where="controls", found=config.controls,
+                               expected=f"at least {LEAST_CONTROLS}"))
+    if (config.verdict or config.matrix) and not (config.read or config.tasks):
+        out.append(RecipeError("nothing to measure the effect on", where="verdict" if config.verdict else "matrix",
+                               fix="name texts (read), or tasks"))
+    if config.matrix and (config.verdict or config.tasks or config.prompts or not config.read):
+        out.append(RecipeError("the matrix is of texts, and is asked for alone", where="matrix", expected="read: {sw: PATH, ...}",
+                               fix="leave out verdict, tasks and prompts"))
+    if config.positions != "all" and config.read:
+        out.append(RecipeError("a text has no prompt and no answer", where="positions", found=config.positions, expected="all"))
+    if targets.wanted(config) is not None and not config.corpus and config.activity is None:
+        out.append(targets.unread(config))
+    return out
+
+
+# ------------------------------------------------------------------------------------------------------------------ run
+
+
+def run(config: Steer, context: Context, folder: Path, bench: Bench) -> Result:
+    """Write the edits; answer, measure, compare. Raises UserError when something that is needed is missing."""
+    from polygraft import model
+
+    for wrong in _refused(config):
+        raise wrong
+    source = context.model(config.model)
+    anatomy = Anatomy.of(source.weights.config, source.weights.tensors, where=config.model)
+    masks = targets.chosen(config, context, anatomy)
+    tried = targets.rows(config, context, anatomy, masks, targets.statistics(config, context, folder))
+    for row in tried:
+        place = folder / "edits" / row.name
+        place.mkdir(parents=True, exist_ok=True)
+        row.edits.save(place)
+    device = model.device_for(config.device)
+    live = model.load(source, dtype=model.dtype_for(device, config.dtype)[0], device=device, offline=context.offline)
+    result = Result(
+        "steer", context.step_id, f"Steering {config.model}", (said(tried, config.positions),),
+        (edited_map(tried, anatomy.layers),), (edits_table(tried),), inputs=(source.ref("model"),), caveats=CAVEATS,
+        data={"edits": {row.name: row.edits.digest for row in tried}})
+    if config.prompts is not None:
+        result = _with_answers(result, config, context, live, tried, bench)
+    if config.matrix:
+        found = matrix.study(live, {r.name: r.edits for r in tried}, {r.name: r.controls for r in tried},
+                             _documents(config, context), bench.nats, seed=config.seed, progress=context.progress)
+        return _with_study(result, found, "matrix")
+    return _with_measures(result, config, context, live, tried, bench) if config.read or config.tasks else result
+
+
+def _with_answers(result: Result, config: Steer, context: Context, live: Any, tried: Sequence[Row], bench: Bench) -> Result:
+    asked = _prompts(config, context)["prompts"]
+    found = answers.ask(live, {r.name: r.edits for r in tried}, asked, bench, max_tokens=config.max_tokens, chat=config.chat)
+    said = tuple(f"Under {r.name}, {sum(map(str.__ne__, found[answers.PLAIN], found[r.name]))} of {len(asked)} answers changed."
+                 for r in tried)
+    return replace(result, summary=(*result.summary, *said), samples=answers.samples(asked, found, bench),
+                   tables=(*result.tables, answers.table(found, tried[0].language, bench)))
+
+
+def _with_measures(result: Result, config: Steer, context: Context, live: Any, tried: Sequence[Row], bench: Bench) -> Result:
+    """Effects on texts and tasks beside random controls, the verdict where it is asked for, and the tasks' own tables."""
+    evaluation = bench.make(_asked(config), context, context.model(config.model)) if config.tasks else None
+    measure = measured(config, context, tried, bench, evaluation)
+    observed = observe(live, {r.name: r.edits for r in tried}, {r.name: r.controls for r in tried}, measure, context.progress)
+    e = effects(observed, seed=config.seed)
+    if config.verdict:
+        found = verdict.judge(e, config.about or _about(tried[0].language, e.columns),
+                              {r.name: verdict.NEURONS if r.way.neurons else verdict.COMPARATOR for r in tried})
+        study = Study((found.sentence,), verdict.tables(found, e), verdict.data(found), verdict.CAVEATS)
+        result = _with_study(result, study, "verdict")
+    else:
+        note = "Change from the unedited model on the same items; 95 % paired bootstrap, verdicts by Holm over the table."
+        tables = [matrix.table(e, e.own, "What editing changes", note)]
+        if any(e.controls):
+            tables.append(matrix.table(e, e.specific, "Beyond random neurons, as many in each layer", note))
+        tables = [replace(t, columns=("way", *e.columns)) for t in tables]
+        result = _with_study(result, Study((), tuple(tables), matrix.data(e, None), matrix.CAVEATS), "effects")
+    if evaluation is None:
+        return result
+    told = evaluation.result([answers.PLAIN, *(r.name for r in tried)])
+    return replace(result, summary=(*result.summary, *told.summary), tables=(*result.tables, *told.tables),
+                   samples=(*result.samples, *told.samples), caveats=(*result.caveats, *told.caveats),
+                   inputs=(*result.inputs, *told.inputs), data=result.data | {"evaluation": told.data})
+
+
+def measured(config: Steer, context: Context, tried: Sequence[Row], bench: Bench,
+             evaluation: Evaluation | None) -> Callable[[Any], dict[str, Scores]]:
+    """What `observe` measures of the model as it runs: nats of each text, and the tasks' metrics, by column."""
+    reading = matrix.Reading(_documents(config, context), bench.nats)
+    names = {r.edits.digest: r.name for r in tried}
+
+    def measure(live: Any) -> dict[str, Scores]:
+        found = {f"nats {language}": scores for language, scores in reading(live).items()}
+        if evaluation is not None:
+            work = at_work(live.model)
+            label = answers.PLAIN if work.off else names.get(work.digest, f"control {work.digest[:12]}")
+            found |= {name: Scores(*column) for name, column in evaluation.ask(live, label).items()}
+        return found
+
+    return measure
+
+
+def _about(language: str, columns: Sequence[str]) -> str:
+    """What a verdict is about: the first task in the target language, else its nats, else the first column."""
+    own = [c for c in columns if language in c.split()]
+    return next((c for c in own if not c.startswith("nats ")), next(iter(own), columns[0]))
+
+
+def _with_study(result: Result, found: Study, name: str) -> Result:
+    return replace(result, summary=(*result.summary, *found.summary), tables=(*result.tables, *found.tables),
+                   caveats=(*result.caveats, *found.caveats), data=result.data | {name: found.data})
+
+
+# ------------------------------------------------------------------------------------------------------------- inputs
+
+
+def _documents(config: Steer, context: Context) -> dict[str, list[str]]:
+    """The first documents of each text that is read under the edits."""
+    return {language: list(islice(data.open_corpus(language, context.data(ref), config.field).documents(), config.documents))
+            for language, ref in config.read.items()}
+
+
+def _prompts(config: Steer, context: Context) -> dict[str, list[str]]:
+    return {} if config.prompts is None else {"prompts": answers.prompts(context.data(config.prompts))}
+
+
+def _asked(config: Steer) -> Mapping[str, Any]:
+    """The settings of the evaluation, as the `eval` step names them."""
+    return {name: getattr(config, name) for name in ("tasks", "langs", "data", "limit", "shots", "chat", "seed")}
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def said(tried: Sequence[Row], positions: str) -> str:
+    """What was edited, in one sentence."""
+    where = {"all": "at every token", "prompt": "at the tokens of the prompt", "generated": "at the tokens that the model wrote"}
+    counts = ", ".join(f"{r.name} ({n:,} neurons)" if (n := neurons(r)) else r.name for r in tried)
+    return f"Edited {where[positions]}: {counts}."
+
+
+def neurons(row: Row) -> int:
+    """How many single neurons a row edits, those that it silences included."""
+    return sum(len(e.rows) for e in row.edits.edits if e.point == "act" and e.rows is not None)
+
+
+def edits_table(tried: Sequence[Row]) -> Table:
+    """What each row edits."""
+    body = []
+    for row in tried:
+        at = {point: [e for e in row.edits.edits if e.point == point] for point in ("act", "residual")}
+        whole = sum(e.rows is None for e in at["act"])
+        layers = len({e.layer for e in at["act"] if e.rows is not None})
+        counts = (neurons(row), layers, whole, len(at["residual"]), len(row.controls))
+        body.append((row.name, row.way.word, *counts, row.edits.digest[:12]))
+    columns = ("row", "way", "neurons", "in layers", "whole layers", "edits of the stream", "random controls", "digest")
+    return Table("What is edited", columns, tuple(body))
+
+
+def edited_map(tried: Sequence[Row], layers: int) -> LayerMap:
+    """Edited neurons of each layer, one row a way (or a language)."""
+    counts = np.zeros((len(tried), layers))
+    for i, row in enumerate(tried):
+        for e in row.edits.edits:
+            if e.point == "act" and e.rows is not None:
+                counts[i, e.layer] += len(e.rows)
+    return LayerMap("Edited neurons of each layer", tuple(r.name for r in tried), layers, tuple(map(tuple, counts.tolist())),
+                    unit="neurons", low=0.0)
+
+
+def steer_step(bench: Bench) -> Step:
+    """The step, with what evaluates the model."""
+    return Step("steer", 1, Steer, partial(plan, bench=bench), partial(run, bench=bench))
+
+
