@@ -311,3 +311,74 @@ def test_a_planted_latent_language_is_named(tmp_path):
     assert (tables.latent(replace(found, lens=open_)) == -1).any()
     assert set(as_arrays(found)) >= {"lens.share", "lens.text", "lens.vocabulary"}
     assert tables.maps(found)[1].labels["-1"] == "not distinguishable" and len(tables.curves(found)) == 6
+
+
+# ---------------------------------------------------------------------------------------------------------------- the step
+
+
+def corpora(folder: Path, count=40) -> dict[str, str]:
+    """Two languages of one alphabet each, line by line the same numbers."""
+    rng = np.random.default_rng(0)
+    numbers = rng.integers(0, 10, (count, 30))
+    alphabets = {"en": "abcdefghij", "sw": "klmnopqrst", "de": "uvwxyz1234"}
+    for tag, letters in alphabets.items():
+        (folder / f"{tag}.txt").write_text("\n".join("".join(letters[i] for i in row) for row in numbers) + "\n")
+    return {tag: str(folder / f"{tag}.txt") for tag in alphabets}
+
+
+def step(tmp_path, model, **options):
+    from polygraft.analysis.subspace import steps
+    from polygraft.sources import resolve
+    from polygraft.step import Context
+
+    out = tmp_path / "out"
+    out.mkdir()
+    context = Context(lambda name: resolve(name, offline=True), Path, offline=True)
+    config = steps.Subspace(model=str(model), **({"groups": 8, "draws": 40, "lens": 32, "window": 16} | options))
+    assert not steps.plan(config, context).problems
+    return steps.run(config, context, out), out
+
+
+def test_the_step_reads_text_and_finds_its_alphabets(tiny, tmp_path):
+    result, out = step(tmp_path, tiny("llama"), corpus=corpora(tmp_path), parallel=True, dtype="float32")
+    back = arrays.Arrays(out / "subspace.safetensors")
+    assert [back[f"basis.{d}"].shape for d in range(3)] == [(make.HIDDEN, 2)] * 3
+    assert back.metadata["languages"] == "en,sw,de" and result.data["lens_positions"] == 32 and result.data["parallel"]
+    np.testing.assert_allclose(back["lens.text"][:, :3], np.eye(3))  # every token that follows is its language's own
+    assert result.data["tokens"] == {"en": 1200, "sw": 1200, "de": 1200}
+    probe = result.tables[0].rows[0][4]
+    assert probe.value == 1 and probe.low > 0.6  # the letters alone tell the language
+    assert len(result.summary) == 6 and Result.from_json(result.to_json()) == result
+    assert not any("not parallel" in c for c in result.caveats)
+
+
+def test_a_reading_made_before_gives_the_same_without_the_lens(tiny, tmp_path):
+    from polygraft.analysis.subspace import steps
+    from polygraft.sources import resolve
+    from polygraft.step import Context
+
+    model, texts = tiny("llama"), corpora(tmp_path)
+    first, out = step(tmp_path, model, corpus=texts, lens=0)
+    assert any("left out, as asked" in c for c in first.caveats) and any("not parallel" in c for c in first.caveats)
+    again = tmp_path / "again"
+    again.mkdir()
+    context = Context(lambda name: resolve(name, offline=True), Path, offline=True, folder=Path)
+    config = steps.Subspace(model=str(model), activity=str(out), groups=8, draws=40)
+    second = steps.run(config, context, again)
+    assert second.tables == first.tables and any("corpora themselves" in c for c in second.caveats)
+
+
+def test_a_plan_tells_what_cannot_be_found(tiny, tmp_path):
+    from polygraft.analysis.subspace import steps
+    from polygraft.sources import resolve
+    from polygraft.step import Context
+
+    context, texts = Context(lambda name: resolve(name, offline=True), Path, offline=True), corpora(tmp_path)
+
+    def problems(**options):
+        return [str(p) for p in steps.plan(steps.Subspace(model=str(tiny("llama")), **options), context).problems]
+
+    assert "need two languages" in problems(corpus={"en": texts["en"]})[0]
+    assert "no subspace of this rank" in problems(corpus=texts, rank=3)[0]
+    assert "no such corpus" in problems(corpus=texts | {"fr": str(tmp_path / "none.txt")})[0]
+    assert problems(corpus=texts, rank=2) == []

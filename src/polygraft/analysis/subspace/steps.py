@@ -67,33 +67,39 @@ def run(config: Subspace, context: Context, folder: Path) -> Result:
     """Write subspace.safetensors beside the reading. Raises InputError where languages cannot be told apart by their means."""
     activity = open_activity(config, Wanted(groups=config.groups, residual=True), context, folder)
     found = find(activity, config.rank, config.directions, config.draws, config.seed, context.progress)
-    missing = _no_lens(config)
+    missing = _no_lens(config, context)
     if not missing:
         found = replace(found, lens=_lens(config, context))
     arrays.write(folder / FILE, as_arrays(found), {"languages": ",".join(found.languages)})
     return _result(config, context, activity, found, missing)
 
 
-def _no_lens(config: Subspace) -> str:
+def _no_lens(config: Subspace, context: Context) -> str:
     """Why there is no logit lens, or nothing."""
+    from polygraft.blocks import fits
+    from polygraft.model import device_for, dtype_for
+
+    if not config.lens:
+        return "The logit lens was left out, as asked."
     if config.activity is not None:
-        return "The logit lens needs the corpora themselves, not a reading of them: it was left out."
-    if config.blocks == "yes":
-        return "The logit lens needs the whole model in memory: it was left out."
-    return "" if config.lens else "The logit lens was left out, as asked."
+        return "The logit lens was left out: it needs the corpora themselves, not a reading of them."
+    device = device_for(config.device)
+    if config.blocks == "yes" or (config.blocks == "auto" and not fits(context.model(config.model).weights,
+                                                                       dtype_for(device, config.dtype)[0], device)):  # fmt: skip
+        return "The logit lens was left out: it needs the whole model in memory."
+    return ""
 
 
 def _lens(config: Subspace, context: Context) -> Lens:
     """The logit lens on windows of the text that was read, tokens owned by their counts in it."""
-    from polygraft.analysis.reading.texts import budgeted, tokenized
+    from polygraft.analysis.reading.passing import context_of, opened, streams_of
     from polygraft.model import device_for, dtype_for, load
 
     device = device_for(config.device)
-    live = load(context.model(config.model), dtype=dtype_for(device, config.dtype)[0], device=device)
-    corpora = {g: open_corpus(g, context.data(path), config.field) for g, path in config.corpus.items()}
-    streams, _ = budgeted({g: tokenized(c, live.tokenizer, most=config.tokens) for g, c in corpora.items()},
-                          tokens=config.tokens, parallel=config.parallel)  # fmt: skip
-    windows = [windows_of(s, config.window or WINDOW, config.lens) for s in streams.values()]
+    live = load(context.model(config.model), dtype=dtype_for(device, config.dtype)[0], device=device, offline=context.offline)
+    streams, _ = streams_of(opened(config, context), live.tokenizer, config)
+    window = config.window or min(WINDOW, context_of(live.anatomy) or WINDOW)
+    windows = [windows_of(s, window, config.lens) for s in streams.values()]
     seen = occurrences(list(streams.values()), live.model.get_input_embeddings().weight.shape[0])
     return look(live, windows, seen, config.lens, config.seed, context.progress)
 
