@@ -19,7 +19,7 @@ from polygraft.sources import resolve
 from polygraft.step import Context
 from test_layers import reading, shares
 
-CONTEXT = Context(resolve, Path, folder=Path) if "folder" in Context.__dataclass_fields__ else Context(resolve, Path)
+CONTEXT = Context(resolve, Path)
 LLAMA2 = {"7B": (32, 4096, 11008), "13B": (40, 5120, 13824)}
 
 
