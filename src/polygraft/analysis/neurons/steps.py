@@ -1,0 +1,96 @@
+"""`analyze.neurons`: which neurons fire for a language, as a step of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from polygraft import arrays, selections
+from polygraft.activity import Activity
+from polygraft.analysis.neurons import lape, others, stability, tables
+from polygraft.analysis.neurons.methods import NEEDS, Method, Rates
+from polygraft.analysis.neurons.owners import listed
+from polygraft.analysis.neurons.study import Study, study
+from polygraft.analysis.reading.config import Texts, Wanted, open_activity
+from polygraft.anatomy import Anatomy
+from polygraft.result import Result, Table
+from polygraft.step import Context, Plan, Step
+
+GROUPS = 16
+FILE = "neurons.safetensors"
+
+
+class Neurons(Texts):
+    """Which neurons fire for one language and not for others, beside random neurons of the same layers."""
+
+    method: Method = Field("lape", description="how neurons are ranked by language")
+    filter_rate: float = Field(lape.FILTER, ge=0, le=1, description="lape: neurons below this order statistic of all shares in "
+                               "every language are dropped")
+    top_rate: float = Field(lape.TOP, gt=0, le=1, description="lape, align-lape: share of all neurons that is taken")
+    bar: float = Field(lape.BAR, ge=0, le=1, description="lape, align-lape: a language owns a neuron above this order statistic")
+    weight: float | None = Field(None, ge=0, description="align-lape: its lambda (default: the largest that gives none to all)")
+    per_language: float = Field(others.PER_LANGUAGE, gt=0, le=1, description="other methods: share of all neurons for a language")
+    draws: int = Field(stability.DRAWS, ge=0, le=1000, description="resamplings of documents, for stability; 0 leaves it out")
+
+    @property
+    def rates(self) -> Rates:
+        return Rates(self.filter_rate, self.top_rate, self.bar, self.weight, self.per_language)
+
+
+def wanted(config: Neurons) -> Wanted:
+    """What is gathered; of a reading made before only what the method cannot do without is asked for."""
+    return Wanted(histogram="histogram" in NEEDS[config.method], groups=0 if config.activity else GROUPS)
+
+
+def plan(config: Neurons, context: Context) -> Plan:
+    """How many neurons would be taken, from headers."""
+    source = context.model(config.model)
+    anatomy = Anatomy.of(source.weights.config, source.weights.tensors, where=config.model)
+    total = sum(_widths(anatomy))
+    n = f"{round(config.top_rate * total):,}" if config.method in ("lape", "align-lape") else \
+        f"{round(config.per_language * total):,} for each language"  # fmt: skip
+    return Plan((f"{config.method}: {n} of {total:,} neurons in {anatomy.layers} layers",))
+
+
+def _widths(anatomy: Anatomy) -> list[int]:
+    return [sum(block.size for block in anatomy.neurons(layer)) for layer in range(anatomy.layers)]
+
+
+def run(config: Neurons, context: Context, folder: Path) -> Result:
+    """Write neurons.safetensors and selection.json beside the reading. Raises InputError for fewer than two languages."""
+    activity = open_activity(config, wanted(config), context, folder)
+    return report(activity, config, folder, lambda text: context.progress(1, 1, text), context)
+
+
+def report(activity: Activity, config: Neurons, folder: Path, tell: Callable[[str], None], context: Context) -> Result:
+    """Everything after the reading."""
+    s = study(config.method, activity, config.rates, draws=config.draws, seed=config.seed, tell=tell)
+    arrays.write(folder / FILE, outputs(s))
+    masks = s.found.masks | {f"random.{g}": m for g, m in s.random.items()}
+    about = {"step": "analyze.neurons", "model": config.model, "method": config.method, **s.found.scores.thresholds}
+    selections.write(folder / selections.FILE, {g: selections.from_mask(m, activity.experts) for g, m in masks.items()}, about)
+    read = Table("Text that was read", ("language", "documents", "tokens"),
+                 tuple((g, int(t["documents"]), int(t["tokens"])) for g, t in activity.languages.items()))  # fmt: skip
+    data = {
+        "languages": list(s.found.languages), "layers": activity.layers, "neurons": s.real.shape[1], "sizes": list(activity.sizes),
+        "experts": activity.experts, "method": config.method, "thresholds": s.found.scores.thresholds,
+        "tokens": dict(zip(s.found.languages, s.tokens)), "found": {g: int(m.sum()) for g, m in s.found.masks.items()},
+        "shared": [int(n) for n in s.found.shared],
+    }  # fmt: skip
+    return Result(
+        "analyze.neurons", "", f"Neurons of {config.model} that fire for a language", tables.summary(s), (tables.layer_map(s),),
+        (*tables.tables(s), read), (tables.profile(s),), inputs=(context.model(config.model).ref("model"),), caveats=tables.CAVEATS,
+        data=data,
+    )  # fmt: skip
+
+
+def outputs(s: Study) -> dict[str, np.ndarray]:
+    """The arrays of neurons.safetensors: probability, entropy (the method's score), selected.L and random.L."""
+    lists = {f"selected.{g}": listed(m) for g, m in s.found.masks.items()} | {f"random.{g}": listed(m) for g, m in s.random.items()}
+    return {"probability": s.probability.astype(np.float32), "entropy": s.found.scores.score.astype(np.float32), **lists}
+
+
+STEPS = (Step("analyze.neurons", 1, Neurons, plan, run),)
