@@ -212,8 +212,15 @@ def _key(stream: Stream, wanted: Wanted, how: Reading) -> str:
 
 def _complete(out: Path, key: str, ranks: Ranks) -> bool:
     """Whether process 0 has the language already: the folders of the others are new each time."""
-    there = ranks.rank == 0 and out.exists() and arrays.Arrays(out).metadata.get("key") == key
-    return bool(ranks.sum(np.array([int(there)]))[0])
+    return bool(ranks.sum(np.array([int(ranks.rank == 0 and _key_of(out) == key)]))[0])
+
+
+def _key_of(path: Path) -> str | None:
+    """The key that a file of arrays was written under; None where there is no whole file."""
+    try:
+        return arrays.Arrays(path).metadata.get("key") if path.exists() else None
+    except InputError:
+        return None
 
 
 def _share(out: Path, key: str, anatomy: Anatomy, wanted: Wanted, ranks: Ranks) -> None:

@@ -1,0 +1,69 @@
+"""What reading the corpora of a config would cost, from headers and file sizes, and what must be said of what was read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from polygraft.activity import Activity
+from polygraft.analysis.reading.config import Texts, Wanted
+from polygraft.analysis.reading.shapes import nbytes, points, shapes
+from polygraft.anatomy import Anatomy
+from polygraft.data import open_corpus
+from polygraft.errors import UserError
+from polygraft.step import Context, Plan
+
+if TYPE_CHECKING:
+    from polygraft.data import Corpus
+
+BYTES_A_TOKEN = 3  # of text, between 4 (English) and 1.5 (scripts that the tokenizer does not know)
+FLOPS = 3e10  # multiplications and additions a second: two cores
+
+
+def planned(config: Texts, wanted: Wanted, context: Context, what: str) -> Plan:
+    """Memory, disk, time and every reason why the reading would fail; `what` is the plan's first line."""
+    source = context.model(config.model)
+    weights = source.weights
+    anatomy = Anatomy.of(weights.config, weights.tensors, where=config.model)
+    points(wanted)
+    if config.activity is not None:
+        return Plan((what, f"from the reading `{config.activity}`"))
+    corpora, problems = corpora_of(config, context)
+    model = sum(t.nbytes for t in weights.tensors.values())
+    kept = nbytes(shapes(anatomy, wanted))
+    tokens = expected_tokens(config, corpora)
+    parameters = sum(t.numel for t in weights.tensors.values())
+    lines = (what, f"{len(config.corpus)} languages, about {tokens:,} tokens each; {anatomy.layers} layers")
+    n = len(corpora)
+    return Plan(lines, peak_bytes=2 * model + 3 * kept + 8 * tokens * max(1, n), disk_bytes=kept * (n + 1),
+                read_bytes=model + sum(c.path.stat().st_size for c in corpora), problems=tuple(problems),
+                seconds=2 * parameters * tokens * n / FLOPS)  # fmt: skip
+
+
+def corpora_of(config: Texts, context: Context) -> tuple[list[Corpus], list[str | UserError]]:
+    """The corpora that can be opened, and what is wrong with the others."""
+    found, wrong = list[Corpus](), list[str | UserError]()
+    for language, path in config.corpus.items():
+        try:
+            found.append(open_corpus(language, context.data(path), config.field))
+        except UserError as e:
+            wrong.append(e)
+    return found, wrong
+
+
+def expected_tokens(config: Texts, corpora: list[Corpus]) -> int:
+    """Tokens of each language, guessed from the smallest file."""
+    least = min((c.path.stat().st_size // BYTES_A_TOKEN for c in corpora), default=0)
+    return min(least, config.tokens) if config.tokens else least
+
+
+def said(config: Texts, found: Activity) -> tuple[str, ...]:
+    """Sentences about the text that every analysis of it should repeat: budgets that were not met, texts not parallel."""
+    tokens = {g: found.tokens(g) for g in found.languages}
+    notes = []
+    if config.tokens and not found.parallel and (least := min(tokens.values(), default=0)) < config.tokens:
+        notes.append(f"{config.tokens:,} tokens a language were asked for; {least:,} were read of each, since one has no more.")
+    if found.parallel and len(set(tokens.values())) > 1:
+        notes.append("The texts are parallel: the same documents in every language, in as many tokens as each takes.")
+    if len(tokens) > 1 and not found.parallel:
+        notes.append("The texts are not parallel: languages may differ in what they are about, not only in how it is said.")
+    return tuple(notes)
