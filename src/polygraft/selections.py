@@ -267,6 +267,18 @@ def on(entries: Iterable[Entry], anatomy: Anatomy, shapes: Shapes) -> Selection:
     return Selection({key: _joined(parts) for key, parts in rows.items()}, axes).inside(shapes)
 
 
+def whole(entries: Iterable[Entry], anatomy: Anatomy) -> set[str]:
+    """The tensors that the entries select whole, for what takes each tensor as one. Raises InputError for rows."""
+    keys: set[str] = set()
+    for e in entries:
+        _check_layer(e, anatomy.layers)
+        if e.rows is not None or any(rows is not None for _, _, rows in _pieces(e, anatomy, {})):
+            raise InputError("rows are selected, and here each tensor is taken whole", where="selection", found=e.label,
+                             expected='"rows": null, of a part that is a tensor of its own', fix="select whole parts")
+        keys.update(key for key, _, _ in _pieces(e, anatomy, {}))
+    return keys
+
+
 def _joined(parts: list[np.ndarray | None]) -> np.ndarray | None:
     some = [p for p in parts if p is not None]
     return np.concatenate(some) if len(some) == len(parts) else None

@@ -15,7 +15,8 @@ from polygraft.errors import RecipeError
 from polygraft.merge import makers
 from polygraft.merge.makers import PARTS, Kind, Policy, Weighting
 from polygraft.merge.profile import Profile
-from polygraft.step import ModelRef
+from polygraft.selections import Entry
+from polygraft.step import ModelRef, SelectRef
 
 Space = Literal["weights", "adapter"]
 Shares = tuple[float, float]
@@ -111,6 +112,7 @@ class Swap(Common):
 
 
 SWAP_NUMBERS = {"bottom", "top", "transition", "t_bottom", "t_top"}
+ZONE = SWAP_NUMBERS | {"embed", "norm", "head", "parts", "zone"}
 Kept = Literal["expert", "base", "mean"]
 
 
@@ -131,11 +133,21 @@ class Revert(Common):
     norm: Kept | None = Field(None, description="source of the final norm (default: expert)")
     head: Kept | None = Field(None, description="source of the output head (default: expert)")
     parts: tuple[Kind, ...] = Field(PARTS, min_length=1, description="which parts of the layers are reverted")
+    select: SelectRef | None = Field(None, description="put back the parts that a selection file names, instead of a zone")
     space: Space = Field("weights", description="adapter: the expert is LoRA, and the result is an adapter too")
 
-    def request(self) -> Request:
+    def request(self, selected: tuple[Entry, ...] | None = None) -> Request:
+        """`selected` are the entries that `select` means."""
+        fields = type(self).model_fields
+        also = [n for n in sorted(ZONE) if getattr(self, n) != fields[n].default]
+        if self.select is not None and also:
+            raise RecipeError("a selection says all that goes back", where="select", found=", ".join(also),
+                              fix=f"leave out select, or {', '.join(also)}")
+
         def make(anatomy: Anatomy, names: Sequence[str], shares: Shares) -> Profile:
-            fields = self.model_dump(include=SWAP_NUMBERS | {"embed", "norm", "head", "parts", "zone"})
+            if selected is not None:
+                return makers.revert_selected(anatomy, selected, names)
+            fields = self.model_dump(include=ZONE)
             return makers.revert(anatomy, names=names, **fields)
 
         return Request("revert", (self.expert, self.base), ("expert", "base"), make, 1, space=self.space)

@@ -10,13 +10,14 @@ slerp    spherical interpolation (Shoemake 1985) of two sources, a t per kind of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from polygraft.anatomy import Anatomy, Part
 from polygraft.errors import RecipeError, suggestion
 from polygraft.merge.profile import Profile
 from polygraft.merge.zones import Zones, zones
+from polygraft.selections import Entry, whole
 
 Policy = Literal["task", "language", "mean", "base"]
 Weighting = Literal["plain", "magnitude", "ramp"]
@@ -141,6 +142,18 @@ def revert(
     if flip:  # what is neither swapped nor ruled by a policy (buffers, towers) stays the expert's, as in the outer case
         weights |= {k: (1.0, 0.0) for k, p in anatomy.parts.items() if _unruled(p)}
     return Profile("revert", "linear", tuple(names), weights, {"zone": zone, **made.params, **rules})
+
+
+def revert_selected(anatomy: Anatomy, entries: Iterable[Entry], names: Sequence[str] = ("expert", "base")) -> Profile:
+    """The expert with the selected parts put back to the base; everything else stays the expert's.
+
+    Raises InputError for parts that this model does not have, and for rows: each tensor comes from one source.
+    """
+    chosen = whole(entries, anatomy)
+    if not chosen:
+        raise RecipeError("nothing is selected, so nothing would be put back", where="select", fix="name another selection")
+    weights: dict[str, tuple[float, ...]] = {key: (0.0, 1.0) if key in chosen else (1.0, 0.0) for key in anatomy.parts}
+    return Profile("revert", "linear", tuple(names), weights, {"selected": sorted(chosen)})
 
 
 def _unruled(part: Part) -> bool:

@@ -13,11 +13,19 @@ from polygraft.merge import configs, engine, lora, write
 from polygraft.merge.configs import Config, Request
 from polygraft.merge.write import Job, Named
 from polygraft.result import InputRef, Result
+from polygraft.selections import pick
 from polygraft.sources import Adapter, Source, with_base
 from polygraft.step import Context, Plan, Step
 from polygraft.versions import MERGING, versions
 
 HALVES = (0.5, 0.5)
+
+
+def requested(config: Config, context: Context) -> Request:
+    """The merge that a config asks for, with the parts that its selection file names."""
+    if isinstance(config, configs.Revert) and config.select is not None:
+        return config.request(pick(config.select, context.folder))
+    return config.request()
 
 
 def opened(request: Request, context: Context) -> list[Source]:
@@ -60,7 +68,7 @@ def recipe(config: Config, request: Request) -> dict[str, Any]:
 
 def plan(config: Config, context: Context) -> Plan:
     """From headers alone: the layer map, bytes, memory, time. Raises UserError with the first reason why it would fail."""
-    request = config.request()
+    request = requested(config, context)
     sources = opened(request, context)
     if request.space == "adapter":
         return plan_adapter(config, request, sources)
@@ -100,7 +108,7 @@ def run(config: Config, context: Context, folder: Path) -> Result:
 
 def into(config: Config, context: Context, model: Path) -> tuple[Result, dict[str, Any]]:
     """Write the model (or adapter) into an empty folder; returns the Result and the manifest that belongs beside it."""
-    request = config.request()
+    request = requested(config, context)
     sources = opened(request, context)
     shares = HALVES
     if request.measured:
