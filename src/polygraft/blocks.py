@@ -21,12 +21,13 @@ from polygraft.taps import layer_module
 if TYPE_CHECKING:
     import torch
 
+    from polygraft.anatomy import Anatomy
     from polygraft.checkpoint import Weights
     from polygraft.sources import Source
 
 Batch = dict[str, Any]  # what the model is called with: input_ids int64 [rows, tokens], attention_mask ...
 Before = Callable[[int, Batch], None]
-PIECE = 8 << 20  # elements of a tensor that are read and converted at a time: 32 MB
+PIECE = 1 << 20  # elements of a tensor that are read and converted at a time: 4 MB
 
 
 class _Reached(BaseException):
@@ -60,6 +61,7 @@ class Blocks:
     states: Spill
     batches: list[Batch] = field(default_factory=list)
     _one: bool | None = None  # whether layers return a tensor; else a tuple that begins with one
+    _spare: dict[Any, list[Any]] = field(default_factory=dict)  # parameters of the block before, to be overwritten
 
     @classmethod
     def open(cls, source: str | Path | Source, *, dtype: str = "auto", device: str = "cpu", spill: Path | None = None,
@@ -109,15 +111,18 @@ class Blocks:
 
     def __iter__(self) -> Iterator[Block]:
         """The layers in order. One that was not run when the next is asked for is run then."""
-        for number in range(self.live.anatomy.layers):
-            block = Block(self, number, layer_module(self.live.model, self.live.anatomy, number))
-            self._fill(self._inside(number))
-            try:
-                yield block
-                if not block.propagated:
-                    block.run()
-            finally:
-                _free(block.module)
+        try:
+            for number in range(self.live.anatomy.layers):
+                block = Block(self, number, layer_module(self.live.model, self.live.anatomy, number))
+                self._fill(self._inside(number))
+                try:
+                    yield block
+                    if not block.propagated:
+                        block.run()
+                finally:
+                    self._free(block.module)
+        finally:
+            self._spare.clear()
 
     def hidden(self, index: int) -> torch.Tensor:
         """[rows, tokens, hidden]: batch `index` where it is now: after the embedding, or after the last layer that was run."""
@@ -138,7 +143,7 @@ class Blocks:
                     yield index, start, self._finish(index, batch, keep)
         finally:
             for owner, name in self._places(head):
-                owner._parameters[name] = _meta(owner._parameters[name])
+                owner._parameters[name] = _parameter(owner._parameters[name], "meta")
 
     def nats(self, chunk: int = 256) -> Iterator[tuple[int, torch.Tensor]]:
         """(batch, float32 [rows, tokens - 1]): -log p of each next token, natural logarithm."""
@@ -222,12 +227,12 @@ class Blocks:
 
     def _fill(self, names: list[str]) -> None:
         """Make these parameters real and read them from the files. Raises InputError where the files do not fill one."""
-        import torch
 
         live = self.live
         for name in names:
             meta = live.model.get_parameter(name)
-            real = torch.nn.Parameter(torch.empty(meta.shape, dtype=meta.dtype, device=live.device), requires_grad=False)
+            spare = self._spare.get((meta.shape, meta.dtype))
+            real = spare.pop() if spare else _parameter(meta, live.device)
             for owner, own in list(self._places([name])):
                 owner._parameters[own] = real
             filled = 0
@@ -239,10 +244,18 @@ class Blocks:
             if filled != real.numel():
                 raise InputError("the tensors of the files do not fill a parameter", where=live.anatomy.where, found=name)
 
+    def _free(self, module: Any) -> None:
+        """Back to the meta device. The next block takes the room over: given back, an allocator might keep it as well."""
+        for part in module.modules():
+            for name, parameter in part._parameters.items():
+                if parameter is not None:
+                    part._parameters[name] = _parameter(parameter, "meta")
+                    self._spare.setdefault((parameter.shape, parameter.dtype), []).append(parameter)
+
     @property
     def held(self) -> int:
         """Bytes of parameters in memory now."""
-        return sum(p.nbytes for p in self.live.model.parameters() if not p.is_meta)
+        return sum(p.nbytes for p in self.live.model.parameters() if not p.is_meta)  # a tied one counts once
 
 
 @dataclass
@@ -277,6 +290,37 @@ class Block:
             _stop(out[0] if isinstance(out, tuple) else out)
 
         return self.blocks._call(batch, self.layer, act)
+
+
+# ---------------------------------------------------------------------------------------------------------------- does it fit
+
+
+def whole_bytes(weights: Weights, dtype: str = "auto") -> int:
+    """Bytes of parameters of the whole model in memory, from headers."""
+    width = {"float32": 4, "bfloat16": 2, "float16": 2}.get(dtype)
+    return sum(t.numel * (width or t.itemsize) for t in weights.tensors.values())
+
+
+def block_bytes(weights: Weights, anatomy: Anatomy, dtype: str = "auto") -> int:
+    """Bytes of parameters that are in memory at most when a model runs block by block: what lies outside, and the largest layer."""
+    width = {"float32": 4, "bfloat16": 2, "float16": 2}.get(dtype)
+    layers: dict[int | None, int] = {}
+    for key, t in weights.tensors.items():
+        layer = anatomy.parts[key].layer
+        layers[layer] = layers.get(layer, 0) + t.numel * (width or t.itemsize)
+    return layers.pop(None, 0) + max(layers.values(), default=0)
+
+
+def fits(weights: Weights, dtype: str = "auto", device: str = "cpu") -> bool:
+    """Whether the whole model takes at most 80 % of the memory that the device has (a CPU: this process may use)."""
+    from polygraft.meter import memory_limit
+
+    room = memory_limit()
+    if device.startswith("cuda"):
+        import torch
+
+        room = torch.cuda.mem_get_info(device)[0]
+    return room is None or whole_bytes(weights, dtype) <= 0.8 * room
 
 
 # ------------------------------------------------------------------------------------------------------------------- helpers
@@ -359,15 +403,7 @@ def _read(weights: Weights, key: str, target: torch.Tensor) -> None:
         flat[start:stop].copy_(torch.from_numpy(weights.f32(key, start, stop)))
 
 
-def _meta(parameter: Any) -> Any:
+def _parameter(like: Any, device: str) -> Any:
     import torch
 
-    empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
-    return torch.nn.Parameter(empty, requires_grad=False)
-
-
-def _free(module: Any) -> None:
-    for part in module.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None:
-                part._parameters[name] = _meta(parameter)
+    return torch.nn.Parameter(torch.empty(like.shape, dtype=like.dtype, device=device), requires_grad=False)

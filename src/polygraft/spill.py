@@ -29,8 +29,7 @@ class Spill:
     def put(self, number: int, value: torch.Tensor) -> None:
         """Keep a copy on the CPU. Raises ResourceError where the limit is reached and there is no folder, or no room in it."""
         self.memory.pop(number, None)
-        if self.held + value.nbytes <= self.limit:
-            self.files.pop(number, None)
+        if number not in self.files and self.held + value.nbytes <= self.limit:  # once in a file, always: the sizes do not change
             self.memory[number] = value.detach().to("cpu", copy=True)
             return
         if self.folder is None:
@@ -59,14 +58,16 @@ class Spill:
         if number in self.memory:
             return self.memory[number].to(device, copy=True)
         dtype, shape = self.files[number]
-        raw = torch.from_numpy(np.fromfile(self._path(number), np.uint8))
-        return raw.view(dtype).reshape(shape).to(device)
+        out = torch.empty(shape, dtype=dtype)
+        if out.numel():
+            out.view(-1).view(torch.uint8).numpy()[:] = np.fromfile(self._path(number), np.uint8)
+        return out.to(device)
 
     def clear(self) -> None:
-        """Forget everything, and remove the files."""
-        for number in self.files:
-            with resource_errors(self._path(number)):
-                OPS.unlink(str(self._path(number)))
+        """Forget everything, and remove the files, those of a killed run too."""
+        for path in self.folder.glob("state.*.bin") if self.folder is not None else ():
+            with resource_errors(path):
+                OPS.unlink(str(path))
         self.files.clear()
         self.memory.clear()
 
