@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from polygraft.activity import Activity
 from polygraft.analysis.reading.config import Texts, Wanted
 from polygraft.analysis.reading.shapes import nbytes, points, shapes
 from polygraft.anatomy import Anatomy
-from polygraft.data import open_corpus
+from polygraft.data import Corpus, open_corpus
 from polygraft.errors import UserError
 from polygraft.step import Context, Plan
-
-if TYPE_CHECKING:
-    from polygraft.data import Corpus
 
 BYTES_A_TOKEN = 3  # of text, between 4 (English) and 1.5 (scripts that the tokenizer does not know)
 FLOPS = 3e10  # multiplications and additions a second: two cores
