@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from polygraft.analysis.layers.steps import STEPS as LAYERS
+from polygraft.analysis.neurons.steps import STEPS as NEURONS
+from polygraft.analysis.reading.steps import STEPS as READING
 from polygraft.analysis.steering.bench import Bench
 from polygraft.analysis.steering.steps import steer_step
-from polygraft.analysis.steps import STEPS as ANALYSIS
+from polygraft.analysis.steps import STEPS as CHANGES
+from polygraft.analysis.subspace.steps import STEPS as SUBSPACE
 from polygraft.evals import conditions
 from polygraft.evals.callback import WATCHERS
 from polygraft.evals.steps import STEPS as EVALS
@@ -14,4 +18,5 @@ from polygraft.step import Step
 from polygraft.tune.steps import sft_step
 
 BENCH = Bench(conditions.write, conditions.language, conditions.nats, conditions.faults, conditions.Conditions)
-TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, sft_step({"problems": examples}, WATCHERS), steer_step(BENCH))
+ANALYSIS = (*CHANGES, *READING, *NEURONS, *LAYERS, *SUBSPACE, steer_step(BENCH))
+TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, sft_step({"problems": examples}, WATCHERS))

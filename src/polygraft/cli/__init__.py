@@ -24,7 +24,12 @@ VERBS: dict = {
     "ask": ("polygraft.cli.models:ask", "Ask one or more models, answers side by side."),
     "analyze": {
         "delta": ("step:analyze.delta", "What changed between checkpoints, per layer and matrix."),
+        "activity": ("step:analyze.activity", "Read text once: what every neuron and layer does in each language, for the others."),
+        "neurons": ("step:analyze.neurons", "Which FFN neurons belong to a language: LAPE and others, beside chance."),
+        "deviation": ("step:analyze.deviation", "Which layers deal with languages, and the layers to tune for it."),
+        "subspace": ("step:analyze.subspace", "Which directions of the stream tell languages apart."),
     },
+    "steer": ("step:steer", "Run a model with neurons or directions edited; what that changes, and whether it helps."),
     "merge": {
         "swap": ("step:merge.swap", "Bottom and top layers of a language expert, the middle of a task expert."),
         "soup": ("step:merge.soup", "Weighted average of models."),

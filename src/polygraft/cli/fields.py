@@ -19,6 +19,7 @@ from polygraft.errors import RecipeError
 from polygraft.step import DataName, FolderName, ModelName, SelectName
 from polygraft.yamltext import Document, scalar
 
+PATHS = ("PATH", "FILE[:NAME]")
 Path = tuple[str, ...]  # where a field is: ("problems", "steps")
 
 
@@ -97,7 +98,7 @@ def metavar(field: FieldInfo) -> str:
         return "NAME=VALUE"
     one = _refers(field) or {int: "N", float: "X"}.get(kind)
     if shape(field.annotation) == "list":
-        return one if one == "PATH" else f"{one},..." if one else "A,B,..."
+        return one if one in PATHS else f"{one},..." if one else "A,B,..."
     return one or "TEXT"
 
 
@@ -160,7 +161,7 @@ def _value(value: Any, field: FieldInfo, where: str) -> Any:
         return value
     if kind == "list":
         split = [value] if isinstance(value, str) else list(value)
-        if not extra(field).get("argument") and _refers(field) != "PATH":  # a comma may be part of a path
+        if not extra(field).get("argument") and _refers(field) not in PATHS:  # a comma may be part of a path
             split = [w for v in split for w in v.split(",") if w]
         return [typed(w, field, where) for w in split]
     if kind == "map":
