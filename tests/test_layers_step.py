@@ -59,7 +59,7 @@ def test_every_family_has_its_up_and_down_selected(tiny, tmp_path, family):
     parameters = sum(math.prod(shapes[k]) // (2 if k in fused else 1) for k in expected)
     total = sum(math.prod(s) for s in shapes.values())
     assert result.data["trained"]["chosen"] == {"layers": [1], "parameters": parameters, "share": parameters / total}
-    assert f"{parameters / total:.2%}" in result.summary[-1] and f"{parameters / total:.2%}" in steps.plan(config, CONTEXT).lines[-1]
+    assert f"{parameters / total:.2%}" in result.summary[-1] and f"{parameters / total:.2%}" in steps.plan(config, CONTEXT).lines[0]
     assert selections.layers(named["all"]) == [0, 1, 2, 3] and len(selections.layers(named["random.0"])) == 1
 
 
@@ -107,3 +107,17 @@ def test_what_cannot_be_chosen_is_refused_and_writes_nothing(tiny, tmp_path):
     with pytest.raises(InputError, match="needs two of them"):
         measured(tmp_path / "one", model, np.full((4, 40, 1), 0.4))
     assert not list((tmp_path / "same" / "out").iterdir()) and not list((tmp_path / "one" / "out").iterdir())
+
+
+def test_a_plan_tells_the_languages_that_will_not_do(tiny, tmp_path):
+    (tmp_path / "en.txt").write_text("some text\n")
+    one = {"en": str(tmp_path / "en.txt")}
+    model = str(tiny("llama", layers=4))
+    (problem,) = steps.plan(steps.Deviation(model=model, corpus=one), CONTEXT).problems
+    assert "needs two of them" in str(problem)
+    (problem,) = steps.plan(steps.Deviation(model=model, corpus=one | {"de": one["en"]}, reference="fr"), CONTEXT).problems
+    assert "not among those read" in str(problem)
+    found = steps.plan(steps.Deviation(model=model, corpus=one | {"de": one["en"]}), CONTEXT)
+    assert not found.problems and found.peak_bytes > 0 and "2 of layers 0 to 1" in found.lines[0]
+    with pytest.raises(InputError, match="needs two of them"):
+        steps.run(steps.Deviation(model=model, corpus=one), CONTEXT, tmp_path)

@@ -73,6 +73,13 @@ def reference_of(languages: tuple[str, ...], asked: str | None) -> str:
     return asked or ("en" if "en" in languages else languages[0])
 
 
+def two_or_more(languages: tuple[str, ...], where: object) -> None:
+    """Raise InputError for one language alone, which deviates from nothing."""
+    if len(languages) < 2:
+        raise InputError("a deviation over languages needs two of them", where=where, found=", ".join(languages) or "none",
+                         fix="read more: --corpus L=PATH for each language")  # fmt: skip
+
+
 def measure(
     activity: Activity, *, tau: float, reference: str, draws: int, seed: int, attention: bool, stream: bool, kind: Kind = "neuron"
 ) -> Measured:
@@ -81,9 +88,7 @@ def measure(
     Raises InputError for fewer than two languages, or where the reading lacks what is asked.
     """
     languages = tuple(activity.languages)
-    if len(languages) < 2:
-        raise InputError("a deviation over languages needs two of them", where=activity.folder,
-                         found=", ".join(languages) or "none", fix="read more: --corpus L=PATH for each language")  # fmt: skip
+    two_or_more(languages, activity.folder)
     p, real, at = activity.probability(), activity.real, languages.index(reference)
     values = {"msd": deviation.msd_neuron(p, real), "msd.count": deviation.msd_count(p, real)}
     values |= _named("language", languages, deviation.by_language(p, real))

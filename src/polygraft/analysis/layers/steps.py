@@ -15,11 +15,13 @@ from polygraft.analysis.layers import choose, tables
 from polygraft.analysis.layers.choose import Rule, Within
 from polygraft.analysis.layers.decide import Decision, decide, summary
 from polygraft.analysis.layers.final import last_block
-from polygraft.analysis.layers.measure import Kind, Measured, measure, reference_of
+from polygraft.analysis.layers.measure import Kind, Measured, measure, reference_of, two_or_more
 from polygraft.analysis.layers.noise import DRAWS
 from polygraft.analysis.reading.config import Texts, Wanted, open_activity
+from polygraft.analysis.reading.planned import planned, said
 from polygraft.anatomy import Anatomy
-from polygraft.result import Result, Table
+from polygraft.errors import UserError
+from polygraft.result import InputRef, Result, Table
 from polygraft.selections import Entry
 from polygraft.step import Context, Plan, Step
 
@@ -60,21 +62,42 @@ def entries(anatomy: Anatomy, layers: Iterable[int], gate: bool = False) -> tupl
     return tuple(Entry(layer, "ffn", role) for layer in layers for role in wanted if (layer, role) in found)
 
 
+def wanted(config: Deviation) -> Wanted:
+    """What is gathered: counts in groups of documents, and the attention's outputs and the stream where asked."""
+    return Wanted(groups=GROUPS, residual="stream" in config.also, attention="attention" in config.also)
+
+
 def plan(config: Deviation, context: Context) -> Plan:
-    """What would be trained, from the shapes. Raises RecipeError where more layers are asked for than may be chosen."""
+    """Cost of the reading, and what would be trained. Raises RecipeError where more layers are asked for than may be chosen."""
     source = context.model(config.model)
     anatomy = Anatomy.of(source.weights.config, source.weights.tensors, where=config.model)
     n, most = choose.count(config.top, anatomy.layers, config.within), choose.candidates(anatomy.layers, config.within)
     shapes = {key: t.shape for key, t in source.weights.tensors.items()}
     share = selections.on(entries(anatomy, range(n), config.gate), anatomy, shapes).share(shapes)
-    said = f"{n} of layers 0 to {most - 1}" if config.rule == "top" else f"layers among 0 to {most - 1}, by rule {config.rule}"
-    return Plan((f"choose {said}; {n} of them are {share:.2%} of all parameters",))
+    which = f"{n} of layers 0 to {most - 1}" if config.rule == "top" else f"of layers 0 to {most - 1}, by rule {config.rule}"
+    what = f"choose layers of {config.model}: {which}; {n} are {share:.2%} of all parameters"
+    found = planned(config, wanted(config), context, what)
+    return replace(found, problems=(*found.problems, *_faults(config)))
+
+
+def _faults(config: Deviation) -> list[UserError]:
+    """What is wrong with the languages, told before any text is read."""
+    languages = tuple(config.corpus)
+    if not languages:
+        return []
+    try:
+        two_or_more(languages, "corpus")
+        reference_of(languages, config.reference)
+    except UserError as e:
+        return [e]
+    return []
 
 
 def run(config: Deviation, context: Context, folder: Path) -> Result:
     """Write deviation.safetensors and selection.json beside the reading. Raises InputError where nothing can be chosen."""
-    wanted = Wanted(groups=GROUPS, residual="stream" in config.also, attention="attention" in config.also)
-    activity = open_activity(config, wanted, context, folder)
+    if faults := _faults(config):
+        raise faults[0]
+    activity = open_activity(config, wanted(config), context, folder)
     source = context.model(config.model)
     anatomy = Anatomy.of(source.weights.config, source.weights.tensors, where=config.model)
     reference = reference_of(tuple(activity.languages), config.reference)
@@ -92,13 +115,15 @@ def run(config: Deviation, context: Context, folder: Path) -> Result:
     picked = {name: selections.on(e, anatomy, shapes) for name, e in named.items()}
     shares = {name: (sets[name], p.count(shapes), p.share(shapes)) for name, p in picked.items()}
     title, maps = f"Which layers of {config.model} deal with languages", tables.maps(m, anatomy, picked["chosen"], shapes)
-    return replace(described(activity, m, d, shares), title=title, maps=maps, inputs=(source.ref("model"),))
+    inputs = (source.ref("model"), *(InputRef(g, t["path"], digest=t["digest"]) for g, t in activity.languages.items()))
+    caveats = (*CAVEATS, *said(config, activity))
+    return replace(described(activity, m, d, shares), title=title, maps=maps, inputs=inputs, caveats=caveats)
 
 
 def described(activity: Activity, m: Measured, d: Decision, shares: dict[str, tuple[tuple[int, ...], int, float]]) -> Result:
     """The measurement, the decision and `shares` (set -> layers, parameters, share of all) as a Result without maps."""
     _, count, share = shares["chosen"]
-    said = f"What they train is {count:,} parameters, {share:.2%} of all."
+    trained = f"What they train is {count:,} parameters, {share:.2%} of all."
     read = Table("Text that was read", ("language", "documents", "tokens"),
                  tuple((g, t["documents"], t["tokens"]) for g, t in activity.languages.items()))  # fmt: skip
     data = {
@@ -112,7 +137,7 @@ def described(activity: Activity, m: Measured, d: Decision, shares: dict[str, tu
     }  # fmt: skip
     rules = tables.rules_table(d.all, d.taken, d.fewer)
     shown = (tables.layers_table(m, d.taken.layers), tables.trained_table(shares), rules, read)
-    return Result("analyze.deviation", "", "", (*summary(m, d), said), (), shown, tables.curves(m), caveats=CAVEATS, data=data)
+    return Result("analyze.deviation", "", "", (*summary(m, d), trained), (), shown, tables.curves(m), data=data)
 
 
-STEPS = (Step("analyze.deviation", 1, Deviation, plan, run),)
+STEPS = (Step("analyze.deviation", 1, Deviation, plan, run, resumable=True),)
