@@ -244,9 +244,9 @@ def test_the_verdict_on_hindering_neurons_is_yes_and_on_plain_ones_no(models):
     edits = {"off": zero(1, wired.HINDER), "own off": zero(0, wired.OWN["aa"])}
     controls = {"off": [drawn(1, 4, s) for s in range(3)], "own off": [drawn(0, 4, s) for s in range(3)]}
     kinds = dict.fromkeys(edits, "neurons")
-    found = verdict.study(models[True], edits, controls, kinds, reading, "aa")
-    assert found.data["answer"] == "yes" and found.data["best"] == "off" and found.summary[0].startswith("Yes: off improves aa")
-    assert found.data["ways"][0]["specific"]["value"] < -0.3 and not found.data["ways"][0]["harmed"]
+    v = verdict.judge(effects.effects(effects.observe(models[True], edits, controls, reading)), "aa", kinds)
+    assert v.answer and v.best == "off" and v.sentence.startswith("Yes: off improves aa")
+    assert v.ways[0].specific.value < -0.3 and not v.ways[0].harmed
     plain = {"off": drawn(1, 4, 99)}
     found = effects.observe(models[True], plain, {"off": controls["off"]}, reading)
     assert not verdict.judge(effects.effects(found), "aa", {"off": "neurons"}).answer

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from polygraft import stats
-from polygraft.analysis.steering.effects import LEAST_CONTROLS, Effects, Judged, Measure, Study, effects, judged, observe
-from polygraft.edits import Edits
+from polygraft.analysis.steering.effects import LEAST_CONTROLS, Effects, Judged, judged
 from polygraft.errors import RecipeError
 from polygraft.result import Cell, Estimate, Table
 
@@ -202,11 +201,3 @@ CAVEATS = (
     "The verdict is about this model, these neurons and this text; a p adjusted by Holm covers the ways tried here, not those "
     "tried before.",
 )
-
-
-def study(live: Any, edits: Mapping[str, Edits], controls: Mapping[str, Sequence[Edits]], kinds: Mapping[str, str],
-          measure: Measure, about: str, *, seed: int = 0, progress: Callable[..., None] | None = None) -> Study:
-    """Try every way (row of `edits`) on everything that `measure` gives, and judge the column `about`; the rest is side effects."""
-    e = effects(observe(live, edits, controls, measure, progress), seed=seed)
-    found = judge(e, about, kinds)
-    return Study((found.sentence,), tables(found, e), data(found), CAVEATS)
