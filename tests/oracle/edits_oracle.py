@@ -11,7 +11,9 @@ def edited(x: np.ndarray, edits) -> np.ndarray:
     for e in edits:
         values = np.asarray(e.values, np.float64)
         if e.op in ("project", "keep"):
-            inside = sum((x @ direction)[..., None] * direction for direction in values)
+            inside = np.zeros_like(x)
+            for direction in values:
+                inside += (x * direction).sum(-1, keepdims=True) * direction
             x = inside if e.op == "keep" else x - inside
             continue
         for k, row in enumerate(range(x.shape[-1]) if e.rows is None else e.rows):

@@ -14,6 +14,7 @@ from math import isfinite
 import numpy as np
 
 from polygraft.activity import Activity
+from polygraft.analysis.reading import bins
 from polygraft.edits import Edit, Edits
 from polygraft.errors import InputError, RecipeError, suggestion
 
@@ -150,10 +151,8 @@ def mean(at: Where, language: str) -> np.ndarray:
 
 def percentile(at: Where, language: str, q: float) -> np.ndarray:
     """float64 [layers, neurons]: the q-th percentile over a language's tokens, exact to a bin of the reading's histogram."""
-    from polygraft.analysis.reading.collect import percentile as of_histogram
-
     activity = _read(at)
-    return of_histogram(activity.array(language, "histogram"), np.asarray(activity.edges), q)
+    return bins.percentile(activity.array(language, "histogram"), np.asarray(activity.edges), q)
 
 
 def direction(at: Where, layer: int, way: Way) -> np.ndarray:
