@@ -16,7 +16,7 @@ from polygraft.analysis.neurons.methods import Rates, identify
 from polygraft.analysis.neurons.steps import Neurons, plan, run
 from polygraft.analysis.reading.config import Wanted
 from polygraft.analysis.reading.passing import Reading, gather
-from polygraft.analysis.reading.texts import budgeted, tokenized
+from polygraft.analysis.reading.texts import batches, budgeted, tokenized
 from polygraft.data import open_corpus
 from polygraft.errors import InputError
 from polygraft.sources import resolve
@@ -134,6 +134,35 @@ def test_other_methods_find_them_too(method, step):
     found = {g: set(map(tuple, held[f"selected.{g}"].tolist())) for g in wired}
     assert found == wired
     assert result.data["method"] == method
+
+
+def test_the_published_percentile_is_the_mean_of_the_windows_own(models, texts, tmp_path):
+    """Every window's percentile by sorting its activations; a bin is up to half as wide as its lower edge."""
+    import torch
+
+    from polygraft.taps import Taps
+
+    live, _, _ = models("llama")
+    stream = tokenized(open_corpus("en", texts["aa"]), live.tokenizer)
+    wanted = Wanted(histogram=True, percentile=True)
+    activity = gather(live, {"en": stream}, wanted, tmp_path / "a", how=Reading(WINDOW, 4))
+    found = activity.array("en", "window.percentile") / activity.tokens("en")
+    exact, seen = np.zeros(found.shape), []
+    with torch.inference_mode(), Taps(live.model, live.anatomy, seen.append):
+        for batch in batches(stream, WINDOW, 1):
+            live.model(torch.from_numpy(batch.ids))
+            for p in seen:
+                exact[p.layer] += np.quantile(p.value[0, batch.skip :].numpy(), 0.9, axis=0, method="inverted_cdf") * batch.tokens
+            seen.clear()
+    exact /= activity.tokens("en")
+    assert (np.abs(found - exact) <= 0.5 * np.abs(exact) + 2e-3).all()
+
+
+def test_the_published_ranking_runs_and_a_mixture_is_refused(step):
+    result, _, _ = step("llama", method="probability-90p")
+    assert result.data["thresholds"] == {"quantile": 0.9} and result.data["method"] == "probability-90p"
+    with pytest.raises(InputError, match="not taken in a mixture"):
+        step("mixtral", method="probability-90p")
 
 
 def test_a_reading_made_before_gives_the_same_bytes_without_reading(step, models, tmp_path):

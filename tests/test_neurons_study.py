@@ -30,7 +30,7 @@ def written(folder, values, *, parallel=True, sizes=None, without=()):
         counts = np.stack([[np.histogram(flat[:, i, j], EDGES)[0] for j in range(neurons)] for i in range(layers)])
         made = {
             "positive": (flat > 0).sum(0), "sum": flat.sum(0), "square": (flat**2).sum(0), "histogram": counts.astype(np.int32),
-            "batch.percentile": np.quantile(v, 0.9, axis=1).mean(0), "group.tokens": np.full(g, t),
+            "window.percentile": np.quantile(v, 0.9, axis=1).sum(0) * t, "group.tokens": np.full(g, t),
             "group.positive": (v > 0).sum(1).astype(np.int32), "group.sum": v.sum(1).astype(np.float32),
         }  # fmt: skip
         arrays.write(folder / f"activity.{language}.safetensors", {k: a for k, a in made.items() if k not in without})

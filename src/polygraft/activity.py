@@ -25,6 +25,7 @@ NAMES = {
     "sum": "float64 [L, N]: sum of a over tokens",
     "square": "float64 [L, N]: sum of a^2",
     "histogram": "int32 [L, N, B]: tokens whose a fell into each bin of `edges`",
+    "window.percentile": "float64 [L, N]: sum over windows of their tokens times the 90th percentile of a within the window",
     "group.tokens": "int64 [G]: tokens of each group of documents",
     "group.positive": "int32 [G, L, N]: `positive` of each group",
     "group.sum": "float32 [G, L, N]: `sum` of each group",

@@ -20,7 +20,7 @@ Method = Literal["lape", "align-lape", "mean-difference", "pooled-90p", "probabi
 METHODS: tuple[Method, ...] = get_args(Method)
 NEEDS: dict[Method, tuple[str, ...]] = {
     "lape": ("positive",), "align-lape": ("positive",), "mean-difference": ("sum", "square"), "pooled-90p": ("histogram",),
-    "probability-90p": ("histogram", "batch.percentile"),
+    "probability-90p": ("histogram", "window.percentile"),
 }  # fmt: skip
 
 
@@ -71,7 +71,8 @@ def _pooled(a: Activity, r: Rates) -> Scores:
 
 
 def _published(a: Activity, r: Rates) -> Scores:
-    return others.probability_90p(histograms(a), np.asarray(a.edges), a.stacked("batch.percentile"), a.real, rate=r.each)
+    threshold = a.stacked("window.percentile") / np.maximum(1, _tokens(a))
+    return others.probability_90p(histograms(a), np.asarray(a.edges), threshold, a.real, rate=r.each)
 
 
 _RUN: dict[Method, Callable[[Activity, Rates], Scores]] = {

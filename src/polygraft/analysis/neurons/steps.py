@@ -42,7 +42,8 @@ class Neurons(Texts):
 
 def wanted(config: Neurons) -> Wanted:
     """What is gathered; of a reading made before only what the method cannot do without is asked for."""
-    return Wanted(histogram="histogram" in NEEDS[config.method], groups=0 if config.activity else GROUPS)
+    needs = NEEDS[config.method]
+    return Wanted(histogram="histogram" in needs, percentile="window.percentile" in needs, groups=0 if config.activity else GROUPS)
 
 
 def plan(config: Neurons, context: Context) -> Plan:

@@ -68,7 +68,7 @@ class Collector:
         """The next forward is this batch; `groups` int64 [documents] tells each document's group."""
         self._shape, self._skip = batch.ids.shape, batch.skip  # type: ignore[assignment]
         dealt = groups[batch.documents] if self.wanted.groups else np.zeros_like(batch.documents)
-        rows = dealt.reshape(1, -1) if self.device.startswith("cuda") else dealt
+        rows = dealt.reshape(1, -1) if self.device.startswith("cuda") and not self.wanted.percentile else dealt
         self._pieces = [self._piece(row) for row in rows]
         self._everything: Piece | None = None
         self._dealt = dealt
@@ -161,8 +161,11 @@ class Collector:
         width = a.shape[-1]
         offsets = torch.arange(0, width * bins.BINS, bins.BINS, dtype=torch.int32, device=a.device)
         cells = self._table.index_select(0, codes.view(-1)).view(-1, width).add_(offsets)
-        found = torch.bincount(cells.view(-1), minlength=width * bins.BINS)
-        self.totals["histogram"][layer, span] += found.view(width, bins.BINS)
+        found = torch.bincount(cells.view(-1), minlength=width * bins.BINS).view(width, bins.BINS)
+        self.totals["histogram"][layer, span] += found
+        if self.wanted.percentile:
+            within = percentile(found.cpu().numpy(), bins.edges(), 90)
+            self.totals["window.percentile"][layer, span] += self._tensor(within * len(a))
 
     def _room(self, kind: str, like: torch.Tensor) -> torch.Tensor:
         """A buffer of the value's shape, kept from one window to the next."""

@@ -31,10 +31,12 @@ Language = Annotated[str, AfterValidator(_checked)]
 class Wanted:
     """What is gathered beyond counts, sums and squares of every neuron: the arrays of `activity.NAMES` by family.
 
-    `groups`: into how many groups documents are dealt, 0 for none. `norms` and `grams` name roles: qkv, o, ffn, down.
+    `percentile`: the 90th of each window, off its histogram. `groups`: into how many groups documents are dealt, 0 for none.
+    `norms` and `grams` name roles: qkv, o, ffn, down.
     """
 
     histogram: bool = False
+    percentile: bool = False
     groups: int = 0
     residual: bool = False
     attention: bool = False
@@ -46,6 +48,7 @@ class Wanted:
         """Names (of roles: their beginnings) of every array that this asks for."""
         found = ["positive", "sum", "square"]
         found += ["histogram"] if self.histogram else []
+        found += ["window.percentile"] if self.percentile else []
         found += ["residual", "square.residual"] if self.residual else []
         found += ["attention", "attention.positive"] if self.attention else []
         if self.groups:

@@ -8,7 +8,7 @@ import numpy as np
 
 from polygraft.analysis.reading.bins import BINS
 from polygraft.analysis.reading.config import Wanted
-from polygraft.errors import RecipeError, suggestion
+from polygraft.errors import InputError, RecipeError, suggestion
 
 if TYPE_CHECKING:
     from polygraft.anatomy import Anatomy
@@ -45,13 +45,18 @@ def points(wanted: Wanted) -> tuple[str, ...]:
 
 
 def shapes(anatomy: Anatomy, wanted: Wanted) -> Shapes:
-    """name -> (dtype, shape) of every array of one language: see `activity.NAMES`."""
+    """name -> (dtype, shape) of every array of one language: see `activity.NAMES`. InputError for what cannot be had."""
     layers, hidden, g = anatomy.layers, anatomy.sizes.hidden, wanted.groups
     widest = max(neurons(anatomy), default=0)
     found: Shapes = {"positive": ("int64", (layers, widest)), "sum": ("float64", (layers, widest)),
                      "square": ("float64", (layers, widest))}  # fmt: skip
     if wanted.histogram:
         found["histogram"] = ("int32", (layers, widest, BINS))
+    if wanted.percentile:
+        if experts(anatomy):
+            raise InputError("percentiles of windows are not taken in a mixture, whose experts see parts of a window",
+                             where=anatomy.where, fix="choose another method, such as pooled-90p")
+        found["window.percentile"] = ("float64", (layers, widest))
     if wanted.residual:
         found |= {"residual": ("float64", (layers + 1, hidden)), "square.residual": ("float64", (layers + 1,))}
     if wanted.attention:
