@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import polygraft.blocks
 import tiny as make
 from polygraft import model as live_models
 from polygraft.blocks import Blocks, block_bytes, fits, whole_bytes
@@ -28,36 +29,41 @@ def ids(rows: int = 2, tokens: int = 16, seed: int = 0) -> torch.Tensor:
     return torch.randint(4, 260, (rows, tokens), generator=torch.Generator().manual_seed(seed))
 
 
-def alive() -> int:
-    """Bytes of every parameter in this process that is not on the meta device."""
-    return sum(o.nbytes for o in gc.get_objects() if type(o) is torch.nn.Parameter and not o.is_meta)
+class Alive:
+    """Counts the bytes of every real parameter that blocks make, for as long as anybody holds it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.made: list[weakref.ref] = []
+        make_one = polygraft.blocks._parameter
+        monkeypatch.setattr("polygraft.blocks._parameter", lambda like, device: self._seen(make_one(like, device)))
+
+    def _seen(self, parameter):
+        self.made += [] if parameter.is_meta else [weakref.ref(parameter)]
+        return parameter
+
+    def __call__(self) -> int:
+        return sum(p.nbytes for ref in self.made if (p := ref()) is not None)
 
 
 WIDE = {"layers": 8, "hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4, "num_key_value_heads": 4}
 
 
-def test_what_lies_outside_and_one_block_are_in_memory_at_a_time(tmp_path: Path):
-    folder = make.folder(tmp_path, "llama", **WIDE)
-    weights, anatomy = Checkpoint.open(folder), live_models.anatomy_of(folder)
-    gc.collect()
-    before, seen = alive(), []
+def test_what_lies_outside_and_one_block_are_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder, alive = make.folder(tmp_path, "llama", **WIDE), Alive(monkeypatch)
+    weights, anatomy, seen = Checkpoint.open(folder), live_models.anatomy_of(folder), []
     blocks = Blocks.open(folder)
-    outside = alive() - before
+    outside, head = alive(), weights.info("lm_head.weight").nbytes
     blocks.feed([{"input_ids": ids()}])
     for block in blocks:
-        gc.collect()
-        seen.append(alive() - before)
+        seen.append(alive())
         block.run()
-    gc.collect()
-    assert alive() - before == outside == blocks.held
-    head = weights.info("lm_head.weight").nbytes
-    per_block = whole_bytes(weights) - outside - head
-    assert seen == [outside + per_block // 8] * 8 and max(seen) <= block_bytes(weights, anatomy)
+    assert alive() == outside == blocks.held
+    per_block = (whole_bytes(weights) - outside - head) // 8
+    assert seen == [outside + per_block] * 8 and max(seen) <= block_bytes(weights, anatomy)
     assert whole_bytes(weights) > 30e6 > 6 * max(seen)
     for _ in blocks.logits():
-        assert alive() - before == outside + head
-    gc.collect()
-    assert alive() - before == outside
+        assert alive() == outside + head
+    assert alive() == outside
 
 
 def test_a_block_may_be_changed_between_observing_and_feeding(tiny):
@@ -141,7 +147,6 @@ def test_a_loop_that_is_left_frees_its_block(tiny):
     for _ in blocks:
         assert blocks.held > outside
         break
-    gc.collect()
     assert blocks.held == outside
 
 
