@@ -29,7 +29,7 @@ VERBS: dict = {
         "deviation": ("step:analyze.deviation", "Which layers deal with languages, and the layers to tune for it."),
         "subspace": ("step:analyze.subspace", "Which directions of the stream tell languages apart."),
     },
-    "steer": ("step:steer", "Run a model with neurons or directions edited; what that changes, and whether it helps."),
+    "steer": ("step:steer", "Run a model with neurons or its residual stream edited; what that changes, beside random edits."),
     "merge": {
         "swap": ("step:merge.swap", "Bottom and top layers of a language expert, the middle of a task expert."),
         "soup": ("step:merge.soup", "Weighted average of models."),
@@ -42,7 +42,6 @@ VERBS: dict = {
     "tune": {
         "sft": ("step:tune.sft", "Supervised fine-tuning, full or LoRA, loss on answers only."),
     },
-    "steer": ("step:steer", "Run a model with neurons or its residual stream edited; what that changes, beside random edits."),
     "tasks": ("polygraft.cli.tasks:tasks", "What can be asked; check a task file and see its first item."),
     "eval": ("step:eval", "Score models with intervals and paired tests."),
     "compare": ("polygraft.cli.compare:compare", "Finished evaluations: which checkpoint or method is better, worse, neither."),
