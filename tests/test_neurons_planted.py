@@ -176,10 +176,11 @@ def test_a_reading_made_before_gives_the_same_bytes_without_reading(step, models
         run(config.model_copy(update={"method": "pooled-90p"}), context(), tmp_path)
 
 
-def test_the_plan_counts_from_headers(models):
-    said = {m: plan(Neurons(model=str(models("mixtral")[2]), corpus={"en": "x"}, method=m), context()).lines[0]
-            for m in ("lape", "mean-difference")}
-    assert said["lape"] == "lape: 3 of 288 neurons in 2 layers" and "0 for each language of 288" in said["mean-difference"]
+def test_the_plan_counts_from_headers(models, texts):
+    plans = {m: plan(Neurons(model=str(models("mixtral")[2]), corpus={"en": str(texts["aa"])}, method=m), context())
+             for m in ("lape", "mean-difference")}
+    said = {m: p.lines[0] for m, p in plans.items()}
+    assert not plans["lape"].problems and plans["lape"].peak_bytes > 0 and said["lape"] == "lape: 3 of 288 neurons in 2 layers" and "0 for each language of 288" in said["mean-difference"]
 
 
 def test_one_language_is_refused(models, texts, tmp_path):

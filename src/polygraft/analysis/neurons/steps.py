@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,14 @@ from polygraft.analysis.neurons.methods import NEEDS, Method, Rates
 from polygraft.analysis.neurons.owners import listed
 from polygraft.analysis.neurons.study import Study, study
 from polygraft.analysis.reading.config import Texts, Wanted, open_activity
+from polygraft.analysis.reading.planned import planned, said
+from polygraft.analysis.reading.shapes import neurons
+from polygraft.analysis.reading.steps import texts
 from polygraft.anatomy import Anatomy
-from polygraft.result import Result, Table
+from polygraft.result import InputRef, Result
 from polygraft.step import Context, Plan, Step
 
-GROUPS = 16
+GROUPS = 20
 FILE = "neurons.safetensors"
 
 
@@ -47,17 +51,16 @@ def wanted(config: Neurons) -> Wanted:
 
 
 def plan(config: Neurons, context: Context) -> Plan:
-    """How many neurons would be taken, from headers."""
+    """How many neurons would be taken, and what reading costs, from headers and file sizes."""
     source = context.model(config.model)
     anatomy = Anatomy.of(source.weights.config, source.weights.tensors, where=config.model)
-    total = sum(_widths(anatomy))
-    n = f"{round(config.top_rate * total):,}" if config.method in ("lape", "align-lape") else \
-        f"{round(config.per_language * total):,} for each language"  # fmt: skip
-    return Plan((f"{config.method}: {n} of {total:,} neurons in {anatomy.layers} layers",))
-
-
-def _widths(anatomy: Anatomy) -> list[int]:
-    return [sum(block.size for block in anatomy.neurons(layer)) for layer in range(anatomy.layers)]
+    sizes = neurons(anatomy)
+    whole = config.method in ("lape", "align-lape")
+    n = round((config.top_rate if whole else config.per_language) * sum(sizes))
+    what = f"{config.method}: {n:,}{'' if whole else ' for each language'} of {sum(sizes):,} neurons in {anatomy.layers} layers"
+    found = planned(config, wanted(config), context, what)
+    studied = max(1, len(config.corpus)) * len(sizes) * max(sizes, default=0) * (4 * GROUPS + 24)  # a group array of each
+    return replace(found, peak_bytes=found.peak_bytes + studied)
 
 
 def run(config: Neurons, context: Context, folder: Path) -> Result:
@@ -73,8 +76,7 @@ def report(activity: Activity, config: Neurons, folder: Path, tell: Callable[[st
     masks = s.found.masks | {f"random.{g}": m for g, m in s.random.items()}
     about = {"step": "analyze.neurons", "model": config.model, "method": config.method, **s.found.scores.thresholds}
     selections.write(folder / selections.FILE, {g: selections.from_mask(m, activity.experts) for g, m in masks.items()}, about)
-    read = Table("Text that was read", ("language", "documents", "tokens"),
-                 tuple((g, int(t["documents"]), int(t["tokens"])) for g, t in activity.languages.items()))  # fmt: skip
+    inputs = [InputRef(g, str(t["path"]), digest=str(t["digest"])) for g, t in activity.languages.items()]
     data = {
         "languages": list(s.found.languages), "layers": activity.layers, "neurons": s.real.shape[1], "sizes": list(activity.sizes),
         "experts": activity.experts, "method": config.method, "thresholds": s.found.scores.thresholds,
@@ -83,8 +85,8 @@ def report(activity: Activity, config: Neurons, folder: Path, tell: Callable[[st
     }  # fmt: skip
     return Result(
         "analyze.neurons", "", f"Neurons of {config.model} that fire for a language", tables.summary(s), (tables.layer_map(s),),
-        (*tables.tables(s), read), (tables.profile(s),), inputs=(context.model(config.model).ref("model"),), caveats=tables.CAVEATS,
-        data=data,
+        (*tables.tables(s), texts(activity)), (tables.profile(s),), inputs=(context.model(config.model).ref("model"), *inputs),
+        caveats=(*said(config, activity), *tables.CAVEATS), data=data,
     )  # fmt: skip
 
 
