@@ -270,7 +270,7 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
-_Dumper.add_representer(str, _text)
+_Dumper.add_multi_representer(str, _text)  # references are kinds of str
 
 
 def dump(value: Any) -> str:
