@@ -20,7 +20,7 @@ class Decision:
 
     taken: Choice
     all: tuple[Choice, ...]
-    fewer: dict[Rule, dict[str, tuple[int, ...]]]  # rule -> "without sw" or "en, sw" -> layers
+    fewer: dict[str, tuple[int, ...]]  # "without sw" or "en and sw" -> layers of the taken rule
     often: np.ndarray | None
     weak: tuple[int, ...]  # chosen layers that do not stand out from the noise
 
@@ -35,7 +35,7 @@ def decide(m: Measured, *, rule: Rule, n: int | None, spread: float, within: Wit
     taken = next(c for c in choices if c.rule == rule)
     choose.refuse_empty(taken)
     subsets = {f"without {g}": c for g, c in m.each("without").items()} | {" and ".join(p): c for p, c in m.pairs().items()}
-    fewer = {r: {which: choose.choose(r, c, **options).layers for which, c in subsets.items()} for r in RULES}
+    fewer = {which: choose.choose(rule, c, **options).layers for which, c in subsets.items()}
     often = choose.mask(rule, m.draws[name], **options).mean(0) if name in m.draws else None
     weak = () if noise is None else tuple(i for i in taken.layers if msd[i] <= choose.LEAST * noise[i])
     return Decision(taken, choices, fewer, often, weak)
@@ -47,7 +47,7 @@ def summary(m: Measured, d: Decision) -> tuple[str, ...]:
     others = [f"{c.rule}: {listed(c.layers)}" for c in d.all if c.rule != d.taken.rule]
     said.append(f"The other rules would have taken {'; '.join(others)}.")
     for word, what in (("without", "with one language left out"), ("and", "by pairs of languages")):
-        sets = [s for which, s in d.fewer[d.taken.rule].items() if word in which.split()]
+        sets = [s for which, s in d.fewer.items() if word in which.split()]
         if sets:
             shared = agreement(sets, d.taken.layers)
             said.append(f"Mean agreement (Jaccard) of the layers taken {what} with the chosen: {shared:.2f}.")
@@ -56,7 +56,7 @@ def summary(m: Measured, d: Decision) -> tuple[str, ...]:
         least = min(often, key=often.__getitem__)
         said.append(f"Of resamplings of documents, {often[least]:.0%} or more take each chosen layer (least: layer {least}).")
     if d.weak:
-        said.append(f"Layers {listed(d.weak)} do not stand out from what other documents would give.")
+        said.append(f"Chosen, but not standing out from what other documents would give: {listed(d.weak)}.")
     if "stream.share" in m.values:
         top = last_block(m.values["stream.share"])
         said.append(f"In the manner of LinguaMap, ours: languages part again in layers {listed(top)} of the stream." if top else

@@ -131,11 +131,11 @@ def described(activity: Activity, m: Measured, d: Decision, shares: dict[str, tu
         "tokens": {g: activity.tokens(g) for g in m.languages}, "reference": m.reference, "tau": m.tau, "measure": m.kind,
         "rule": d.taken.rule, "chosen": list(d.taken.layers), "why": d.taken.why,
         "rules": {c.rule: list(c.layers) for c in d.all}, "weak": list(d.weak),
-        "fewer": {which: list(layers) for which, layers in d.fewer[d.taken.rule].items()},
+        "fewer": {which: list(layers) for which, layers in d.fewer.items()},
         "trained": {name: {"layers": list(layers), "parameters": n, "share": part} for name, (layers, n, part) in shares.items()},
         "final": list(last_block(m.values["stream.share"])) if "stream.share" in m.values else [],
     }  # fmt: skip
-    rules = tables.rules_table(d.all, d.taken, d.fewer)
+    rules = tables.rules_table(d.all, d.taken, {w: s for w, s in d.fewer.items() if w.startswith("without")})
     shown = (tables.layers_table(m, d.taken.layers), tables.trained_table(shares), rules, read)
     return Result("analyze.deviation", "", "", (*summary(m, d), trained), (), shown, tables.curves(m), data=data)
 

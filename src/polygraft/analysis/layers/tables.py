@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from polygraft.analysis.layers.choose import Choice, Rule
+from polygraft.analysis.layers.choose import Choice
 from polygraft.analysis.layers.measure import Measured
 from polygraft.anatomy import Anatomy
 from polygraft.maps import Cell as At
@@ -63,10 +63,10 @@ def maps(m: Measured, anatomy: Anatomy, chosen: Selection, shapes: Shapes) -> tu
 
 def layers_table(m: Measured, chosen: Sequence[int]) -> Table:
     """One row a layer: all figures that the choice can rest on."""
-    columns = ("layer", "chosen", "MSD", "MSD less noise", "MSD of counts", f"overlap with {m.reference}", "MSD at attention",
-               "taken in resamplings", "MSD without a language")  # fmt: skip
-    note = ("MSD less noise: with its 95 % interval over groups of documents. Taken in resamplings: the share of them in which the "
-            "rule takes the layer.")  # fmt: skip
+    columns = ("layer", "chosen", "MSD", "less noise", "counts", "attention", f"overlap {m.reference}", "one left out", "taken")
+    note = ("Less noise: MSD less what documents alone give, with its 95 % interval over groups of documents. Counts, attention: "
+            "the other MSDs. One left out: MSD without one language, from and to. Taken: share of resamplings in which the rule "
+            "takes the layer.")  # fmt: skip
     return Table("Deviation over languages by layer", columns, tuple(_row(m, i, i in chosen) for i in range(m.layers)), note)
 
 
@@ -79,15 +79,13 @@ def _row(m: Measured, i: int, chosen: bool) -> tuple[Cell, ...]:
     beyond = Estimate(float(v["msd"][i] - v["msd.noise"][i]), at("msd.low"), at("msd.high")) if "msd.noise" in v else None
     mean = float(np.mean([v[f"overlap.{g}"][i] for g in m.others]))
     span = f"{min(left):.3g} to {max(left):.3g}" if left else None
-    return (i, "yes" if chosen else "", at("msd"), beyond, at("msd.count"), mean, at("attention.msd"), at("often"), span)
+    return (i, "yes" if chosen else "", at("msd"), beyond, at("msd.count"), at("attention.msd"), mean, span, at("often"))
 
 
-def rules_table(choices: Sequence[Choice], taken: Choice, fewer: Mapping[Rule, Mapping[str, Sequence[int]]]) -> Table:
-    """What each rule takes by all languages, and by some: `fewer[rule][which]`."""
-    rows: list[tuple[Cell, ...]] = []
-    for choice in choices:
-        rows.append((choice.rule, "all", listed(choice.layers), choice.why))
-        rows += [(choice.rule, which, listed(layers), "") for which, layers in fewer[choice.rule].items()]
+def rules_table(choices: Sequence[Choice], taken: Choice, fewer: Mapping[str, Sequence[int]]) -> Table:
+    """What each rule takes by all languages, and the taken one by some: `fewer[which]`."""
+    rows: list[tuple[Cell, ...]] = [(choice.rule, "all", listed(choice.layers), choice.why) for choice in choices]
+    rows += [(taken.rule, which, listed(layers), "") for which, layers in fewer.items()]
     return Table("What each rule takes", ("rule", "languages", "layers", "why"), tuple(rows), f"Taken: {taken.rule}.")
 
 
