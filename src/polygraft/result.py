@@ -24,12 +24,16 @@ Cell = str | int | float | Estimate | None
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under named columns; every row is as long as `columns`."""
+    """Rows of cells under named columns; every row is as long as `columns`.
+
+    `heat`: its estimates are a matrix that is seen as a whole; cells are coloured on one scale (for each unit) around 0.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    heat: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,8 @@ def encode(value: Any) -> Any:
     """Dataclasses to dicts, tuples to lists; table cells keep their kind."""
     if isinstance(value, Table):
         rows = [[{"estimate": encode(c)} if isinstance(c, Estimate) else c for c in row] for row in value.rows]
-        return {"title": value.title, "columns": list(value.columns), "rows": rows, "note": value.note}
+        heat = {"heat": True} if value.heat else {}
+        return {"title": value.title, "columns": list(value.columns), "rows": rows, "note": value.note, **heat}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -143,7 +148,7 @@ def decode(kind: Any, value: Any) -> Any:
     """Rebuild a value of type `kind` (a dataclass, tuple[...], dict[...] or plain type) from JSON."""
     if kind is Table:
         rows = tuple(tuple(decode(Estimate, c["estimate"]) if isinstance(c, dict) else c for c in row) for row in value["rows"])
-        return Table(value["title"], tuple(value["columns"]), rows, value.get("note", ""))
+        return Table(value["title"], tuple(value["columns"]), rows, value.get("note", ""), value.get("heat", False) is True)
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         return kind(**{k: decode(hints[k], v) for k, v in value.items()})  # type: ignore[operator]

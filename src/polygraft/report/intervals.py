@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 
 from polygraft.report.numbers import fixed, spread
+from polygraft.report.palette import STEPS
 from polygraft.result import Estimate, Table
 
 MARKS = {"better": "▲", "worse": "▼", "not distinguishable": "○"}
 WIDTH, HEIGHT, EDGE = 120, 16, 5
+BLOCK = 88  # width of a coloured cell
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,28 @@ def plot(e: Estimate, axis: Axis) -> str:
     dot = shape.get(e.verdict, f'<circle class="dot" cx="{x}" cy="{mid:g}" r="3.8"/>')
     return (f'<svg class="forest" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" aria-hidden="true">'
             f'<path class="base" d="M{EDGE} {mid:g}H{WIDTH - EDGE}"/>{zero}{line}{dot}</svg>')
+
+
+def reaches(table: Table) -> dict[tuple[str, bool], float]:
+    """How far from 0 the colours of a matrix go, for each kind of estimate: to its value farthest from 0."""
+    found: dict[tuple[str, bool], float] = {}
+    for row in table.rows:
+        for e in row:
+            if isinstance(e, Estimate) and math.isfinite(e.value):
+                found[kind(e)] = max(found.get(kind(e), 0.0), abs(e.value))
+    return found
+
+
+def block(e: Estimate, reach: float, said: str) -> str:
+    """One cell of a matrix as SVG: its value on a colour from -reach to reach; `said` (escaped) is its tooltip."""
+    if not math.isfinite(e.value):
+        return ""
+    level = f"d{round((e.value / reach + 1) / 2 * STEPS) if reach else STEPS // 2}"
+    value = fixed(e.value, spread(e.value, e.low, e.high), plus=bool(e.verdict))
+    mark = f' <tspan class="mark">{MARKS[e.verdict]}</tspan>' if e.verdict in ("better", "worse") else ""
+    return (f'<svg class="lm heat" viewBox="0 0 {BLOCK} 26" width="{BLOCK}" height="26" role="img" aria-label="{said}">'
+            f'<title>{said}</title><path class="{level}" d="M0 0h{BLOCK}v26h-{BLOCK}z"/>'
+            f'<text class="v v{level}" x="{BLOCK / 2:g}" y="17">{value}{mark}</text></svg>')
 
 
 def words(e: Estimate) -> tuple[str, str]:

@@ -14,6 +14,7 @@ EN = {
     "how_to_read": "A dot is the estimate, its line a 95 % interval: with other test items of the same kind, such lines hold the "
                    "true value 19 times out of 20. “Not distinguishable” means that the data cannot tell the difference from none; "
                    "it does not mean that there is none.",
+    "heat": "Blue is above 0, orange below; the stronger the colour, the farther from 0.",
     "maps_intro": "Layers run across, parts of a layer down; what lies outside the layers stands at the sides. Maps with equally "
                   "many layers share one axis, so the same layer is at the same place in all of them.",
     "samples_intro": "Chosen by a hash of their names, not by how the answers look. One row a prompt, one column a model.",

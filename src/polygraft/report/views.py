@@ -65,6 +65,17 @@ def cell_view(cell: Cell, axes: dict[tuple[str, bool], intervals.Axis], hide_n: 
     return {"kind": "text", "text": shorten(cell, min(400, chars))}
 
 
+def heat_view(cell: Cell, names: tuple[str, str], reaches: dict[tuple[str, bool], float], t: dict[str, str]) -> dict[str, Any]:
+    """What a matrix's cell shows of an estimate beside `cell_view`: its colour, and everything about it in a tooltip."""
+    if not isinstance(cell, Estimate):
+        return {}
+    value, interval = intervals.words(cell)
+    said = f"{' · '.join(names)}, {value}" + f" ({interval})" * bool(interval)
+    said += f", {t.get(cell.verdict, cell.verdict)}" * bool(cell.verdict)
+    return {"kind": "heat", "block": intervals.block(cell, reaches.get(intervals.kind(cell), 0.0), layermap.attr(said)),
+            "interval": interval}
+
+
 def shorten(text: object, chars: int, more: str = "…") -> str:
     """Clean text, at most `chars` characters of it and then `more`, which may name {left}."""
     whole = str(text)
@@ -80,9 +91,16 @@ def table_view(table: Table, limits: Limits, csv: str, t: dict[str, str]) -> dic
     same = len(counts) == 1 and counts != {None}
     axes = intervals.axes(shown)
     rows = [[cell_view(c, axes, same, limits.chars) for c in row] for row in shown.rows]
+    if table.heat:
+        reaches, heads = intervals.reaches(table), table.columns
+        for told, row in zip(rows, shown.rows):
+            for j, cell in enumerate(row):
+                told[j] |= heat_view(cell, (str(row[0]), heads[j]), reaches, t)
     numeric = [bool(rows) and all(row[i]["kind"] == "number" for row in rows) for i in range(len(table.columns))]
     notes = [shorten(table.note, limits.chars)] if table.note else []
     notes = [n if n[-1:] in ".!?" else n + "." for n in notes]  # others follow it
+    if table.heat and rows:
+        notes.append(t["heat"])
     if same:
         notes.append(t["items_each"].format(n=number(next(iter(counts)))))
     if len(table.rows) > limits.rows:
@@ -90,7 +108,7 @@ def table_view(table: Table, limits: Limits, csv: str, t: dict[str, str]) -> dic
     if not rows:
         notes.append(t["no_rows"])
     columns = [{"text": one_line(c, min(120, limits.chars)), "numeric": n} for c, n in zip(table.columns, numeric)]
-    return {"title": one_line(table.title, 200), "columns": columns, "rows": rows, "notes": notes}
+    return {"title": one_line(table.title, 200), "columns": columns, "rows": rows, "notes": notes, "heat": table.heat}
 
 
 def csv_name(result: Result, index: int) -> str:

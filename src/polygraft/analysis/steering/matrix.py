@@ -161,7 +161,7 @@ def tables(e: Effects) -> tuple[Table, ...]:
         drawn = f"{note} Mean of {least} or more draws of neurons."
         found.append(table(e, e.random, "Effect of random neurons, as many in each layer", drawn))
         found.append(table(e, e.specific, "Specific effect: own neurons minus random ones", f"{note} Intervals take in the draws."))
-    return tuple(found)
+    return tuple(replace(t, heat=True) for t in found)
 
 
 def sentence(d: Diagonal | None, what: str = "own neurons minus random ones") -> str:
