@@ -210,7 +210,7 @@ def test_results_are_finite_sentences_and_what_is_written_comes_back(tmp_path):
     items, _ = planted(count=3)
     found = find(reading(tmp_path, items), directions=2)
     result = Result("analyze.subspace", "", "t", words.summary(found), tables.maps(found), (tables.table(found), tables.overlaps(found)),
-                    tables.curves(found), caveats=words.caveats(found))
+                    tables.curves(found), caveats=words.CAVEATS)
     assert Result.from_json(result.to_json()) == result
     assert "NaN" not in str(result.to_json()).replace("nan", "NaN")
     assert "after layer 1" in result.summary[0] and "2 of 24 directions" in result.summary[0]

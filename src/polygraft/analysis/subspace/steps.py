@@ -10,12 +10,11 @@ from pydantic import Field
 from polygraft import arrays
 from polygraft.activity import Activity
 from polygraft.analysis.reading.config import Texts, Wanted, open_activity
+from polygraft.analysis.reading.planned import planned, said
 from polygraft.analysis.subspace import tables, words
 from polygraft.analysis.subspace.found import Found, as_arrays, find
 from polygraft.analysis.subspace.groups import LEAST
 from polygraft.analysis.subspace.lens import WINDOW, Lens, look, occurrences, windows_of
-from polygraft.anatomy import Anatomy
-from polygraft.data import open_corpus
 from polygraft.errors import RecipeError, UserError
 from polygraft.result import Result
 from polygraft.step import Context, Plan, Step
@@ -33,39 +32,32 @@ class Subspace(Texts):
     lens: int = Field(128, ge=0, description="positions of each language that the logit lens looks at; 0 leaves it out")
 
 
+def wanted(config: Subspace) -> Wanted:
+    return Wanted(groups=config.groups, residual=True)
+
+
 def plan(config: Subspace, context: Context) -> Plan:
-    """What is read and kept, from headers. A rank that the languages cannot have is a problem before any text is read."""
-    source = context.model(config.model)
-    anatomy = Anatomy.of(source.weights.config, source.weights.tensors, where=config.model)
-    languages, problems = list(config.corpus), list[str | UserError]()
-    if config.corpus:
-        problems += checked(config, context)
-        if len(languages) < 2:
-            problems.append(RecipeError("subspaces of languages need two languages", where="corpus", found=", ".join(languages)))
-        elif config.rank is not None and config.rank >= min(len(languages), anatomy.sizes.hidden):
-            problems.append(RecipeError("no subspace of this rank", where="rank", found=config.rank,
-                                        expected=f"less than the number of languages ({len(languages)})"))
-    states = max(2, len(languages)) * config.groups * (anatomy.layers + 1) * anatomy.sizes.hidden * 4
-    size = sum(t.nbytes for t in source.weights.tensors.values())
-    line = f"language subspaces of {config.model}: {anatomy.layers + 1} depths, {config.groups} groups of documents a language"
-    return Plan((line,), peak_bytes=size + 2 * states, disk_bytes=2 * states, read_bytes=size * (2 if config.lens else 1),
-                problems=tuple(problems))
+    """Cost of the reading; too few languages, or a rank that they cannot have, is told before any text is read."""
+    found = planned(config, wanted(config), context, f"directions that tell languages apart in {config.model}")
+    return replace(found, problems=(*found.problems, *_faults(config)))
 
 
-def checked(config: Subspace, context: Context) -> list[str | UserError]:
-    """What is wrong with the corpora, each by itself."""
-    found: list[str | UserError] = []
-    for language, path in config.corpus.items():
-        try:
-            open_corpus(language, context.data(path), config.field)
-        except UserError as e:
-            found.append(e)
-    return found
+def _faults(config: Subspace) -> list[UserError]:
+    languages = tuple(config.corpus)
+    if languages and len(languages) < 2:
+        return [RecipeError("subspaces of languages need two languages", where="corpus", found=languages[0],
+                            fix="give a second --corpus LANGUAGE=PATH")]
+    if languages and config.rank is not None and config.rank >= len(languages):
+        return [RecipeError("no subspace of this rank", where="rank", found=config.rank,
+                            expected=f"less than the number of languages ({len(languages)})")]
+    return []
 
 
 def run(config: Subspace, context: Context, folder: Path) -> Result:
     """Write subspace.safetensors beside the reading. Raises InputError where languages cannot be told apart by their means."""
-    activity = open_activity(config, Wanted(groups=config.groups, residual=True), context, folder)
+    if faults := _faults(config):
+        raise faults[0]
+    activity = open_activity(config, wanted(config), context, folder)
     found = find(activity, config.rank, config.directions, config.draws, config.seed, context.progress)
     missing = _no_lens(config, context)
     if not missing:
@@ -114,7 +106,7 @@ def _result(config: Subspace, context: Context, activity: Activity, found: Found
     return Result("analyze.subspace", "", f"Directions that tell {len(found.languages)} languages apart", words.summary(found),
                   tables.maps(found), (tables.table(found), tables.overlaps(found)), tables.curves(found),
                   inputs=(context.model(config.model).ref("model"),),
-                  caveats=(*words.caveats(found), *([missing] if missing else [])), data=data)  # fmt: skip
+                  caveats=(*said(config, activity), *words.CAVEATS, *([missing] if missing else [])), data=data)  # fmt: skip
 
 
-STEPS = (Step("analyze.subspace", 1, Subspace, plan, run),)
+STEPS = (Step("analyze.subspace", 1, Subspace, plan, run, resumable=True),)

@@ -10,16 +10,11 @@ CAVEATS = (
     "A direction that tells languages apart need not be used by the model: only an edit (`polygraft steer`) can tell.",
     "In a model that speaks one language, languages are told apart by script and by how their words fall into pieces.",
 )
-TOPIC = "The texts are not parallel: what differs between languages here may be what they are about."
 
 
 def summary(found: Found) -> tuple[str, ...]:
     """Where language weighs most, where it can be told, and what the lens sees."""
     return (_weight(found), _probe(found), _silhouette(found), *_lens(found))
-
-
-def caveats(found: Found) -> tuple[str, ...]:
-    return CAVEATS if found.paired else (*CAVEATS, TOPIC)
 
 
 def _percent(e: Estimate) -> str:
