@@ -257,6 +257,7 @@ def test_a_study_has_every_unit_and_the_sizes_that_were_read(models):
     found = matrix.study(models[False], edits, {}, wired.texts(documents=3), nats, unit="byte")
     assert found.data["read_sizes"]["cc"] == {"token": 72, "byte": 72, "sentence": 3} and len(found.tables) == 1
     assert list(found.data["units"]) == ["token", "byte", "sentence"] and "nats/byte, no random control" in found.summary[0]
+    assert found.summary[1] == "Read and not edited, since no neurons of theirs were selected: cc."
     assert found.data["units"]["byte"]["edited"] == ["aa", "bb"] and found.data["units"]["token"]["read"] == ["aa", "bb", "cc"]
 
 

@@ -217,4 +217,6 @@ def study(live: Any, edits: Mapping[str, Edits], controls: Mapping[str, Sequence
     read = {language: {u: int(sizes[u].sum()) for u in UNITS} for language, sizes in reading.sizes.items()}
     told = {"read_sizes": read, "units": {u: data(*some) for u, some in found.items()}}
     what = "own neurons minus random ones" if all(e.controls) else "no random control"
-    return Study((sentence(d, what),), tables(e), told, CAVEATS)
+    idle = [language for language in documents if language not in edits]
+    rest = (f"Read and not edited, since no neurons of theirs were selected: {', '.join(idle)}.",) if idle else ()
+    return Study((sentence(d, what), *rest), tables(e), told, CAVEATS)

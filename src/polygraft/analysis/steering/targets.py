@@ -42,6 +42,8 @@ def chosen(config: Steer, context: Context, anatomy: Anatomy) -> dict[str, np.nd
     for word in words:
         name = _language(config, word)
         found[name] = found.get(name, False) | mask(word, context, anatomy)
+    if config.matrix:  # a language without neurons of its own is read, not edited
+        found = {name: m for name, m in found.items() if m.any()}
     if not found and all(not way.neurons for way in config.tried):
         found[config.language or ""] = np.zeros((anatomy.layers, max(sizes(anatomy))), bool)
     if not found:
