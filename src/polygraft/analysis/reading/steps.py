@@ -35,8 +35,8 @@ class Reading(Texts):
     grams: tuple[Role, ...] = Field((), description="Gram matrices of these matrices' inputs: width x width for each layer")
 
     def wanted(self) -> Wanted:
-        return Wanted("histogram" in self.gather, self.groups, "residual" in self.gather, "attention" in self.gather,
-                      self.norms, self.grams)  # fmt: skip
+        return Wanted(histogram="histogram" in self.gather, groups=self.groups, residual="residual" in self.gather,
+                      attention="attention" in self.gather, norms=self.norms, grams=self.grams)  # fmt: skip
 
 
 def plan(config: Reading, context: Context) -> Plan:
