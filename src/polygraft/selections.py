@@ -224,7 +224,10 @@ def neurons(entries: Iterable[Entry], layers: int, sizes: Sequence[int], experts
 
 def from_mask(mask: np.ndarray, experts: int = 0) -> tuple[Entry, ...]:
     """The entries of a mask of neurons, bool [layers, neurons]; with `experts`, an entry for each expert of equal size."""
-    parts = np.asarray(mask, dtype=bool).reshape(len(mask), experts or 1, -1)
+    depth, width = np.shape(mask)
+    if width % max(1, experts):
+        raise InputError("experts of unequal size", where="selection", found=f"{width} neurons", expected=f"a multiple of {experts}")
+    parts = np.asarray(mask, dtype=bool).reshape(depth, experts or 1, width // (experts or 1))
     return tuple(Entry(i, "ffn", NEURON, np.flatnonzero(part), j if experts else None)
                  for i, layer in enumerate(parts) for j, part in enumerate(layer) if part.any())
 
@@ -314,7 +317,9 @@ def _neurons(e: Entry, anatomy: Anatomy) -> Iterator[Piece]:
 
 
 def _features(e: Entry, anatomy: Anatomy, keys: list[str], shapes: Shapes) -> Iterator[Piece]:
-    """Output features of a matrix and the entries of its bias."""
+    """Output features of a matrix and the entries of its bias; tokens of an embedding."""
+    if e.role is None:  # the embedding itself, not its norm
+        keys = [k for k in keys if not anatomy.parts[k].role] or keys
     if len({anatomy.parts[k].expert for k in keys}) > 1:
         raise InputError("rows of which expert?", where="selection", found=e.label, fix='say "expert": 0')
     if len({anatomy.parts[k].role for k in keys}) > 1:
