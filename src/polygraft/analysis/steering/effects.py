@@ -142,7 +142,8 @@ class Grid:
 
 @dataclass(frozen=True)
 class Effects:
-    """Differences from the unedited model. `own`: the row's edit. `random`: the mean of its controls. `specific`: own - random.
+    """Differences from the unedited model. `own`: the row's edit. `random`: the mean of its controls, with an interval for one
+    more of them. `specific`: own - random.
 
     `spread[row, column]` holds the least and greatest effect of single controls (NaN without any); `controls` how many there are.
     """
@@ -162,8 +163,8 @@ class Effects:
 def effects(observed: Observed, *, seed: int = 0, draws: int = stats.DRAWS) -> Effects:
     """Differences between runs with percentile intervals from a paired bootstrap over items.
 
-    Every cell is resampled by the same draws: columns of as many items are taken to be parallel. The controls of a row are
-    resampled with the items, widened by sqrt(R / (R - 1)) so that few controls are not taken for all there could be (ours).
+    Every cell is resampled by the same draws: columns of as many items are taken to be parallel. `random` and `specific` also vary
+    by which random set is drawn (`_control_weights`): an effect is specific when one more random set would hardly have it (ours).
     """
     rows, columns = tuple(observed.edited), tuple(observed.plain)
     counts = tuple(len(observed.control.get(row, ())) for row in rows)
@@ -206,11 +207,19 @@ def _differences(runs: np.ndarray, counts: Sequence[int], weights: Sequence[np.n
 
 
 def _control_weights(rng: np.random.Generator, counts: Sequence[int], draws: int) -> list[np.ndarray]:
-    """For each row float64 [draws, controls]: how much each control counts in each resample; they sum to 1."""
+    """For each row float64 [draws, R]: weights of its R controls, which sum to 1, whose sum is what one more random set does.
+
+    1 / R + u sqrt(1 + 1 / R) (g - mean g) / sqrt(R - 1) with g standard normal and u^2 = (R - 1) / chi-squared of R - 1: the
+    predictive distribution of a normal sample (Student's t), the same weights for every column. One control has no spread to tell.
+    """
     found = []
     for r in counts:
-        share = stats.counts(rng, r, draws) / r if r > 1 else np.ones((draws, r))
-        found.append(1 / r + (share - 1 / r) * np.sqrt(r / (r - 1)) if r > 1 else share)
+        if r < 2:
+            found.append(np.ones((draws, r)))
+            continue
+        g = rng.standard_normal((draws, r))
+        u = np.sqrt((r - 1) / rng.chisquare(r - 1, (draws, 1)))
+        found.append(1 / r + u * np.sqrt(1 + 1 / r) * (g - g.mean(axis=1, keepdims=True)) / np.sqrt(r - 1))
     return found
 
 

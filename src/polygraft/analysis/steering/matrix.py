@@ -158,9 +158,9 @@ def tables(e: Effects) -> tuple[Table, ...]:
     found = [table(e, e.own, "Effect of editing a language's neurons", note)]
     if any(e.controls):
         least = min(c for c in e.controls if c)
-        drawn = f"{note} Mean of {least} or more draws of neurons."
+        drawn = f"{note} Mean of {least} or more sets, with an interval for one more."
         found.append(table(e, e.random, "Effect of random neurons, as many in each layer", drawn))
-        found.append(table(e, e.specific, "Specific effect: own neurons minus random ones", f"{note} Intervals take in the draws."))
+        found.append(table(e, e.specific, "Specific effect: own neurons minus random ones", f"{note} Intervals take in which sets were drawn."))
     return tuple(replace(t, heat=True) for t in found)
 
 
