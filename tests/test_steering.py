@@ -177,6 +177,7 @@ def test_statistics_are_read_from_text_on_the_way(study):
     for e in Edits.load(out / "edits" / "mean").edits:
         np.testing.assert_allclose(e.values, means[e.layer, e.rows], rtol=1e-6)
     table = next(t for t in result.tables if t.title == "What editing changes")
+    assert any("text read in sw is the one" in c for c in result.caveats)
     assert table.columns == ("way", "nats sw") and [r[0] for r in table.rows] == ["mean", "p90", "residual-diff=1"]
 
 

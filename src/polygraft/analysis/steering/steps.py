@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from polygraft import data
+from polygraft.activity import Activity
 from polygraft.analysis.steering import answers, matrix, targets, verdict
 from polygraft.analysis.steering.bench import Bench, Evaluation
 from polygraft.analysis.steering.config import Steer
@@ -92,7 +93,8 @@ def run(config: Steer, context: Context, folder: Path, bench: Bench) -> Result:
     source = context.model(config.model)
     anatomy = Anatomy.of(source.weights.config, source.weights.tensors, where=config.model)
     masks = targets.chosen(config, context, anatomy)
-    tried = targets.rows(config, context, anatomy, masks, targets.statistics(config, context, folder))
+    activity = targets.statistics(config, context, folder)
+    tried = targets.rows(config, context, anatomy, masks, activity)
     for row in tried:
         place = folder / "edits" / row.name
         place.mkdir(parents=True, exist_ok=True)
@@ -101,7 +103,8 @@ def run(config: Steer, context: Context, folder: Path, bench: Bench) -> Result:
     live = model.load(source, dtype=model.dtype_for(device, config.dtype)[0], device=device, offline=context.offline)
     result = Result(
         "steer", context.step_id, f"Steering {config.model}", (said(tried, config.positions),),
-        (edited_map(tried, anatomy.layers),), (edits_table(tried),), inputs=(source.ref("model"),), caveats=CAVEATS,
+        (edited_map(tried, anatomy.layers),), (edits_table(tried),), inputs=(source.ref("model"),),
+        caveats=(*CAVEATS, *reread(config, context, activity)),
         data={"edits": {row.name: row.edits.digest for row in tried}})
     if config.prompts is not None:
         result = _with_answers(result, config, context, live, tried, bench)
@@ -182,6 +185,15 @@ def _documents(config: Steer, context: Context) -> dict[str, list[str]]:
     """The first documents of each text that is read under the edits."""
     return {language: list(islice(data.open_corpus(language, context.data(ref), config.field).documents(), config.documents))
             for language, ref in config.read.items()}
+
+
+def reread(config: Steer, context: Context, activity: Activity | None) -> tuple[str, ...]:
+    """A caveat where text whose nats are compared is the very text that the statistics are of."""
+    known = {} if activity is None else {g: told["digest"] for g, told in activity.languages.items()}
+    same = [g for g, ref in config.read.items() if g in known and data.open_corpus(g, context.data(ref)).digest == known[g]]
+    if not same:
+        return ()
+    return (f"The text read in {', '.join(same)} is the one that the statistics are of: an effect on other text may be smaller.",)
 
 
 def _prompts(config: Steer, context: Context) -> dict[str, list[str]]:
