@@ -160,7 +160,8 @@ def tables(e: Effects) -> tuple[Table, ...]:
         least = min(c for c in e.controls if c)
         drawn = f"{note} Mean of {least} or more sets, with an interval for one more."
         found.append(table(e, e.random, "Effect of random neurons, as many in each layer", drawn))
-        found.append(table(e, e.specific, "Specific effect: own neurons minus random ones", f"{note} Intervals take in which sets were drawn."))
+        wide = f"{note} Intervals take in which sets were drawn."
+        found.append(table(e, e.specific, "Specific effect: own neurons minus random ones", wide))
     return tuple(replace(t, heat=True) for t in found)
 
 
