@@ -92,7 +92,7 @@ def test_pick(tmp_path):
         pick(str(tmp_path / "none.json"), Path)
 
 
-@given(st.data(), st.integers(0, 4), st.integers(1, 3), st.integers(0, 5))
+@given(st.data(), st.integers(1, 4), st.integers(1, 3), st.integers(0, 5))
 def test_a_mask_is_its_entries(data, depth, experts, each):
     cells = depth * experts * each
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=cells, max_size=cells)), bool).reshape(depth, experts * each)

@@ -226,7 +226,7 @@ def from_mask(mask: np.ndarray, experts: int = 0) -> tuple[Entry, ...]:
     """The entries of a mask of neurons, bool [layers, neurons]; with `experts`, an entry for each expert of equal size."""
     depth, width = np.shape(mask)
     if width % max(1, experts):
-        raise InputError("experts of unequal size", where="selection", found=f"{width} neurons", expected=f"a multiple of {experts}")
+        raise InputError("experts of unequal size", where="selection", found=f"{width} neurons", expected=f"{experts} x as many")
     parts = np.asarray(mask, dtype=bool).reshape(depth, experts or 1, width // (experts or 1))
     return tuple(Entry(i, "ffn", NEURON, np.flatnonzero(part), j if experts else None)
                  for i, layer in enumerate(parts) for j, part in enumerate(layer) if part.any())
