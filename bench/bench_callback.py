@@ -59,9 +59,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         train(resolve("demo:smollm2"), rows(args.data, 8 * args.steps), settings, Path(folder),
               lambda *_: stamps.append(now()), Watched(watcher, log))
-    steps = [(b - a) / (len(stamps) - 1) for a, b in zip(stamps[0], stamps[-1])]
+    timed = stamps[:-1]  # the last stamp comes after the last check
+    steps = [(b - a) / (len(timed) - 1) for a, b in zip(timed[0], timed[-1])]
     print("| what | wall seconds | CPU seconds |\n| --- | --- | --- |")
-    print(f"| one training step (mean of {len(stamps) - 1}) | {steps[0]:.2f} | {steps[1]:.2f} |")
+    print(f"| one training step (mean of {len(timed) - 1}) | {steps[0]:.2f} | {steps[1]:.2f} |")
     print(f"| one check of {items} items, the first (with its imports) | {checks[0][0]:.1f} | {checks[0][1]:.1f} |")
     print(f"| one check of {items} items, a later one | {checks[-1][0]:.1f} | {checks[-1][1]:.1f} |")
     share = [check / (EVERY * step) for check, step in zip(checks[-1], steps)]
