@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polygraft import edits
 from polygraft.analysis.reading.bins import BINS
 from polygraft.analysis.reading.config import Wanted
 from polygraft.errors import InputError, RecipeError, suggestion
@@ -19,13 +20,7 @@ Shapes = dict[str, tuple[str, tuple[int, ...]]]
 
 def neurons(anatomy: Anatomy) -> tuple[int, ...]:
     """Neurons of each layer; of a mixture's layer those of all routed experts together (a shared expert's are not read)."""
-    sizes = anatomy.sizes
-
-    def of(layer: int) -> int:
-        mixed = anatomy.keys(layer=layer, role="experts.down")
-        return sizes.experts * sizes.moe_ffn if mixed else sizes.ffn
-
-    return tuple(of(layer) for layer in range(anatomy.layers))
+    return edits.sizes(anatomy)
 
 
 def experts(anatomy: Anatomy) -> int:
