@@ -108,7 +108,13 @@ class Collector:
         value = p.value.detach().reshape(*self._shape, -1)[:, self._skip :]
         self.seen[p.point, p.layer] += value.shape[0] * value.shape[1]
         rows = value.reshape(1, -1, value.shape[-1]) if len(self._pieces) == 1 else value
-        return [(piece, row.float()) for piece, row in zip(self._pieces, rows, strict=True)]
+        return [(piece, self._wide(row)) for piece, row in zip(self._pieces, rows, strict=True)]
+
+    def _wide(self, value: torch.Tensor) -> torch.Tensor:
+        """float32, on the device of the sums (layers may lie on several)."""
+        import torch
+
+        return value.to(self.device, torch.float32)
 
     def _routed(self, p: Passing) -> None:
         """The tokens that chose an expert, as far as they count."""
@@ -118,12 +124,12 @@ class Collector:
         width = self._shape[1]
         row, column = p.tokens // width, p.tokens % width
         counted = torch.where(column >= self._skip)[0]
-        at = row[counted] * (width - self._skip) + column[counted] - self._skip
+        at = (row[counted] * (width - self._skip) + column[counted] - self._skip).to(self.device)
         if self._everything is None:
             self._everything = self._piece(self._dealt.reshape(-1))
         whole = self._everything
         self.seen[p.point, p.layer] += len(counted)
-        value = p.value.detach()[counted].float()
+        value = self._wide(p.value.detach()[counted])
         self._neurons(p.layer, p.expert * value.shape[-1], Piece(whole.groups, whole.member[:, at]), value)
 
     # --------------------------------------------------------------------------------------------------------------- sums

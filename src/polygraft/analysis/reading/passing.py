@@ -6,6 +6,7 @@ from there and ends in the same bytes; several processes (torchrun) share the ba
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from polygraft.blocks import Blocks
     from polygraft.model import Live
 
-WINDOW = 512
+WINDOW, STATES = 512, "states"
 EVERY = 30.0  # seconds between writings of what was gathered so far
 Progress = Callable[..., None]
 
@@ -63,6 +64,8 @@ def gather(model: Live | Blocks, streams: Mapping[str, Stream], wanted: Wanted, 
     live: Live = getattr(model, "live", model)  # type: ignore[arg-type]
     _check_window(live, how.window)
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".*.tmp"):  # of a writing that was killed
+        left.unlink(missing_ok=True)
     done, total, about = 0, sum(s.tokens for s in streams.values()), dict[str, dict[str, Any]]()
     for language, stream in streams.items():
 
@@ -251,7 +254,10 @@ def read(config: Texts, wanted: Wanted, context: Context, folder: Path) -> Activ
         window = config.window or min(WINDOW, context_of(live.anatomy) or WINDOW)
         identity = context.model(config.model).identity
         how = Reading(window, config.batch, config.parallel, identity, ranks=here)
-        return gather(model, streams, wanted, folder, context.progress, how)
+        found = gather(model, streams, wanted, folder, context.progress, how)
+    with contextlib.suppress(OSError):
+        (folder / STATES).rmdir()  # hidden states of a model run block by block lay there
+    return found
 
 
 def opened(config: Texts, context: Context) -> list[Corpus]:
@@ -268,12 +274,10 @@ def streams_of(corpora: Iterable[Corpus], tokenizer: Any, config: Texts) -> tupl
 
 def _model(config: Texts, context: Context, device: str, folder: Path) -> Any:
     """The model in memory, or block by block; to be used in a `with`."""
-    import contextlib
-
     from polygraft.blocks import Blocks, fits
     from polygraft.model import dtype_for, load
 
     source, (dtype, _) = context.model(config.model), dtype_for(device, config.dtype)
     if config.blocks == "yes" or (config.blocks == "auto" and not fits(source.weights, dtype, device)):
-        return Blocks.open(source, dtype=dtype, device=device, spill=folder / "states", offline=context.offline)
+        return Blocks.open(source, dtype=dtype, device=device, spill=folder / STATES, offline=context.offline)
     return contextlib.nullcontext(load(source, dtype=dtype, device=device, offline=context.offline))

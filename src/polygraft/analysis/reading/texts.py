@@ -113,7 +113,9 @@ def tokenized(corpus: Corpus, tokenizer: Any, *, most: int | None = None) -> Str
 
 
 def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    """Ids of each text; the name of a special token in it (`</s>`) is text like any other."""
+    asked = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    found: list[list[int]] = tokenizer(list(texts), **asked)["input_ids"]
     return found
 
 
