@@ -5,8 +5,8 @@
 Every row of a model reads the same tokens in the same batches, by the model's body alone (no head). Rows take turns and the fastest
 of `--rounds` counts, in CPU seconds (which other programs on the machine change little) and in wall seconds. The usual way is that
 of published code (soumenkm/LangSpecificNeurons, code/activation.py, reads it like this): a forward hook on the activation module,
-boolean sums, sums and squares of the whole batch, and one call of `torch.quantile` on the batch for each of seven percentiles, which
-are then averaged over batches; a kinder row asks for all seven in one call. Ours counts 64 fixed bins.
+boolean sums, sums and squares of the whole batch, and one call of `torch.quantile` on the batch for each of seven percentiles,
+which are then averaged over batches; a kinder row asks for all seven in one call. Ours counts 64 fixed bins.
 """
 
 from __future__ import annotations
