@@ -153,3 +153,18 @@ def test_histograms_come_one_layer_at_a_time(reading):
 def test_the_spread_of_controls_leaves_out_what_cannot_be_told():
     assert spread([None, None]) is None and spread([0.1, None, 0.3]).n == 2
     assert spread([0.1, None, 0.3]).value == pytest.approx(0.2)
+
+
+def test_random_sets_that_never_change_are_no_shares_of_zero(tmp_path):
+    values = planted()
+    for v in values.values():
+        v[:, :, 1, :] = -1.0
+        v[:, :, [0, 2], 3:] = -1.0
+    s = study("lape", written(tmp_path / "c", values), RATES, draws=2, seed=0)
+    assert all(len(drawn) == 0 and ours.n == 2 for ours, drawn in s.topic.values())
+    assert [r[0] for r in tables.variance(s).rows] == [*LANGUAGES, "noise alone"] and "random" not in tables.summary(s)[-1]
+
+
+def test_languages_with_as_many_neurons_have_controls_of_their_own(reading):
+    s = study("mean-difference", reading, Rates(each=0.05), draws=0, seed=0)
+    assert len({m.tobytes() for m in s.random.values()}) == 3

@@ -33,7 +33,8 @@ class Study:
     """`random[L]` is the control of language L, bool [layers, neurons]; `probability` float64 [layers, neurons, languages].
 
     `overlap` and `chance` float64 [languages, languages]; `draws` float64 [draws, languages + 1] (see `stability`) or None;
-    `agreement[m]` is (neurons, Jaccard index, chance level) of another method; `topic` by language (found, random), or None.
+    `agreement[m]` is (neurons, Jaccard index, chance level) of another method;
+    `topic` by language (found, float64 [random sets, 3]), or None.
     """
 
     found: Found
@@ -60,7 +61,7 @@ def study(method: Method, activity: Activity, rates: Rates, *, draws: int, seed:
     """Find the neurons and measure what is told about them. Raises InputError as `identify` does."""
     tell(method)
     found, real = identify(method, activity, rates), activity.real
-    random = {g: controls.matched(m, real, seed, found.any) for g, m in found.masks.items()}
+    random = {g: controls.matched(m, real, [seed, k], found.any) for k, (g, m) in enumerate(found.masks.items())}
     tell("overlap and agreement")
     shared, chance = overlap.between(found.scores.owned, real)
     agreed = {m: _agreement(found, identify(m, activity, rates), real) for m in METHODS if m != method and not lacks(m, activity)}
@@ -92,7 +93,8 @@ def sets(found: Found, language: str, real: np.ndarray, seed: int, n: int = RAND
     flat = np.flatnonzero(mask)
     if len(flat) > TOGETHER:
         mask.reshape(-1)[np.delete(flat, np.linspace(0, len(flat) - 1, TOGETHER).astype(int))] = False
-    return [mask, *(controls.matched(mask, real, seed + 1 + i, found.any) for i in range(n))]
+    own = found.languages.index(language)
+    return [mask, *(controls.matched(mask, real, [seed, own, 1 + i], found.any) for i in range(n))]
 
 
 def _has(activity: Activity, name: str) -> bool:
@@ -140,6 +142,7 @@ def _topic(found: Found, activity: Activity, seed: int) -> tuple[dict[str, tuple
     shares = topic.decompose(table)
     out = {}
     for g, (mask, *random) in chosen.items():
-        drawn = np.stack([topic.mean_of(shares[at[m]]).shares for m in random])
-        out[g] = topic.mean_of(shares[at[mask]]), drawn
+        drawn = [topic.mean_of(shares[at[m]]) for m in random]
+        kept = [d.shares for d in drawn if d.n]  # a set of neurons that never change varies by nothing, not by zero shares
+        out[g] = topic.mean_of(shares[at[mask]]), np.array(kept).reshape(-1, 3)
     return out, topic.nothing(int(full.sum()), len(found.languages))

@@ -49,9 +49,10 @@ def _languages_share(s: Study) -> str:
     if not kept:
         return "None of them changes from document to document."
     ours = float(np.mean([found.shares[0] for found, _ in kept]))
-    others = float(np.mean([drawn[:, 0].mean() for _, drawn in kept]))
-    return (f"Language makes {ours:.0%} of what their activity varies by over parallel documents, of random neurons' of the same "
-            f"layers {others:.0%}; {s.nothing[0]:.0%} would be noise.")  # fmt: skip
+    random = np.concatenate([drawn[:, 0] for _, drawn in kept])
+    beside = f", of random neurons' of the same layers {random.mean():.0%}" if len(random) else ""
+    said = f"Language makes {ours:.0%} of what their activity varies by over parallel documents{beside}"
+    return f"{said}; {s.nothing[0]:.0%} would be noise."
 
 
 def languages(s: Study) -> Table:
@@ -123,6 +124,8 @@ def variance(s: Study) -> Table:
         if not found.n:
             continue
         rows.append((g, *(float(x) for x in found.shares)))
+        if not len(drawn):
+            continue
         low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
         ranges = zip(drawn.mean(0), low, high)
         rows.append((f"{RANDOM} ({g})", *(Estimate(float(m), float(a), float(b), len(drawn)) for m, a, b in ranges)))
