@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Batch = dict[str, Any]  # what the model is called with: input_ids int64 [rows, tokens], attention_mask ...
 Before = Callable[[int, Batch], None]
+LIMIT = 1 << 30  # bytes of hidden states in memory; the rest lies in files
 PIECE = 1 << 20  # elements of a tensor that are read and converted at a time: 4 MB
 
 
@@ -65,7 +66,7 @@ class Blocks:
 
     @classmethod
     def open(cls, source: str | Path | Source, *, dtype: str = "auto", device: str = "cpu", spill: Path | None = None,
-             limit: int = 1 << 30, offline: bool = False) -> Blocks:
+             limit: int = LIMIT, offline: bool = False) -> Blocks:
         """Build the model from config.json and make real what lies outside its layers, without the head.
 
         Hidden states stay in memory up to `limit` bytes and go to files in `spill` beyond. Raises InputError where the model

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Spill:
     """`put(i, tensor)`, `get(i, device)`. `folder` None: memory only. Files are scratch: never fsynced, removed by `clear`."""
 
-    def __init__(self, folder: Path | None = None, limit: int = 1 << 30):
+    def __init__(self, folder: Path | None, limit: int):
         self.folder, self.limit = folder, limit
         self.memory: dict[int, torch.Tensor] = {}
         self.files: dict[int, tuple[Any, tuple[int, ...]]] = {}  # dtype and shape of what lies in a file

@@ -6,6 +6,8 @@ from polygraft.activity import Activity
 from polygraft.analysis.reading.config import Texts, Wanted
 from polygraft.analysis.reading.shapes import nbytes, points, shapes
 from polygraft.anatomy import Anatomy
+from polygraft.blocks import LIMIT, block_bytes, fits
+from polygraft.checkpoint import Weights
 from polygraft.data import Corpus, open_corpus
 from polygraft.errors import UserError
 from polygraft.step import Context, Plan
@@ -27,11 +29,23 @@ def planned(config: Texts, wanted: Wanted, context: Context, what: str) -> Plan:
     kept = nbytes(shapes(anatomy, wanted))
     tokens = expected_tokens(config, corpora)
     parameters = sum(t.numel for t in weights.tensors.values())
-    lines = (what, f"{len(config.corpus)} languages, about {tokens:,} tokens each; {anatomy.layers} layers")
-    n = len(corpora)
-    return Plan(lines, peak_bytes=2 * model + 3 * kept + 8 * tokens * max(1, n), disk_bytes=kept * (n + 1),
-                read_bytes=model + sum(c.path.stat().st_size for c in corpora), problems=tuple(problems),
+    lines: tuple[str, ...] = (what, f"{len(config.corpus)} languages, about {tokens:,} tokens each; {anatomy.layers} layers")
+    n, states, passes = len(corpora), 0, 1
+    resident = 2 * model
+    if by_blocks(config, weights):  # every language goes through all layers, which are read again for it
+        states, passes = 4 * tokens * anatomy.sizes.hidden, max(1, n)
+        resident = 2 * block_bytes(weights, anatomy) + min(states, LIMIT)
+        lines += ("one layer in memory at a time, read again for every language",)
+    return Plan(lines, peak_bytes=resident + 3 * kept + 8 * tokens * max(1, n), disk_bytes=kept * (n + 1) + max(0, states - LIMIT),
+                read_bytes=passes * model + sum(c.path.stat().st_size for c in corpora), problems=tuple(problems),
                 seconds=2 * parameters * tokens * n / FLOPS)  # fmt: skip
+
+
+def by_blocks(config: Texts, weights: Weights) -> bool:
+    """Whether the model is read one layer at a time, as far as headers tell: what an accelerator holds is seen when it runs."""
+    if config.blocks == "auto":
+        return config.device in ("auto", "cpu") and not fits(weights, "float32" if config.dtype == "auto" else config.dtype)
+    return config.blocks == "yes"
 
 
 def corpora_of(config: Texts, context: Context) -> tuple[list[Corpus], list[str | UserError]]:
