@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/bench_steer.py       some minutes on two cores, a quiet machine
 
-The embedded small model writes the same number of tokens with and without edits, in turns, so that a slow minute meets both.
+The embedded small model writes the same number of tokens with and without edits, in short turns, so that a slow minute meets both.
 `--naive` adds a hook in the style of the public repositories: one indexed write a neuron.
 """
 
@@ -28,8 +28,8 @@ def main() -> None:
 
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--model", default="demo:smollm2")
-    args.add_argument("--rounds", type=int, default=5)
-    args.add_argument("--tokens", type=int, default=24)
+    args.add_argument("--rounds", type=int, default=9)
+    args.add_argument("--tokens", type=int, default=8)
     args.add_argument("--dtype", default="auto")
     args.add_argument("--device", default="cpu")
     args.add_argument("--naive", action="store_true")
