@@ -13,6 +13,7 @@ GOALS = {
     "experts": "train both experts from one base, then graft and evaluate",
     "eval": "score models you have, with intervals and paired tests",
     "delta": "see what fine-tuning changed, layer by layer",
+    "neurons": "find a language's neurons and layers, edit the neurons, see what that changes",
 }
 
 
@@ -22,7 +23,7 @@ GOALS = {
 @click.option("--lang", default="sw", show_default=True, help="The target language, as a BCP-47 tag.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write it here instead of printing it.")
 def init(goal: str, model: str, lang: str, out: Path | None) -> int:
-    """Print a commented recipe for GOAL: swap, experts, eval or delta."""
+    """Print a commented recipe for GOAL: swap, experts, eval, delta or neurons."""
     from polygraft.errors import RecipeError, suggestion
     from polygraft.languages import check, name
 
@@ -32,7 +33,7 @@ def init(goal: str, model: str, lang: str, out: Path | None) -> int:
     text = Template((FOLDER / f"{goal}.yaml").read_text(encoding="utf-8"))
     file = out.name if out else f"{goal}-{tag}.yaml"
     filled = text.substitute(model=quoted(model), lang=tag, language=name(tag), slug=tag.lower(), file=file, task=_task(tag),
-                             langs=", ".join(dict.fromkeys(("en", tag))))
+                             langs=", ".join(dict.fromkeys(("en", tag))), find=_texts(tag, "find"), read=_texts(tag, "read"))
     if out is None:
         click.echo(filled, nl=False)
         return 0
@@ -50,6 +51,11 @@ def _task(tag: str) -> str:
     from polygraft.evals import tasks
 
     return "mgsm" if tag in tasks.load("mgsm").known_languages() else f'"darumeru:{tag}"'
+
+
+def _texts(tag: str, kind: str) -> str:
+    """Lines of corpora by language: what belongs to a language shows beside others only, in several scripts."""
+    return "\n".join(f"      {g}: texts/{g}.{kind}.txt" for g in dict.fromkeys(("en", "es", "ru", tag)))
 
 
 def quoted(text: str) -> str:
