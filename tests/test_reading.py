@@ -203,6 +203,19 @@ def test_all_arrays_are_what_their_definitions_say(tiny, tmp_path, dtype):
     np.testing.assert_allclose(found.array("en", "residual")[0], values["input.layer", 0].sum(0), rtol=1e-4, atol=1e-4)
 
 
+def test_percentiles_of_windows_are_weighed_by_their_tokens(tiny, tmp_path):
+    net, documents = live_models.load_folder(tiny("llama")), drawn(6)
+    s = stream(documents)
+    found = gather(net, {"en": s}, Wanted(percentile=True), tmp_path / "r", how=Reading(window=16, rows=3))
+    values, _ = seen(net, documents, 16, s.tokens, ("act",))
+    edges = np.array(found.edges)
+    for neuron in range(4):
+        parts = [values["act", 1][i : i + 15, neuron] for i in range(0, s.tokens, 15)]
+        borders = [oracle.percentile_bin(v, 90, edges) for v in parts]
+        low, high = (sum(len(v) * b[side] for v, b in zip(parts, borders, strict=True)) for side in (0, 1))
+        assert low - 1e-9 <= found.array("en", "window.percentile")[1, neuron] <= high + 1e-9
+
+
 def test_batches_and_their_rows_change_no_count(tiny, tmp_path):
     net, s = live_models.load_folder(tiny("llama")), stream(drawn(30))
     one = gather(net, {"en": s}, ALL, tmp_path / "one", how=Reading(window=20, rows=1))

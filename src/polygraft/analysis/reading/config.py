@@ -43,6 +43,10 @@ class Wanted:
     norms: tuple[str, ...] = ()
     grams: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.percentile:  # read off the histogram
+            object.__setattr__(self, "histogram", True)
+
     @property
     def names(self) -> list[str]:
         """Names (of roles: their beginnings) of every array that this asks for."""

@@ -27,7 +27,7 @@ CAVEATS = (
 class Reading(Texts):
     """Read text once and keep what its neurons, layers and matrices did: counts, sums, squares, and what is asked for."""
 
-    gather: tuple[Literal["histogram", "residual", "attention"], ...] = Field(
+    gather: tuple[Literal["histogram", "percentile", "residual", "attention"], ...] = Field(
         ("histogram", "residual", "attention"), description="what is kept beside counts, sums and squares of every neuron"
     )
     groups: int = Field(20, ge=0, le=1000, description="groups of documents to keep apart, for intervals; 0 keeps none")
@@ -35,8 +35,9 @@ class Reading(Texts):
     grams: tuple[Role, ...] = Field((), description="Gram matrices of these matrices' inputs: width x width for each layer")
 
     def wanted(self) -> Wanted:
-        return Wanted(histogram="histogram" in self.gather, groups=self.groups, residual="residual" in self.gather,
-                      attention="attention" in self.gather, norms=self.norms, grams=self.grams)  # fmt: skip
+        return Wanted(histogram="histogram" in self.gather, percentile="percentile" in self.gather, groups=self.groups,
+                      residual="residual" in self.gather, attention="attention" in self.gather, norms=self.norms,
+                      grams=self.grams)  # fmt: skip
 
 
 def plan(config: Reading, context: Context) -> Plan:
