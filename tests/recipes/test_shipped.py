@@ -137,4 +137,5 @@ def test_the_table_of_contents_names_every_page():
 def test_every_verb_has_a_page():
     pages = {p.stem for p in (ROOT / "docs" / "verbs").glob("*.md")}
     alone = {verb for verb, entry in cli.VERBS.items() if not isinstance(entry, dict)}
-    assert alone - {"plan", "run"} | {"plan-run", "analyze-delta", "merge", "tune-sft", "ab"} == pages
+    analyses = {f"analyze-{verb}" for verb in cli.VERBS["analyze"]}
+    assert alone - {"plan", "run"} | analyses | {"plan-run", "merge", "tune-sft", "ab"} == pages
