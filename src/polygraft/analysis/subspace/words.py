@@ -24,10 +24,11 @@ def _percent(e: Estimate) -> str:
 def _weight(found: Found) -> str:
     top, low = (pick(range(1, found.depths), key=lambda d: found.energies[d].specific.mean()) for pick in (max, min))
     f, e = figures(found, top), found.energies[top]
-    return (f"Language weighs most after layer {top - 1} and least after layer {low - 1}: {found.spaces[top].rank} of {found.hidden} "
-            f"directions hold {_percent(f['specific'])} and {_percent(figures(found, low)['specific'])} of the mean state; at the most "
-            f"{_percent(f['language'])} of what differs between languages and {_percent(f['content'])} of what differs between texts "
-            f"of one language (spread evenly: {e.chance:.2%}).")
+    least = figures(found, low)["specific"]
+    return (f"Language weighs most after layer {top - 1} and least after layer {low - 1}: {found.spaces[top].rank} of "
+            f"{found.hidden} directions hold {_percent(f['specific'])} and {_percent(least)} of the mean state; at the most they "
+            f"hold {_percent(f['language'])} of what differs between languages and {_percent(f['content'])} of what differs "
+            f"between texts of one language (spread evenly: {e.chance:.2%}).")
 
 
 def _probe(found: Found) -> str:
