@@ -54,7 +54,7 @@ def summary(m: Measured, d: Decision) -> tuple[str, ...]:
     if d.often is not None:
         often = {i: float(d.often[i]) for i in d.taken.layers}
         least = min(often, key=often.__getitem__)
-        said.append(f"Each chosen layer is taken in at least {often[least]:.1%} of resamplings of documents (least: layer {least}).")
+        said.append(f"Each chosen layer is taken in at least {often[least]:.1%} of resamplings of documents (layer {least}).")
     if d.weak:
         said.append(f"Chosen, but not standing out from what other documents would give: {listed(d.weak)}.")
     if "stream.share" in m.values:
