@@ -52,7 +52,8 @@ def evaluate(config: EvalConfig, context: Context, jobs: Sequence[Job], folder: 
     if config.time_budget is not None:
         refuse_foreign(jobs)
         timing = Timing(Budget(parse_duration(config.time_budget)), weights(sources), config.seed)
-    progress, asked = Progress(context, names, jobs), list(jobs)
+    asked = list(jobs)
+    progress = Progress(context, names, [] if timing else asked)  # a budget chooses first, and nobody knows how many
     given: list[list[list[dict[str, Any]]]] = []
     notes: list[str] = []
     how: list[str] = []
@@ -111,6 +112,8 @@ class Progress:
         self.done = model * self.each
 
     def __call__(self, n: int) -> None:
+        if not self.each:
+            return
         self.done = min(self.done + n, (self.model + 1) * self.each)
         name = f"{self.names[self.model]} ({self.model + 1} of {len(self.names)})"
         self.context.progress(self.done, len(self.names) * self.each, name)
