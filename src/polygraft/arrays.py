@@ -59,10 +59,23 @@ class Arrays(Mapping[str, np.ndarray]):
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """All of the file or none of it. Raises InputError for a kind of array that the format does not have."""
-    little = {name: np.asarray(a, np.asarray(a).dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
-    for name, a in little.items():
-        if a.dtype not in NAMES:
+    """All of the file or none of it; nothing is copied but an array that does not lie as the format has it, one at a time.
+
+    Raises InputError for a kind of array that the format does not have.
+    """
+    specs = {}
+    for name in arrays:
+        a = np.asarray(arrays[name])
+        kind = a.dtype.newbyteorder("<")
+        if kind not in NAMES:
             raise InputError("an array of a kind that cannot be written", where=name, found=str(a.dtype), expected=", ".join(KINDS))
-    head, order = build({n: (NAMES[a.dtype], a.shape) for n, a in little.items()}, metadata, path.name)
-    files.write_atomic(path, b"".join([head, *(little[t.key].tobytes() for t in order)]))
+        specs[name] = (NAMES[kind], a.shape)
+    head, order = build(specs, metadata, path.name)
+
+    def chunks() -> Iterator[bytes | memoryview]:
+        yield head
+        for t in order:
+            if t.nbytes:
+                yield np.ascontiguousarray(arrays[t.key], KINDS[t.dtype]).reshape(-1).view(np.uint8).data
+
+    files.write_atomic(path, chunks(), len(head) + sum(t.nbytes for t in order))

@@ -127,15 +127,20 @@ def resource_errors(path: Path, needed: int | None = None) -> Iterator[None]:
         raise ResourceError("could not write", where=path, found=found, fix=fix) from e
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replace a file by these bytes: a reader sees the old or the new content, also after a crash."""
+def write_atomic(path: Path, data: bytes | Iterable[bytes | memoryview], size: int | None = None) -> None:
+    """Replace a file by these bytes, given whole or in chunks (of `size` bytes together, for what is said of a full disk).
+
+    A reader sees the old or the new content, also after a crash or where making a chunk fails.
+    """
     path = Path(path)
+    chunks, size = ([data], len(data)) if isinstance(data, bytes | bytearray | memoryview) else (data, size)
     tmp = path.with_name(f".{path.name[:200]}.{os.getpid()}-{threading.get_native_id()}.tmp")
-    with resource_errors(path, len(data)):
+    with resource_errors(path, size):
         try:
             fd = OPS.open(str(tmp), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             try:
-                write_all(fd, data)
+                for chunk in chunks:
+                    write_all(fd, chunk)
                 OPS.fsync(fd)
             finally:
                 OPS.close(fd)

@@ -60,6 +60,29 @@ def test_disk_full_leaves_the_old_file(tmp_path, monkeypatch, room):
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["data.json"]
 
 
+@pytest.mark.parametrize("room", [0, 999, 5000, 9999])
+def test_disk_full_between_chunks_leaves_the_old_file(tmp_path, monkeypatch, room):
+    (tmp_path / "f").write_text("old")
+    monkeypatch.setattr(files, "OPS", Full(room))
+    with pytest.raises(ResourceError, match="10,000 bytes needed"):
+        files.write_atomic(tmp_path / "f", (b"x" * 1000 for _ in range(10)), 10_000)
+    assert (tmp_path / "f").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_chunk_that_cannot_be_made_leaves_the_old_file(tmp_path):
+    def chunks():
+        yield b"new"
+        yield memoryview(b"er")
+        raise ValueError
+
+    (tmp_path / "f").write_text("old")
+    with pytest.raises(ValueError):
+        files.write_atomic(tmp_path / "f", chunks())
+    assert (tmp_path / "f").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+    files.write_atomic(tmp_path / "f", [b"new", memoryview(b"er")])
+    assert (tmp_path / "f").read_bytes() == b"newer"
+
+
 def test_short_writes_are_completed(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "OPS", Full(1 << 20))
     files.write_atomic(tmp_path / "x", bytes(range(256)) * 100)
