@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from folders import config, read, shapes, values, write
 from oracle import delta_oracle as oracle
-from polygraft.analysis import delta, steps
-from polygraft.analysis.change import measure
+from polygraft.analysis.delta import steps
+from polygraft.analysis.delta.change import measure
+from polygraft.analysis.delta.maps import maps
+from polygraft.analysis.delta.measure import compute, heads
 from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import Checkpoint, Weights
 from polygraft.errors import InputError
@@ -184,7 +186,7 @@ def test_models_that_do_not_belong_together_are_refused_from_headers(tmp_path):
 
 
 def test_figures_do_not_depend_on_chunks_or_shards(tmp_path, monkeypatch):
-    import polygraft.analysis.change as change
+    from polygraft.analysis.delta import change
 
     base, one, two = folders(tmp_path)
     sharded = write(tmp_path / "sharded", {k: v.astype(np.float32) for k, v in read(one).items()}, config(), dtype="F32", shards=3)
@@ -227,16 +229,16 @@ def test_other_layouts(tiny, family):
     paths = [tiny(family, seed=s, noise=n) for s, n in ((0, 0.0), (1, 0.02))]
     base, one = (Checkpoint.open(p) for p in paths)
     anatomy = Anatomy.of(base.config, base.tensors)
-    found = delta.compute(anatomy, base, [("one", one)])
+    found = compute(anatomy, base, [("one", one)])
     for layer in range(anatomy.layers):
         for role, blocks in anatomy.heads(layer).items():
-            assert len(delta.heads(found, 0)[role, layer]) == len(blocks)
+            assert len(heads(found, 0)[role, layer]) == len(blocks)
     if family == "gpt2":  # stored transposed: the rows of the MLP's first matrix are its columns
         key = next(k for k, p in anatomy.parts.items() if p.label == "ffn.up" and k.endswith(".weight"))
         assert found.changes[key][0].rows.size == base.tensors[key].shape[1]
     assert all(
         v is not None and v > 0
-        for m in delta.maps(found)
+        for m in maps(found)
         if "Frobenius" in m.title
         for row in m.values
         for v in row

@@ -163,7 +163,7 @@ def test_each_process_has_its_own_accelerator(monkeypatch):
 
 
 def test_what_cannot_be_shared_is_refused(monkeypatch, tmp_path: Path, tiny):
-    from polygraft.analysis.steps import STEPS, Delta
+    from polygraft.analysis.delta.steps import STEPS, Delta
     from polygraft.recipe import run_step
 
     config = Delta(base=str(tiny("llama")), models=(str(tiny("llama", seed=1)),))

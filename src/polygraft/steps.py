@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from polygraft.analysis.delta.steps import STEPS as DELTA
 from polygraft.analysis.layers.steps import STEPS as LAYERS
 from polygraft.analysis.neurons.steps import STEPS as NEURONS
 from polygraft.analysis.reading.steps import STEPS as READING
 from polygraft.analysis.steering.bench import Bench
 from polygraft.analysis.steering.steps import steer_step
-from polygraft.analysis.steps import STEPS as CHANGES
 from polygraft.analysis.subspace.steps import STEPS as SUBSPACE
 from polygraft.evals import conditions
 from polygraft.evals.callback import WATCHERS
@@ -18,5 +18,5 @@ from polygraft.step import Step
 from polygraft.tune.steps import sft_step
 
 BENCH = Bench(conditions.write, conditions.language, conditions.nats, conditions.faults, conditions.Conditions)
-ANALYSIS = (*CHANGES, *READING, *NEURONS, *LAYERS, *SUBSPACE, steer_step(BENCH))
+ANALYSIS = (*DELTA, *READING, *NEURONS, *LAYERS, *SUBSPACE, steer_step(BENCH))
 TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, sft_step({"problems": examples}, WATCHERS))

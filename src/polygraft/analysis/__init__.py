@@ -1,3 +1,3 @@
 """Where language and skill live in a model."""
 
-__all__ = ["change", "delta", "steps"]
+__all__ = ["delta", "layers", "neurons", "reading", "steering", "subspace"]

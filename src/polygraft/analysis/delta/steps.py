@@ -1,4 +1,4 @@
-"""Analyses as steps of a recipe."""
+"""The change map as a step: `analyze.delta`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Literal
 from pydantic import Field
 
 from polygraft import files
-from polygraft.analysis import delta
+from polygraft.analysis.delta.maps import maps, per_layer, summary
+from polygraft.analysis.delta.measure import check, compute
+from polygraft.analysis.delta.tables import heads_csv, table, tensors_csv
 from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import Weights
 from polygraft.config import Strict
@@ -57,7 +59,7 @@ def _opened(config: Delta, context: Context) -> tuple[Source, list[tuple[str, So
     if len(set(names)) != len(names):
         raise RecipeError("the same model is named twice", where="models", found=", ".join(config.models))
     anatomy = Anatomy.of(base.weights.config, base.weights.tensors, extra=config.anatomy, where=config.base)
-    delta.check(anatomy, base.weights, [(n, s.weights) for n, s in zip(names, sources)])
+    check(anatomy, base.weights, [(n, s.weights) for n, s in zip(names, sources)])
     return base, list(zip(names, sources)), anatomy
 
 
@@ -85,7 +87,7 @@ def run(config: Delta, context: Context, folder: Path) -> Result:
     """Write delta.csv, heads.csv and maps.json; the maps are in the Result too."""
     base, experts, anatomy = _opened(config, context)
     weights: list[tuple[str, Weights]] = [(n, s.weights) for n, s in experts]
-    found = delta.compute(
+    found = compute(
         anatomy,
         base.weights,
         weights,
@@ -95,18 +97,18 @@ def run(config: Delta, context: Context, folder: Path) -> Result:
         epsilon=config.epsilon,
         progress=context.progress,
     )
-    maps = delta.maps(found)
-    files.write_atomic(folder / "delta.csv", delta.tensors_csv(found).encode())
-    files.write_atomic(folder / "heads.csv", delta.heads_csv(found).encode())
-    files.write_json(folder / "maps.json", encode(maps))
+    drawn = maps(found)
+    files.write_atomic(folder / "delta.csv", tensors_csv(found).encode())
+    files.write_atomic(folder / "heads.csv", heads_csv(found).encode())
+    files.write_json(folder / "maps.json", encode(drawn))
     result = Result(
         "analyze.delta",
         "",
         f"What training changed in {', '.join(n for n, _ in experts)}",
-        delta.summary(found),
-        tuple(m for m in maps if figure_of(m) in config.draw and (config.top or figure_of(m) != "overlap")),
-        (delta.table(found),),
-        (delta.per_layer(found),),
+        summary(found),
+        tuple(m for m in drawn if figure_of(m) in config.draw and (config.top or figure_of(m) != "overlap")),
+        (table(found),),
+        (per_layer(found),),
         inputs=(base.ref("base"), *(s.ref(n) for n, s in experts)),
     )
     return replace(
