@@ -13,7 +13,8 @@ import tiny as make
 from oracle import lsar_oracle as oracle
 from polygraft import arrays
 from polygraft.activity import Activity
-from polygraft.analysis.subspace import angles, energy, groups, lens, lsar, separate, tables, words
+from polygraft.analysis import groups
+from polygraft.analysis.subspace import angles, energy, lens, lsar, separate, tables, words
 from polygraft.analysis.subspace.found import as_arrays, find
 from polygraft.errors import InputError, RecipeError
 from polygraft.result import Result
@@ -121,7 +122,7 @@ def test_intervals_hold_what_they_say():
         content = 1.5 * rng.normal(size=(24, 12)) * (np.arange(12) < 4)
         e = energy.energy(grouped([m + content + 1.5 * rng.normal(size=(24, 12)) for m in means]), None, 100, world)
         pairs = ((e.specific.mean(), e.specific_draws.mean(1)), (e.language, e.language_draws), (e.content, e.content_draws))
-        seen.append([(value, *groups.interval(value, draws, 12)) for value, draws in pairs])
+        seen.append([(value, *groups.centred(value, draws, 12)) for value, draws in pairs])
     value, low, high = np.moveaxis(np.array(seen), -1, 0)
     held = ((low <= value.mean(0)) & (value.mean(0) <= high)).mean(0)
     assert (held > 0.85).all() and (held < 1).any(), held
@@ -293,6 +294,24 @@ def test_a_head_that_does_more_is_refused(live, monkeypatch):
     monkeypatch.setattr(lens.Head, "__call__", lambda self, state: self.head(state).float())
     with pytest.raises(InputError, match="not the model's own prediction"):
         lens.look(model, windows(), np.ones((make.VOCAB, 2)), positions=4)
+
+
+@pytest.mark.parametrize("rows", [150, make.VOCAB + 8])
+def test_a_head_may_have_fewer_or_more_rows_than_the_embedding(live, rows):
+    import torch
+
+    model = live("llama")
+    old = model.model.lm_head
+    model.model.lm_head = torch.nn.Linear(old.in_features, rows, bias=False)
+    text = windows()  # tokens of the second language stand beyond a head of 150 rows
+    seen = np.stack([np.bincount(np.concatenate(w), minlength=make.VOCAB) for w in text], axis=1)
+    try:
+        found = lens.look(model, text, seen, positions=6)
+    finally:
+        model.model.lm_head = old
+    known = np.bincount(lens.owners(seen)[:rows], minlength=4) + np.array([0, 0, 0, max(0, rows - make.VOCAB)])
+    assert found.vocabulary == pytest.approx(known / rows) and found.text[1, 1] > 0.9
+    assert np.allclose(found.share.sum(-1), 1, atol=1e-5) and (rows > 150 or found.vocabulary[0] > found.vocabulary[1])
 
 
 def test_a_planted_latent_language_is_named(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from polygraft.analysis.subspace.groups import Groups
+from polygraft.analysis.groups import Groups
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

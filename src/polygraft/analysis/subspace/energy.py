@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from polygraft.analysis.groups import Groups
 from polygraft.analysis.subspace.angles import overlap
-from polygraft.analysis.subspace.groups import Groups, ratio
+from polygraft.analysis.subspace.depths import ratio
 from polygraft.analysis.subspace.lsar import TINY, lsar
 
 BLOCK = 25  # bootstrap samples at a time: their mean states stand in memory

@@ -9,8 +9,8 @@ import numpy as np
 
 from polygraft.activity import Activity
 from polygraft.analysis.subspace import angles
+from polygraft.analysis.subspace.depths import Depths
 from polygraft.analysis.subspace.energy import Energy, energy
-from polygraft.analysis.subspace.groups import Depths
 from polygraft.analysis.subspace.lens import Lens
 from polygraft.analysis.subspace.lsar import Subspace, lsar
 from polygraft.analysis.subspace.separate import Separation, separation
@@ -59,7 +59,7 @@ def find(activity: Activity, rank: int | None = None, directions: int = 4, draws
         progress(depth + 1, every.depths, "subspaces")
     total = np.stack([activity.array(g, "square.residual") / max(1, activity.tokens(g)) for g in every.languages], axis=1)
     return Found(tuple(every.languages), every.hidden, tuple(activity.tokens(g) for g in every.languages),
-                 tuple(len(k) for k in every.kept), every.paired, spaces, means, total, energies, separations, np.stack(within),
+                 every.groups.sizes, every.groups.paired, spaces, means, total, energies, separations, np.stack(within),
                  directions, angles.depths([s.basis for s in spaces]))
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polygraft.analysis.groups import draws as resamples
 from polygraft.analysis.reading.texts import Stream
 from polygraft.errors import InputError
-from polygraft.stats import counts
 from polygraft.taps import Passing, Taps
 
 if TYPE_CHECKING:
@@ -45,12 +45,8 @@ class Lens:
 
     def draws(self, count: int, seed: int) -> np.ndarray:
         """float64 [count, K, depths, K + 2]: `share` of bootstrap samples of the windows."""
-        rng = np.random.default_rng(seed)
-        drawn = []
-        for w in self.windows:
-            weight = counts(rng, len(w), count) / len(w)
-            drawn.append(np.tensordot(weight, w, 1))
-        return np.stack(drawn, axis=1)
+        taken = resamples([len(w) for w in self.windows], count, seed)
+        return np.stack([np.tensordot(t / len(w), w, 1) for t, w in zip(taken, self.windows)], axis=1)
 
 
 def windows_of(stream: Stream, window: int, positions: int) -> list[np.ndarray]:
@@ -121,6 +117,7 @@ def look(live: Live, windows: list[list[np.ndarray]], seen: np.ndarray, position
     names = seen.shape[1] + 2
     head, rng = Head(live), np.random.default_rng(seed)
     onto: torch.Tensor | None = None
+    known = owner
     parts: list[np.ndarray] = []
     text = np.zeros((len(windows), names))
     done = 0
@@ -131,8 +128,8 @@ def look(live: Live, windows: list[list[np.ndarray]], seen: np.ndarray, position
             states, own = _states(live, ids, at)
             if onto is None:
                 _check(head, states[-1], own, live)
-                owner = np.pad(owner, (0, own.shape[-1] - len(owner)), constant_values=names - 1)  # rows that no token has
-                onto = torch.from_numpy(np.eye(names, dtype=np.float32)[owner])
+                known = _fitted(owner, own.shape[-1], names - 1)
+                onto = torch.from_numpy(np.eye(names, dtype=np.float32)[known])
             kept.append(np.stack([_shares(head, s, onto) for s in states]))
             text[k] += np.bincount(owner[ids[at + 1]], minlength=names)
             done += 1
@@ -141,8 +138,13 @@ def look(live: Live, windows: list[list[np.ndarray]], seen: np.ndarray, position
             raise InputError("no text long enough for the logit lens", found=f"{len(rows)} windows", expected="3 tokens or more")
         parts.append(np.stack(kept))
     share = np.stack([p.mean(0) for p in parts])
-    vocabulary = np.bincount(owner, minlength=names) / len(owner)
+    vocabulary = np.bincount(known, minlength=names) / len(known)
     return Lens(share, parts, text / text.sum(1, keepdims=True), vocabulary, int(text.sum(1).min()))
+
+
+def _fitted(owner: np.ndarray, rows: int, unseen: int) -> np.ndarray:
+    """`owner` of each of the head's `rows`: rows that no token has are unseen; tokens beyond them cannot be predicted."""
+    return np.pad(owner[:rows], (0, max(0, rows - len(owner))), constant_values=unseen)
 
 
 def _states(live: Live, ids: np.ndarray, at: np.ndarray) -> tuple[list[torch.Tensor], torch.Tensor]:

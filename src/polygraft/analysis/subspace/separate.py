@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polygraft.analysis.subspace.groups import Groups
+from polygraft.analysis.groups import Groups
 from polygraft.stats import wilson
 
 RIDGE = 1e-2  # of the mean squared length of the centred states that the probe is fitted on

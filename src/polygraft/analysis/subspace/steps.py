@@ -12,8 +12,8 @@ from polygraft.activity import Activity
 from polygraft.analysis.reading.config import Texts, Wanted, open_activity
 from polygraft.analysis.reading.planned import planned, said
 from polygraft.analysis.subspace import tables, words
+from polygraft.analysis.subspace.depths import LEAST
 from polygraft.analysis.subspace.found import Found, as_arrays, find
-from polygraft.analysis.subspace.groups import LEAST
 from polygraft.analysis.subspace.lens import WINDOW, Lens, look, occurrences, windows_of
 from polygraft.errors import RecipeError, UserError
 from polygraft.result import Result

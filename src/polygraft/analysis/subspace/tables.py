@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from polygraft.analysis.groups import centred
 from polygraft.analysis.subspace.found import Found
-from polygraft.analysis.subspace.groups import interval
 from polygraft.result import Cell, Curve, Estimate, LayerMap, Table
 
 SURE = 0.95  # share of bootstrap samples in which a language leads before it is called the latent one
@@ -15,7 +15,7 @@ DEPTH = "depth (0: embedding, l: after l layers)"
 
 
 def _estimate(value: float, draws: np.ndarray, n: int, drawn: int, lowest: float = 0.0) -> Estimate:
-    return Estimate(float(value), *interval(float(value), draws, drawn, lowest), n=n)
+    return Estimate(float(value), *centred(float(value), draws, drawn, lowest), n=n)
 
 
 def figures(found: Found, depth: int) -> dict[str, Estimate]:
