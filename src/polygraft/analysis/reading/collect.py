@@ -1,8 +1,8 @@
 """Collectors: what is kept of the values that taps see, added up on the model's own device.
 
-Of every batch whole windows are taken one at a time while they are in the cache (on an accelerator: the batch at once). A value is
-widened to float32 once; sums within a window are products with a row of ones for each group of documents, sums over windows are
-float64. Counts are exact.
+Of every batch windows are taken one at a time (on an accelerator: the batch at once), and neurons' values some tokens at a time,
+while they are in the cache. A value is widened to float32 once; sums over those tokens are products with a row of ones for each
+group of documents, all other sums float64. Counts are exact.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from polygraft.taps import Passing
 
 __all__ = ["Collector", "Piece", "percentile"]
+AT_ONCE = 64  # tokens, on a CPU: their values stay in the cache for the three products with them
 BY_POINT = {point: role for role, point in ROLES.items()}
 
 
@@ -57,7 +58,7 @@ class Collector:
         self.totals = {n: torch.zeros(s, dtype=getattr(torch, k), device=self.device) for n, (k, s) in self.needed.items()}
         self._roles = {BY_POINT[p]: p for p in BY_POINT}
         self._table = torch.from_numpy(bins.table()).to(self.device) if self.wanted.histogram else None
-        self._kept: dict[tuple[str, torch.Size], torch.Tensor] = {}
+        self._kept: dict[tuple[str, int], torch.Tensor] = {}
         self._pieces: list[Piece] = []
         self._shape = (0, 0)
         self._skip = 0
@@ -137,16 +138,23 @@ class Collector:
     def _neurons(self, layer: int, first: int, piece: Piece, a: torch.Tensor) -> None:
         import torch
 
-        span, room = slice(first, first + a.shape[-1]), self._room("float", a)
-        total = piece.member @ a
-        fired = (piece.member @ torch.gt(a, 0, out=room)).to(torch.int64)
-        self.totals["sum"][layer, span] += total.sum(0, dtype=torch.float64)
-        self.totals["positive"][layer, span] += fired.sum(0)
-        self.totals["square"][layer, span] += self._squares(piece, torch.mul(a, a, out=room))
+        span, step = slice(first, first + a.shape[-1]), AT_ONCE if self.device == "cpu" else max(1, len(a))
+        starts = range(0, len(a), step)
+        found = torch.empty((3, len(starts), len(piece.groups), a.shape[-1]), device=a.device)
+        for k, i in enumerate(starts):
+            x, member = a[i : i + step], piece.member[:, i : i + step]
+            room = self._room("float", x)
+            torch.mm(member, x, out=found[0, k])
+            torch.mm(member, torch.gt(x, 0, out=room), out=found[1, k])
+            torch.mm(member, torch.mul(x, x, out=room), out=found[2, k])
+        total, fired, squares = found.sum(1, dtype=torch.float64)
+        self.totals["sum"][layer, span] += total.sum(0)
+        self.totals["positive"][layer, span] += fired.sum(0).to(torch.int64)
+        self.totals["square"][layer, span] += squares.sum(0)
         if self.wanted.groups:
             for i, g in enumerate(piece.groups):
                 self.totals["group.sum"][g, layer, span] += total[i]
-                self.totals["group.positive"][g, layer, span] += fired[i]
+                self.totals["group.positive"][g, layer, span] += fired[i].to(torch.int32)
         if self._table is not None:
             self._histogram(layer, span, a)
 
@@ -177,10 +185,11 @@ class Collector:
         """A buffer of the value's shape, kept from one window to the next."""
         import torch
 
-        if (kind, like.shape) not in self._kept:
-            self._kept = {k: v for k, v in self._kept.items() if k[0] != kind}
-            self._kept[kind, like.shape] = torch.empty(like.shape, dtype=getattr(torch, f"{kind}32"), device=like.device)
-        return self._kept[kind, like.shape]
+        kept = self._kept.get((kind, like.shape[-1]))
+        if kept is None or len(kept) < len(like):
+            kept = torch.empty(like.shape, dtype=getattr(torch, f"{kind}32"), device=like.device)
+            self._kept[kind, like.shape[-1]] = kept
+        return kept[: len(like)]
 
     def _stream(self, p: Passing) -> None:
         import torch
