@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from oracle import deviation_oracle as oracle
 from polygraft import arrays
 from polygraft.activity import Activity
+from polygraft.analysis.groups import Groups, basic
 from polygraft.analysis.layers import choose, decide, deviation, final, measure, noise, tables
 from polygraft.errors import InputError, RecipeError
 
@@ -29,15 +30,15 @@ def whole(p):
 
 
 def drawn(p, groups=12, tokens=400, seed=0, parallel=False):
-    """Counts as independent tokens with these shares would give: noise.Groups."""
+    """Counts as independent tokens with these shares would give."""
     rng = np.random.default_rng(seed)
     table = rng.integers(tokens // 2, tokens, (groups, p.shape[-1]))
     positive = tuple(rng.binomial(table[:, k, None, None], p[None, :, :, k]) for k in range(p.shape[-1]))
-    return noise.Groups(positive, table.astype(np.float64), whole(p), parallel)
+    return Groups(positive, tuple(table.astype(np.float64).T), parallel)
 
 
 def pooled(groups):
-    return np.stack(groups.positive, -1).sum(0) / groups.tokens.sum(0)
+    return groups.means
 
 
 P = st.integers(1, 5).flatmap(lambda k: hnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 6), st.just(k)),
@@ -89,11 +90,11 @@ def test_means_shift_by_their_share_of_the_size():
 
 def test_noise_equals_the_oracle():
     groups = drawn(shares(), groups=5)
-    neuron, count = noise.noise(groups)
-    table = np.stack(groups.positive, -1)
+    neuron, count = noise.noise(groups, np.ones((4, 7), bool))
+    table, tokens = np.stack(groups.sums, -1), np.stack(groups.tokens, -1)
     for layer in range(4):
-        assert neuron[layer] == pytest.approx(oracle.noise(table[:, layer], groups.tokens))
-        assert count[layer] == pytest.approx(oracle.noise(table[:, layer].mean(1, keepdims=True), groups.tokens))
+        assert neuron[layer] == pytest.approx(oracle.noise(table[:, layer], tokens))
+        assert count[layer] == pytest.approx(oracle.noise(table[:, layer].mean(1, keepdims=True), tokens))
 
 
 @pytest.mark.parametrize("parallel", [False, True])
@@ -103,12 +104,12 @@ def test_languages_that_do_not_differ_deviate_by_the_noise(parallel):
     found, expected = [], []
     for seed in range(6):
         topic = rng.normal(0, 0.1 if parallel else 0.0, (20, 1, 60))
-        tokens = np.full((20, 3), 300.0)
+        tokens, real = (np.full(20, 300.0),) * 3, np.ones((1, 60), bool)
         p = np.clip(0.5 + topic, 0, 1)
         counts = tuple(np.random.default_rng([seed, k]).binomial(300, p) for k in range(3))
-        groups = noise.Groups(counts, tokens, np.ones((1, 60), bool), parallel)
-        found.append(deviation.msd_neuron(pooled(groups), groups.real)[0])
-        expected.append(noise.noise(groups)[0][0])
+        groups = Groups(counts, tokens, parallel)
+        found.append(deviation.msd_neuron(pooled(groups), real)[0])
+        expected.append(noise.noise(groups, real)[0][0])
     assert np.mean(found) == pytest.approx(np.mean(expected), rel=0.15)
     assert np.mean(expected) == pytest.approx(2 / 3 * 0.25 / 6000, rel=0.15)  # binomial variance, two of three parts
 
@@ -119,9 +120,9 @@ def test_the_interval_covers_the_true_deviation():
     covered = []
     for seed in range(12):
         groups = drawn(p, seed=seed, groups=25)
-        value = deviation.msd_neuron(pooled(groups), groups.real)
-        low, high = noise.interval(value, noise.resampled(groups, draws=120, seed=seed)[0])
-        middle = value - noise.noise(groups)[0]
+        value = deviation.msd_neuron(pooled(groups), whole(p))
+        low, high = basic(value, noise.resampled(groups, whole(p), draws=120, seed=seed)[0])
+        middle = value - noise.noise(groups, whole(p))[0]
         assert (low < high).all() and ((low < middle) & (middle < high)).mean() > 0.95
         covered.append((low <= true) & (true <= high))
     assert 0.85 < np.mean(covered) < 1.0
@@ -131,9 +132,25 @@ def test_parallel_documents_are_drawn_together():
     """Where groups differ much and languages not at all, drawing them together leaves a deviation of exactly 0."""
     rng = np.random.default_rng(0)
     one = rng.integers(0, 50, (6, 2, 5))
-    made = [noise.Groups((one, one), np.full((6, 2), 50.0), np.ones((2, 5), bool), parallel) for parallel in (True, False)]
-    together, apart = (noise.resampled(g, draws=10)[0] for g in made)
-    assert not together.any() and (apart > 0).all() and not noise.noise(made[0])[0].any()
+    made, real = [Groups((one, one), (np.full(6, 50.0),) * 2, parallel) for parallel in (True, False)], np.ones((2, 5), bool)
+    together, apart = (noise.resampled(g, real, draws=10)[0] for g in made)
+    assert not together.any() and (apart > 0).all() and not noise.noise(made[0], real)[0].any()
+
+
+def test_vectors_equal_the_formulas_written_out():
+    rng = np.random.default_rng(0)
+    tokens = tuple(rng.integers(5, 9, 6).astype(float) for _ in range(3))
+    groups = Groups(tuple(rng.normal(k, 1, (6, 2, 4)).astype(np.float32) for k in range(3)), tokens)
+    value, extra, samples, size = noise.vectors(groups, draws=30, seed=4)
+    taken = groups.draws(30, [4, 6])
+    for depth in range(2):
+        table = np.stack([s[:, depth].astype(np.float64) for s in groups.sums], -1)
+        assert extra[depth] == pytest.approx(4 * oracle.noise(table, np.stack(tokens, -1)))
+        for weights, found, length in ((None, value[depth], None), ([t[7] for t in taken], samples[7, depth], size[7, depth])):
+            w = [np.ones(6)] * 3 if weights is None else weights
+            m = [sum(w[k][g] * table[g, :, k] for g in range(6)) / (w[k] @ tokens[k]) for k in range(3)]
+            assert found == pytest.approx(np.mean([((x - np.mean(m, 0)) ** 2).sum() for x in m]))
+            assert length is None or length == pytest.approx(np.mean([(x**2).sum() for x in m]))
 
 
 # ----------------------------------------------------------------------------------------------------------------- rules
@@ -179,7 +196,7 @@ def test_nothing_to_choose_is_refused_rather_than_chosen_from_noise():
     with pytest.raises(InputError, match="a deviation of 0 in every layer"):
         choose.refuse_noise(np.zeros(4), None, "x")
     groups = drawn(np.full((6, 40, 3), 0.4))
-    value, floor = deviation.msd_neuron(pooled(groups), groups.real), noise.noise(groups)[0]
+    value, floor = deviation.msd_neuron(pooled(groups), np.ones((6, 40), bool)), noise.noise(groups, np.ones((6, 40), bool))[0]
     with pytest.raises(InputError, match="more than other documents would"):
         choose.refuse_noise(value, floor, "x")
     choose.refuse_noise(value + 2 * floor, floor, "x")
@@ -189,9 +206,11 @@ def test_nothing_to_choose_is_refused_rather_than_chosen_from_noise():
 
 def test_random_sets_are_as_large_and_not_the_chosen_one():
     sets = choose.random_sets((0, 1), 3, 20, seed=0)
-    assert {len(set(s)) for s in sets} == {2} and (0, 1) not in sets and len(set(sets)) == 2
+    assert {len(set(s)) for s in sets} == {2} and (0, 1) not in sets and len(set(sets)) == len(sets) == 2
     assert choose.random_sets((0, 1), 2, 1, seed=0) == [(0, 1)]  # there is no other
     assert choose.random_sets((0, 3), 30, 3, seed=1) == choose.random_sets((0, 3), 30, 3, seed=1)
+    many = choose.random_sets((2,), 6, 5, seed=0)
+    assert sorted(many) == [(0,), (1,), (3,), (4,), (5,)]  # no set twice, though six draws rarely give five
 
 
 # ------------------------------------------------------------------------------------------------------------ the stream
@@ -234,8 +253,8 @@ def reading(folder, p, tokens=300, groups=10, seed=0, alike=False, hidden=5, ide
         arrays.write(folder / f"activity.{language}.safetensors", {
             "positive": positive.sum(0).astype(np.int64), "group.positive": positive.astype(np.int32), "group.tokens": each,
             "sum": positive.sum(0) * 0.5, "square": positive.sum(0) * 0.3, "group.sum": (positive * 0.5).astype(np.float32),
-            "group.residual": np.zeros((groups, layers + 1, hidden), np.float32),
-            "group.attention": np.zeros((groups, layers, hidden), np.float32),
+            "group.residual": np.tile(np.arange(hidden) + spin, (groups, layers + 1, 1)).astype(np.float32) * tokens,
+            "group.attention": np.tile(np.arange(hidden) + spin, (groups, layers, 1)).astype(np.float32) / groups,
             "attention.positive": np.tile(np.arange(hidden) * 10 + spin, (layers, 1)).astype(np.int64),
             "attention": np.tile(np.arange(hidden) + spin, (layers, 1)).astype(np.float64),
             "residual": np.tile(np.arange(hidden) + spin, (layers + 1, 1)).astype(np.float64) * tokens * groups,
@@ -249,13 +268,13 @@ def reading(folder, p, tokens=300, groups=10, seed=0, alike=False, hidden=5, ide
 
 def test_groups_are_read_and_empty_ones_left_out(tmp_path):
     made = reading(tmp_path, shares())
-    groups = noise.Groups.of(made, list(made.languages))
-    assert groups is not None and groups.tokens.shape == (10, 3)
+    groups = noise.groups_of(made, "group.positive")
+    assert groups is not None and groups.sizes == (10, 10, 10)
     assert pooled(groups) == pytest.approx(made.probability())
     one = dict(arrays.Arrays(made.path("de")))
     one["group.tokens"] = np.array([300] + [0] * 9)
     arrays.write(made.path("de"), one)
-    assert noise.Groups.of(made, list(made.languages)) is None
+    assert noise.groups_of(made, "group.positive") is None
 
 
 OPEN = {"tau": 0.5, "reference": "en", "draws": 20, "seed": 0, "attention": True, "stream": True}
@@ -294,7 +313,8 @@ def test_two_languages_have_a_deviation_and_no_subsets(tmp_path):
 
 def test_identical_texts_give_zero_everywhere(tmp_path):
     m = measure.measure(reading(tmp_path, shares(), alike=True), **OPEN)
-    zero = [n for n in m.values if n not in {"msd.noise", "msd.count.noise", "msd.low", "msd.high"} and "overlap" not in n]
+    zero = [n for n in m.values if n.rpartition(".")[2] not in {"noise", "low", "high"} and "overlap" not in n]
+    assert all(m.values[n] == pytest.approx(0, abs=1e-12) for n in m.values if n.startswith(("attention.shift", "stream")))
     assert all(not m.values[n].any() for n in zero)
 
 
@@ -330,6 +350,32 @@ def test_a_decision_says_what_was_taken_and_how_stable_it_is(wired, kind):
     only = deviation.msd_count if kind == "count" else deviation.msd_neuron
     p = wired.probability()
     assert m.each("without")["de"] == pytest.approx(only(p[..., [0, 2, 3]], whole(p)))
+    outputs = wired.stacked("attention.positive")[..., [0, 2, 3]] / wired.tokens("en")
+    assert m.each("attention.without")["de"] == pytest.approx(only(outputs, whole(outputs)))
+    name = measure.CURVES[kind]
+    table = tables.layers_table(m, d.taken.layers)
+    assert table.columns[4] == {"neuron": "MSD less noise", "count": "counts less noise"}[kind]
+    beyond = table.rows[1][4]
+    assert beyond.value == m.values[name][1] - m.values[f"{name}.noise"][1] and beyond.low == m.values[f"{name}.low"][1]
+    assert {"noise", "low", "high"} <= set(tables.curves(m)[1].series)
+
+
+def test_means_of_vectors_have_noise_and_intervals_that_hold_the_truth(tmp_path):
+    """Groups of two languages about means that differ by (1, 0, ...): the shift and the share, and their intervals."""
+    made, held = reading(tmp_path, shares(languages=2), hidden=4, groups=40), []
+    truth = 0.25 / (0.25 + 4.0)  # apart over apart + the variance of a token
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        for k, g in enumerate(("en", "de")):
+            means = rng.normal(0, 0.3, (40, 5, 4)) + np.array([k, 0, 0, 0])
+            sums = means * 300
+            squares = 12000 * ((means.mean(0) ** 2).sum(-1) + 4.0)
+            arrays.write(made.path(g), dict(arrays.Arrays(made.path(g))) | {
+                "group.residual": sums.astype(np.float32), "residual": sums.sum(0), "square.residual": squares})  # fmt: skip
+        v = measure.measure(made, **OPEN | {"attention": False, "draws": 60, "seed": seed}).values
+        assert (v["stream.share.noise"] > 0).all()
+        held.append((v["stream.share.low"] <= truth) & (truth <= v["stream.share.high"]))
+    assert 0.85 < np.mean(held) < 1.0
 
 
 def test_weak_layers_are_named_where_more_are_taken_than_differ(wired):

@@ -60,6 +60,7 @@ def test_every_family_has_its_up_and_down_selected(tiny, tmp_path, family):
     total = sum(math.prod(s) for s in shapes.values())
     assert result.data["trained"]["chosen"] == {"layers": [1], "parameters": parameters, "share": parameters / total}
     assert f"{parameters / total:.2%}" in result.summary[-1] and f"{parameters / total:.2%}" in steps.plan(config, CONTEXT).lines[0]
+    assert "final" not in named and result.data["final"] == []  # its stream does not part again
     assert selections.layers(named["all"]) == [0, 1, 2, 3] and len(selections.layers(named["random.0"])) == 1
 
 
@@ -91,6 +92,13 @@ def test_the_folder_holds_what_the_result_says(tiny, tmp_path):
     parts = result.maps[1]
     assert list(parts.values[parts.rows.index("ffn.up")]) == [1, 0, 1, 0, 0, 0]
     assert set(parts.values[parts.rows.index("ffn.gate")]) == {0}
+
+
+def test_the_last_block_is_a_set_of_its_own(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(steps, "last_block", lambda share: (2, 3) if len(share) == 5 else ())
+    result, out, _ = measured(tmp_path, tiny("llama", layers=4), shifted(4, [1]), top=1, draws=20)
+    named = selections.read(out / "selection.json")
+    assert selections.layers(named["final"]) == result.data["final"] == result.data["trained"]["final"]["layers"] == [2, 3]
 
 
 def test_gate_is_selected_where_asked(tiny, tmp_path):

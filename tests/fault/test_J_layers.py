@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from polygraft.analysis.groups import Groups
 from polygraft.analysis.layers import choose, deviation, final, noise
 from polygraft.errors import UserError
 
@@ -50,9 +51,9 @@ def test_noise_and_intervals_of_extreme_counts_are_finite(case):
     tokens = np.array([[1, 1], [1, 900], [40, 2]], float) if case == "groups of unequal length" else np.ones((3, 2))
     share = {"never active": 0, "always active": 1}.get(case, 0.5)
     positive = tuple(np.broadcast_to(np.round(tokens[:, k, None, None] * share), (3, 2, 4)).astype(np.int64) for k in range(2))
-    groups = noise.Groups(positive, tokens, np.ones((2, 4), bool), False)
+    groups, real = Groups(positive, tuple(tokens.T)), np.ones((2, 4), bool)
     with np.errstate(all="raise", under="ignore"):
-        floors, draws = noise.noise(groups), noise.resampled(groups, draws=20)
+        floors, draws = noise.noise(groups, real), noise.resampled(groups, real, draws=20)
     assert np.isfinite(np.concatenate([*floors, *map(np.ravel, draws)])).all()
     assert share not in (0, 1) or not np.any(draws[0])
 

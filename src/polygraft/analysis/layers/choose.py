@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -110,12 +111,16 @@ def refuse_empty(choice: Choice) -> None:
 
 
 def random_sets(chosen: Sequence[int], layers: int, count: int, seed: int) -> list[tuple[int, ...]]:
-    """`count` sets of as many layers as `chosen`, drawn from all layers without replacement; not `chosen` itself if it can be."""
+    """`count` different sets of as many layers as `chosen`, drawn from all layers, and none of them `chosen` itself.
+
+    Fewer where there are no more; `chosen` alone where it holds all layers.
+    """
+    count = min(count, max(1, math.comb(layers, len(chosen)) - 1))
     rng = np.random.default_rng([seed, layers, len(chosen)])
     found: list[tuple[int, ...]] = []
     while len(found) < count:
         drawn = tuple(sorted(int(i) for i in rng.choice(layers, len(chosen), replace=False)))
-        if drawn != tuple(chosen) or len(chosen) == layers:
+        if (drawn != tuple(chosen) and drawn not in found) or len(chosen) == layers:
             found.append(drawn)
     return found
 

@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 
 from polygraft.activity import Activity
+from polygraft.analysis.groups import basic
 from polygraft.analysis.layers import deviation, final
-from polygraft.analysis.layers.noise import Groups, interval, noise, resampled
+from polygraft.analysis.layers.noise import groups_of, noise, resampled, vectors
 from polygraft.errors import InputError, RecipeError, suggestion
 
 NAMES = {
@@ -19,6 +20,8 @@ NAMES = {
     "msd.count.noise": "float64 [layers]: what `msd.count` would be",
     "msd.low": "float64 [layers]: lower end of the 95 % interval of msd less its noise",
     "msd.high": "float64 [layers]: its upper end",
+    "msd.count.low": "float64 [layers]: lower end of the 95 % interval of msd.count less its noise",
+    "msd.count.high": "float64 [layers]: its upper end",
     "language.LANGUAGE": "float64 [layers]: the part of one language; their mean is `msd`",
     "overlap.LANGUAGE": "float64 [layers]: Jaccard index of its active neurons with those of the reference language",
     "without.LANGUAGE": "float64 [layers]: the deviation (of neurons, or of counts if that was asked) of the other languages",
@@ -26,8 +29,15 @@ NAMES = {
     "attention.msd": "float64 [layers]: `msd` of the entries of the attention's output (share of tokens at which one is > 0)",
     "attention.msd.count": "float64 [layers]: `msd.count` of them",
     "attention.overlap.LANGUAGE": "float64 [layers]: `overlap` of them",
+    "attention.without.LANGUAGE": "float64 [layers]: the deviation of them (of entries, or of counts) of the other languages",
     "attention.shift": "float64 [layers]: mean squared distance of the languages' mean outputs over their mean square",
+    "attention.shift.noise": "float64 [layers]: what `attention.shift` would be if only documents differed",
+    "attention.shift.low": "float64 [layers]: lower end of the 95 % interval of attention.shift less its noise",
+    "attention.shift.high": "float64 [layers]: its upper end",
     "stream.share": "float64 [layers + 1]: share of the residual stream's variance that lies between languages",
+    "stream.share.noise": "float64 [layers + 1]: what `stream.share` would be if only documents differed",
+    "stream.share.low": "float64 [layers + 1]: lower end of the 95 % interval of stream.share less its noise",
+    "stream.share.high": "float64 [layers + 1]: its upper end",
     "often": "float64 [layers]: in which share of the resamplings of documents the rule takes the layer",
 }
 
@@ -98,12 +108,19 @@ def measure(
         values |= _named("without", languages, deviation.without_each(p, real, figure).T)
         values |= {f"pair.{languages[a]}.{languages[b]}": v for (a, b), v in deviation.of_pairs(p, real, figure).items()}
     drawn: dict[str, np.ndarray] = {}
-    if groups := Groups.of(activity, languages):
-        values["msd.noise"], values["msd.count.noise"] = noise(groups)
-        drawn["msd"], drawn["msd.count"] = resampled(groups, draws=draws, seed=seed)
-        values["msd.low"], values["msd.high"] = interval(values["msd"], drawn["msd"])
-    values |= _attention(activity, tau, at) if attention else {}
-    values |= {"stream.share": final.of(activity)} if stream else {}
+    if groups := groups_of(activity, "group.positive"):
+        values["msd.noise"], values["msd.count.noise"] = noise(groups, real)
+        drawn["msd"], drawn["msd.count"] = resampled(groups, real, draws=draws, seed=seed)
+        for name in ("msd", "msd.count"):
+            values[f"{name}.low"], values[f"{name}.high"] = basic(values[name], drawn[name])
+    if attention:
+        values |= _attention(activity, tau, at, kind)
+        values |= _spread(activity, "group.attention", "attention.shift", values["attention.shift"], None, draws, seed)
+    if stream:
+        values["stream.share"] = final.of(activity)
+        tokens = np.array([max(1, activity.tokens(g)) for g in languages])
+        squares = (activity.stacked("square.residual") / tokens).mean(-1)
+        values |= _spread(activity, "group.residual", "stream.share", values["stream.share"], squares, draws, seed)
     return Measured(languages, reference, tau, values, drawn, kind)
 
 
@@ -111,12 +128,33 @@ def _named(prefix: str, languages: tuple[str, ...], values: np.ndarray) -> dict[
     return {f"{prefix}.{language}": values[:, k] for k, language in enumerate(languages)}
 
 
-def _attention(activity: Activity, tau: float, reference: int) -> dict[str, np.ndarray]:
+def _spread(activity: Activity, array: str, name: str, value: np.ndarray, squares: np.ndarray | None, draws: int,
+            seed: int) -> dict[str, np.ndarray]:  # fmt: skip
+    """Noise and interval of `name`, a share that mean vectors rest on: of their mean square, or of a variance about their mean.
+
+    `squares` [depths], the mean squared norms, are not kept by group and stay as they are in every resample.
+    """
+    if (groups := groups_of(activity, array)) is None:
+        return {}
+    apart, extra, drawn, size = vectors(groups, draws=draws, seed=seed)
+
+    def share(part: np.ndarray, apart: np.ndarray, size: np.ndarray) -> np.ndarray:
+        whole = size if squares is None else np.maximum(squares - size, 0.0) + apart
+        return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+    means = groups.means
+    noisy = share(extra, apart, (means**2).sum(1).mean(-1))
+    low, high = basic(value, share(drawn, drawn, size))
+    return {f"{name}.noise": noisy, f"{name}.low": low, f"{name}.high": high}
+
+
+def _attention(activity: Activity, tau: float, reference: int, kind: Kind) -> dict[str, np.ndarray]:
     languages = tuple(activity.languages)
     tokens = np.array([max(1, activity.tokens(g)) for g in languages])
     p = activity.stacked("attention.positive") / tokens
-    real = np.ones(p.shape[:2], bool)
-    return {
+    real, figure = np.ones(p.shape[:2], bool), deviation.msd_neuron if kind == "neuron" else deviation.msd_count
+    fewer = _named("attention.without", languages, deviation.without_each(p, real, figure).T) if len(languages) > 2 else {}
+    return fewer | {
         "attention.msd": deviation.msd_neuron(p, real),
         "attention.msd.count": deviation.msd_count(p, real),
         "attention.shift": deviation.shift(activity.stacked("attention") / tokens),

@@ -107,7 +107,9 @@ def run(config: Deviation, context: Context, folder: Path) -> Result:
     if d.often is not None:
         m.values["often"] = d.often
     controls = choose.random_sets(d.taken.layers, m.layers, config.controls, config.seed)
-    sets = {"chosen": d.taken.layers, **{f"random.{i}": s for i, s in enumerate(controls)}, "all": tuple(range(m.layers))}
+    last = last_block(m.values["stream.share"]) if "stream.share" in m.values else ()
+    first = {"chosen": d.taken.layers} | ({"final": last} if last else {})
+    sets = {**first, **{f"random.{i}": s for i, s in enumerate(controls)}, "all": tuple(range(m.layers))}
     named = {name: entries(anatomy, layers, config.gate) for name, layers in sets.items()}
     arrays.write(folder / "deviation.safetensors", m.values)
     selections.write(folder / selections.FILE, named, {"step": "analyze.deviation", "model": config.model})

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from polygraft.analysis.layers.choose import Choice
-from polygraft.analysis.layers.measure import Measured
+from polygraft.analysis.layers.measure import CURVES, Measured
 from polygraft.anatomy import Anatomy
 from polygraft.maps import Cell as At
 from polygraft.maps import layer_map
@@ -23,16 +23,26 @@ def curves(m: Measured) -> tuple[Curve, ...]:
     band = "Low and high: 95 % interval over groups of documents, of the deviation less its noise." if "msd.low" in v else ""
     found = [
         _curve("Deviation over languages", _of(m, MSD="msd", noise="msd.noise", low="msd.low", high="msd.high"), MSD, band),
-        _curve("Deviation of the share of active neurons", _of(m, MSD="msd.count", noise="msd.count.noise"), MSD),
+        _curve("Deviation of the share of active neurons", _of(m, MSD="msd.count", noise="msd.count.noise", low="msd.count.low",
+               high="msd.count.high"), MSD, band),
         _curve("Deviation with one language left out", {f"without {g}": c for g, c in m.each("without").items()}, MSD),
         _curve(f"Overlap of active neurons with {m.reference}", {g: v[f"overlap.{g}"] for g in m.others}, "Jaccard index",
                f"Active: at more than {m.tau:g} of a language's tokens."),
-        _curve("Deviation at the attention's output", _of(m, entries="attention.msd"), MSD),
-        _curve("Shift of the attention's mean output", _of(m, shift="attention.shift"), "share of the mean square"),
-        _curve("Language in the residual stream", _of(m, share="stream.share"), "share of the variance", "0 is the embedding.",
-               "layers passed"),
+        _curve("Deviation at the attention's output", _attention(m), MSD,
+               "Their counts are not kept by group, so they have no interval."),
+        _curve("Shift of the attention's mean output", _of(m, shift="attention.shift", noise="attention.shift.noise",
+               low="attention.shift.low", high="attention.shift.high"), "share of the mean square"),
+        _curve("Language in the residual stream", _of(m, share="stream.share", noise="stream.share.noise", low="stream.share.low",
+               high="stream.share.high"), "share of the variance", "0 is the embedding.", "layers passed"),
     ]  # fmt: skip
     return tuple(c for c in found if c.series)
+
+
+def _attention(m: Measured) -> dict[str, np.ndarray]:
+    """The deviation at the attention's output of all languages, and with each left out."""
+    name = {"neuron": "attention.msd", "count": "attention.msd.count"}[m.kind]
+    shown = _of(m, **{"entries" if m.kind == "neuron" else "counts": name})
+    return shown | {f"without {g}": c for g, c in m.each("attention.without").items()}
 
 
 def _of(m: Measured, **names: str) -> dict[str, np.ndarray]:
@@ -63,10 +73,12 @@ def maps(m: Measured, anatomy: Anatomy, chosen: Selection, shapes: Shapes) -> tu
 
 def layers_table(m: Measured, chosen: Sequence[int]) -> Table:
     """One row a layer: all figures that the choice can rest on."""
-    columns = ("layer", "chosen", "MSD", "less noise", "counts", "attention", f"overlap {m.reference}", "one left out", "taken")
-    note = ("Less noise: MSD less what documents alone give, with its 95 % interval over groups of documents. Counts, attention: "
-            "the other MSDs. One left out: MSD without one language, from and to. Taken: share of resamplings in which the rule "
-            "takes the layer.")  # fmt: skip
+    name = {"neuron": "MSD", "count": "counts"}[m.kind]
+    columns = ("layer", "chosen", "MSD", "counts", f"{name} less noise", "attention",
+               f"overlap {m.reference}", "one left out", "taken")
+    note = ("MSD: of neurons. Counts, attention: the other MSDs. Less noise: less what documents alone give, with its 95 % "
+            f"interval over groups of documents. One left out: {name} without one language, from and to. Taken: share of "
+            "resamplings in which the rule takes the layer.")  # fmt: skip
     return Table("Deviation over languages by layer", columns, tuple(_row(m, i, i in chosen) for i in range(m.layers)), note)
 
 
@@ -76,10 +88,13 @@ def _row(m: Measured, i: int, chosen: bool) -> tuple[Cell, ...]:
     def at(name: str) -> float | None:
         return float(v[name][i]) if name in v else None
 
-    beyond = Estimate(float(v["msd"][i] - v["msd.noise"][i]), at("msd.low"), at("msd.high")) if "msd.noise" in v else None
+    name = CURVES[m.kind]
+    beyond = None
+    if f"{name}.noise" in v:
+        beyond = Estimate(float(v[name][i] - v[f"{name}.noise"][i]), at(f"{name}.low"), at(f"{name}.high"))
     mean = float(np.mean([v[f"overlap.{g}"][i] for g in m.others]))
     span = f"{min(left):.3g} to {max(left):.3g}" if left else None
-    return (i, "yes" if chosen else "", at("msd"), beyond, at("msd.count"), at("attention.msd"), mean, span, at("often"))
+    return (i, "yes" if chosen else "", at("msd"), at("msd.count"), beyond, at("attention.msd"), mean, span, at("often"))
 
 
 def rules_table(choices: Sequence[Choice], taken: Choice, fewer: Mapping[str, Sequence[int]]) -> Table:
