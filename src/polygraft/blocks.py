@@ -1,8 +1,8 @@
 """Blocks: run a checkpoint larger than memory, one decoder layer at a time, with the model's own code around each layer.
 
-The model is built without weights; embedding, norms and head become real, and each layer for as long as it works. A layer is
-called from within the model's own forward, whose other layers are stood in for, so that masks, positions and whatever else the
-family hands to a layer are made by its own code: hidden states equal those of the whole model in memory bit for bit.
+The model is built without weights; what lies outside the layers becomes real (an untied head does not), and each layer for as long
+as it works. A layer is called from within the model's own forward, whose other layers are stood in for, so that masks, positions
+and whatever else the family hands to a layer are made by its own code: hidden states equal those of the whole model bit for bit.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ class Blocks:
     for block in blocks:                      # layer 0, 1, ...: in memory until the next
         with Taps(blocks.live.model, blocks.live.anatomy, observe, points=points, layers=[block.layer]):
             block.run(before=begin)           # every batch through the layer; its output feeds the next
-    for index, start, logits in blocks.logits(): ...
     ```
     `live` is the model as the rest of the project knows it; parameters of layers that are not in memory lie on the meta device.
     """
@@ -87,7 +86,7 @@ class Blocks:
                 module._buffers[name] = buffer.to(place)
         made = cls(Live(model, tokenizer, anatomy, place), weights, Spill(spill, limit))
         made._check_layers()
-        made._fill(made._outside(head=False))
+        made._fill(made._outside())
         return made
 
     def close(self) -> None:
@@ -129,62 +128,21 @@ class Blocks:
         """[rows, tokens, hidden]: batch `index` where it is now: after the embedding, or after the last layer that was run."""
         return self.states.get(index, self.live.device)
 
-    def logits(self, chunk: int = 256) -> Iterator[tuple[int, int, torch.Tensor]]:
-        """(batch, first token, logits [rows, <= chunk, vocabulary]) after the last layer, by the model's own norm and head."""
+    def _call(self, batch: Batch, layer: int, act: Callable[..., Any]) -> Any:
+        """One forward of the model's body in which `act(layer, args, kwargs)` is called in the place of `layer`, and ends it."""
         import torch
-
-        if self._one is None and self.live.anatomy.layers:
-            raise StepFailed("the layers have not been run", where="blocks", fix="go through all blocks first")
-        head = self._outside(head=True)
-        self._fill(head)
-        try:
-            for index, batch in enumerate(self.batches):
-                for start in range(0, n := batch["input_ids"].shape[1], chunk):
-                    keep = torch.arange(start, min(start + chunk, n), device=self.live.device)
-                    yield index, start, self._finish(index, batch, keep)
-        finally:
-            for owner, name in self._places(head):
-                owner._parameters[name] = _parameter(owner._parameters[name], "meta")
-
-    def nats(self, chunk: int = 256) -> Iterator[tuple[int, torch.Tensor]]:
-        """(batch, float32 [rows, tokens - 1]): -log p of each next token, natural logarithm."""
-        import torch
-
-        parts: list[torch.Tensor] = []
-        for index, start, logits in self.logits(chunk):
-            ids = self.batches[index]["input_ids"].to(logits.device)[:, start + 1 : start + 1 + logits.shape[1]]
-            scores = logits[:, : ids.shape[1]].float().log_softmax(-1)
-            parts.append(-scores.gather(-1, ids[..., None])[..., 0])
-            if start + logits.shape[1] == self.batches[index]["input_ids"].shape[1]:
-                yield index, torch.cat(parts, 1)
-                parts = []
-
-    def _finish(self, index: int, batch: Batch, keep: torch.Tensor) -> torch.Tensor:
-        def passed(layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            last = layer == self.live.anatomy.layers - 1
-            return self._shaped(self.hidden(index) if last else _hidden(args, kwargs))
-
-        return self._call(batch, None, passed, head=True, logits_to_keep=keep).logits
-
-    def _call(self, batch: Batch, layer: int | None, act: Callable[..., Any], *, head: bool = False, **more: Any) -> Any:
-        """One forward in which `act(layer, args, kwargs)` is called in the place of `layer` (of every layer: None)."""
-        import torch
-
-        model = self.live.model
 
         def place(number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return act(number, args, kwargs) if layer in (None, number) else self._shaped(_hidden(args, kwargs))
+            return act(number, args, kwargs) if number == layer else self._shaped(_hidden(args, kwargs))
 
         inputs = {k: v.to(self.live.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
         with torch.no_grad(), _instead(self._list()[0], place):
             try:
-                out = (model if head else model.base_model)(**inputs, use_cache=False, **more)
+                self.live.model.base_model(**inputs, use_cache=False)
             except _Reached as reached:
                 return reached.value
-        if layer is not None:
-            raise StepFailed("the model did not call its layer", where=self.live.anatomy.where, found=f"layer {layer}",
-                             fix="read this model in memory")
-        return out
+        raise StepFailed("the model did not call its layer", where=self.live.anatomy.where, found=f"layer {layer}",
+                         fix="read this model in memory")
 
     def _shaped(self, hidden: Any) -> Any:
         """What a layer of this family returns, with this hidden state in it."""
@@ -209,14 +167,14 @@ class Blocks:
         ids = {id(p) for p in module.parameters()}
         return [name for name, p in self.live.model.named_parameters() if id(p) in ids]
 
-    def _outside(self, *, head: bool) -> list[str]:
-        """Names of parameters in no layer, each once: those of an untied head, or the others."""
+    def _outside(self) -> list[str]:
+        """Names of parameters in no layer, each once, without an untied head: nothing that reads a model asks for it."""
         model = self.live.model
         inside = {id(p) for p in self._list()[0].parameters()}
         shared = id(model.get_input_embeddings().weight)
         output = model.get_output_embeddings()
         heads = {id(p) for p in (output.parameters() if output is not None else ())} - {shared}
-        return [n for n, p in model.named_parameters() if id(p) not in inside and (id(p) in heads) == head]
+        return [n for n, p in model.named_parameters() if id(p) not in inside | heads]
 
     def _places(self, names: Iterable[str]) -> Iterator[tuple[Any, str]]:
         """Every (module, name) that a parameter stands at: a tied one stands at two."""

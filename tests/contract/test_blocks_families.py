@@ -35,25 +35,21 @@ def recorder(into: dict[tuple[str, int], list[torch.Tensor]], points: tuple[str,
 
 
 @FAMILY
-def test_hidden_states_taps_and_logits_are_those_of_the_whole_model(tiny, family: str, tmp_path: Path):
+def test_hidden_states_and_taps_are_those_of_the_whole_model(tiny, family: str, tmp_path: Path):
     folder, points = tiny(family, layers=3), ("act", "residual")
     net, given = live_models.load_folder(folder), batches()
     whole: dict[tuple[str, int], list[torch.Tensor]] = {}
     apart: dict[tuple[str, int], list[torch.Tensor]] = {}
     with torch.no_grad(), Taps(net.model, net.anatomy, recorder(whole, points), points=points):
-        logits = [net.model(**b, use_cache=False).logits for b in given]
+        for batch in given:
+            net.model(**batch, use_cache=False)
     with Blocks.open(folder, spill=tmp_path, limit=3000) as blocks:
         blocks.feed(given)
         for block in blocks:
             with Taps(blocks.live.model, blocks.live.anatomy, recorder(apart, points), points=points, layers=[block.layer]):
                 block.run()
-        found = [torch.zeros_like(v) for v in logits]
-        for index, start, part in blocks.logits(chunk=8):
-            found[index][:, start : start + part.shape[1]] = part
     assert set(whole) == set(apart) == {(p, i) for p in points for i in range(3)}
     for at, values in whole.items():
         assert len(values) == len(apart[at])
         assert all(torch.equal(a, b) for a, b in zip(values, apart[at], strict=True)), at
-    for a, b in zip(logits, found, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     assert not list(tmp_path.iterdir())
