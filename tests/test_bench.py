@@ -1,0 +1,48 @@
+"""The measurements themselves: whoever is compared has as many tries as we have."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+BENCH = Path(__file__).parent.parent / "bench"
+
+
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_every_way_of_reading_runs_in_every_round(monkeypatch):
+    bench, ran = script("bench_analyze"), Counter()
+    asked = []
+    real = bench.ways
+    monkeypatch.setattr(bench, "ways", lambda *given: asked.append(given) or {n: lambda n=n: ran.update([n]) for n in names})
+    live = SimpleNamespace(model=SimpleNamespace(base_model=None), anatomy=SimpleNamespace(layers=1, sizes=SimpleNamespace(vocab=300)))
+    names = list(real(live, [], None))
+    assert any(n.startswith("usual") for n in names)
+    best = bench.measure(live, 200, 32, 2, 3)
+    assert ran == dict.fromkeys(names, 3) and list(best) == names and len(asked) == 1
+
+
+def test_the_usual_way_of_editing_takes_its_turn_with_the_others(monkeypatch, capsys):
+    bench, ran = script("bench_steer"), Counter()
+
+    class Under:
+        def __init__(self, name):
+            self.name = name
+
+        def __enter__(self):
+            ran.update([self.name])
+
+        def __exit__(self, *_):
+            pass
+
+    conditions = {name: (lambda name=name: Under(name)) for name in ("unedited", "set to 0", "naive: set to 0")}
+    bench.report("engine", None, conditions, lambda _live, tokens: tokens, rounds=4, tokens=8)
+    assert ran == dict.fromkeys(conditions, 5)  # one to warm up
+    assert len(capsys.readouterr().out.splitlines()) == 3
