@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +96,55 @@ def test_parallel_texts_keep_the_same_documents():
     assert [(s.documents, s.tokens) for s in both.values()] == [(2, 8), (2, 11)]
     with pytest.raises(InputError, match="no document"):
         budgeted(streams, tokens=3, parallel=True)
-    with pytest.raises(InputError, match="unequal numbers"):
-        budgeted(streams | {"de": stream([[5]], "de")}, tokens=None, parallel=True)
+    for tokens in (None, 11):  # also where the first documents would have been enough
+        with pytest.raises(InputError, match="unequal numbers"):
+            budgeted(streams | {"de": stream([[5], [6]], "de")}, tokens=tokens, parallel=True)
+
+
+SHIFTED: dict[str, tuple[str, bytes]] = {
+    "a blank line": ("a.txt", b"one\n\nthree\nfour\n"), "a line of spaces": ("a.txt", b"one\n \t\r\nthree\n"),
+    "an empty text": ("a.jsonl", b'{"text": "one"}\n{"text": ""}\n{"text": "three"}\n'),
+    "a blank line between objects": ("a.jsonl", b'{"text": "one"}\n\n{"text": "two"}\n'), "compressed": ("a.txt.gz", gzip.compress(b"one\n\nthree\n")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHIFTED)
+def test_empty_documents_do_not_shift_parallel_ones(name, tiny, tmp_path):
+    """The second document of a file is empty, and every later one would stand beside another's translation."""
+    file, data = SHIFTED[name]
+    (tmp_path / file).write_bytes(data)
+    (tmp_path / "b.txt").write_text("moja\nmbili\ntatu\n")
+    corpora, tokenizer = [Corpus("en", tmp_path / file), Corpus("sw", tmp_path / "b.txt")], live_models.load_tokenizer(tiny())
+    config = Texts(model="m", corpus={"en": "a", "sw": "b"}, parallel=True, tokens=12)
+    with pytest.raises(InputError, match="would shift") as e:
+        passing.streams_of(corpora, tokenizer, config)
+    assert e.value.where == f"{tmp_path / file}:2"
+    streams, _ = passing.streams_of(corpora, tokenizer, config.model_copy(update={"parallel": False}))
+    assert streams["en"].tokens == streams["sw"].tokens > 0
+
+
+def test_rows_without_text_do_not_shift_parallel_ones(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"text": ["one", "two", None, "four"]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError) as e:
+        list(Corpus("en", tmp_path / "a.parquet").documents(aligned=True))
+    assert e.value.where == f"{tmp_path / 'a.parquet'}:3"
+
+
+def test_blank_lines_at_the_end_of_parallel_text_are_none(tmp_path):
+    (tmp_path / "a.txt").write_text("one\ntwo\n\n \n")
+    assert list(Corpus("en", tmp_path / "a.txt").documents(aligned=True)) == ["one", "two"]
+
+
+def test_documents_of_tokens_are_found_batch_by_batch():
+    """A document's number is not kept for every token of a language."""
+    n = 1 << 20
+    s = Stream("en", np.zeros(n, np.int32), np.arange(0, n + 1, 1 << 10), np.ones(1 << 10, np.int64), 1)
+    tracemalloc.start()
+    assert sum(int(b.documents.sum()) for b in batches(s, 513, 4)) == (1 << 10) * sum(range(1 << 10))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < n  # a byte a token
 
 
 def test_groups_are_runs_of_documents_the_same_deal_for_parallel_texts():

@@ -37,13 +37,19 @@ class Corpus:
         """SHA-256 (hex) of the file as it lies on the disk; reads it."""
         return files.sha256_file(self.path)
 
-    def documents(self) -> Iterator[str]:
-        """Every document in file order, empty ones left out. Raises InputError naming file and line, also when there is none."""
+    def documents(self, *, aligned: bool = False) -> Iterator[str]:
+        """Every document in file order, empty ones left out. Raises InputError naming file and line, also when there is none.
+
+        `aligned`: document i stands in line or row i, as in parallel files: an empty one ahead of others is refused.
+        """
         count = 0
         for where, text in _read(self.path, self.field):
             _check_text(text, where)
             if text.strip():
                 count += 1
+                if aligned and not where.endswith(f":{count}"):
+                    raise InputError("an empty document among parallel ones, which would shift those behind it",
+                                     where=f"{self.path}:{count}", fix="take this line or row out of the file of every language")
                 yield text
         if not count:
             raise InputError("the corpus holds no text", where=self.path, expected="at least one document")

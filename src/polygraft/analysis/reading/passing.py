@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from polygraft.activity import Activity
 from polygraft.analysis.reading import bins, shapes
 from polygraft.analysis.reading.collect import Collector, completed
 from polygraft.analysis.reading.config import Texts, Wanted
-from polygraft.analysis.reading.texts import Batch, Stream, batches, budgeted, tokenized
+from polygraft.analysis.reading.texts import Batch, Stream, batch_at, budgeted, cuts, tokenized
 from polygraft.data import Corpus, open_corpus
 from polygraft.errors import InputError, StepFailed
 from polygraft.ranks import Ranks
@@ -97,6 +97,20 @@ def context_of(anatomy: Anatomy) -> int | None:
 # --------------------------------------------------------------------------------------------------------------- a language
 
 
+@dataclass(frozen=True)
+class Todo:
+    """What this process has to read of a language: batches by number, each made when it is asked for."""
+
+    stream: Stream
+    cuts: list[tuple[int, tuple[int, int, int]]]
+
+    def __getitem__(self, i: int) -> Batch:
+        return batch_at(self.stream, *self.cuts[i])
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self[i] for i in range(len(self.cuts)))
+
+
 def _language(model: Any, live: Live, stream: Stream, wanted: Wanted, folder: Path, told: Callable[[int], None],
               how: Reading) -> None:  # fmt: skip
     out, key = folder / f"activity.{stream.language}.safetensors", _key(stream, wanted, how)
@@ -107,9 +121,10 @@ def _language(model: Any, live: Live, stream: Stream, wanted: Wanted, folder: Pa
     shard = Shard(folder / f".reading.{stream.language}.safetensors", key, how)
     read = shard.load(collector)
     groups = stream.groups(wanted.groups) if wanted.groups else np.zeros(stream.documents, np.int64)
-    todo = (b for b in how.ranks.mine(batches(stream, how.window, how.rows)) if b.index >= read.next)
+    parts = cuts(stream, how.window, how.rows)
+    todo = Todo(stream, [(i, part) for i, part in how.ranks.mine(enumerate(parts)) if i >= read.next])
     if hasattr(model, "feed"):
-        tokens = _by_blocks(model, collector, list(todo), groups, wanted, told)
+        tokens = _by_blocks(model, collector, todo, groups, wanted, told)
     else:
         tokens = _in_memory(live, collector, todo, groups, wanted, shard, read, told)
     collector.check()
@@ -119,7 +134,7 @@ def _language(model: Any, live: Live, stream: Stream, wanted: Wanted, folder: Pa
     shard.path.unlink(missing_ok=True)
 
 
-def _in_memory(live: Live, collector: Collector, todo: Iterable[Batch], groups: np.ndarray, wanted: Wanted, shard: Shard,
+def _in_memory(live: Live, collector: Collector, todo: Todo, groups: np.ndarray, wanted: Wanted, shard: Shard,
                read: Read, told: Callable[[int], None]) -> int:  # fmt: skip
     """The tokens that this process has counted, those of an earlier attempt included."""
     import torch
@@ -136,14 +151,14 @@ def _in_memory(live: Live, collector: Collector, todo: Iterable[Batch], groups: 
     return tokens
 
 
-def _by_blocks(blocks: Blocks, collector: Collector, todo: list[Batch], groups: np.ndarray, wanted: Wanted,
+def _by_blocks(blocks: Blocks, collector: Collector, todo: Todo, groups: np.ndarray, wanted: Wanted,
                told: Callable[[int], None]) -> int:  # fmt: skip
     """Every batch through one layer after another. A cut reading begins the language again: hidden states are not kept."""
     import torch
 
     live = blocks.live
     blocks.feed({"input_ids": torch.from_numpy(b.ids)} for b in todo)
-    tokens = sum(b.tokens for b in todo)
+    tokens = sum(n * width for _, (_, n, width) in todo.cuts)
     for block in blocks:
         with Taps(live.model, live.anatomy, collector, points=shapes.points(wanted), layers=[block.layer]):
             block.run(before=lambda i, _: collector.begin(todo[i], groups))
@@ -209,8 +224,9 @@ class Shard:
 
 def _key(stream: Stream, wanted: Wanted, how: Reading) -> str:
     """All that decides the arrays of a language."""
-    text = hashlib.sha256(stream.ids.tobytes() + stream.starts.tobytes()).hexdigest()
-    return files.digest([how.identity, text, stream.bos, asdict(wanted), how.window, how.rows, how.ranks.size])
+    text = hashlib.sha256(np.ascontiguousarray(stream.ids).data)
+    text.update(np.ascontiguousarray(stream.starts).data)
+    return files.digest([how.identity, text.hexdigest(), stream.bos, asdict(wanted), how.window, how.rows, how.ranks.size])
 
 
 def _complete(out: Path, key: str, ranks: Ranks) -> bool:
@@ -268,7 +284,7 @@ def opened(config: Texts, context: Context) -> list[Corpus]:
 def streams_of(corpora: Iterable[Corpus], tokenizer: Any, config: Texts) -> tuple[dict[str, Stream], list[str]]:
     """The tokens that are read of each corpus, and what must be said of them."""
     most = None if config.parallel else config.tokens
-    every = {c.language: tokenized(c, tokenizer, most=most) for c in corpora}
+    every = {c.language: tokenized(c, tokenizer, most=most, aligned=config.parallel) for c in corpora}
     return budgeted(every, tokens=config.tokens, parallel=config.parallel)
 
 

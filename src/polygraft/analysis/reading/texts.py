@@ -75,35 +75,44 @@ class Batch:
         return int(self.documents.size)
 
 
+def cuts(stream: Stream, window: int, rows: int) -> list[tuple[int, int, int]]:
+    """(first token, windows, tokens of each) of every batch: whole windows, `rows` at a time, then one with what is left over."""
+    width = window - (stream.bos is not None)
+    whole, rest = divmod(stream.tokens, width)
+    found = [(i * width, min(rows, whole - i), width) for i in range(0, whole, rows)]
+    return [*found, (whole * width, 1, rest)] if rest else found
+
+
+def batch_at(stream: Stream, index: int, cut: tuple[int, int, int]) -> Batch:
+    """Batch `index`, which is this one of `cuts`."""
+    first, n, width = cut
+    ids = stream.ids[first : first + n * width].astype(np.int64).reshape(n, width)
+    if stream.bos is not None:
+        ids = np.concatenate([np.full((n, 1), stream.bos, np.int64), ids], axis=1)
+    documents = np.searchsorted(stream.starts, np.arange(first, first + n * width), side="right") - 1
+    return Batch(index, ids, documents.reshape(n, width), int(stream.bos is not None))
+
+
 def batches(stream: Stream, window: int, rows: int) -> Iterator[Batch]:
-    """Whole windows, `rows` at a time; what is left over is a window of its own, as long as it is."""
-    skip = int(stream.bos is not None)
-    width = window - skip
-    which = np.repeat(np.arange(stream.documents), np.diff(stream.starts))
-    whole = stream.tokens // width
-    cuts = [(i * width, min(rows, whole - i)) for i in range(0, whole, rows)]
-    shapes = [(start, n, width) for start, n in cuts]
-    if rest := stream.tokens - whole * width:
-        shapes.append((whole * width, 1, rest))
-    for index, (start, n, wide) in enumerate(shapes):
-        span = slice(start, start + n * wide)
-        ids = stream.ids[span].astype(np.int64).reshape(n, wide)
-        if stream.bos is not None:
-            ids = np.concatenate([np.full((n, 1), stream.bos, np.int64), ids], axis=1)
-        yield Batch(index, ids, which[span].reshape(n, wide), skip)
+    """Every batch in order, made when it is asked for."""
+    return (batch_at(stream, index, cut) for index, cut in enumerate(cuts(stream, window, rows)))
 
 
-def tokenized(corpus: Corpus, tokenizer: Any, *, most: int | None = None) -> Stream:
-    """A corpus as tokens, read until there are at least `most`. Raises InputError where the text gives no token at all."""
+def tokenized(corpus: Corpus, tokenizer: Any, *, most: int | None = None, aligned: bool = False) -> Stream:
+    """A corpus as tokens, read until there are at least `most`.
+
+    Raises InputError where the text gives no token at all; with `aligned` also at an empty document that has others behind it.
+    """
     parts: list[np.ndarray] = []
-    sizes, characters = [0], list[int]()
-    documents = corpus.documents()
+    sizes, characters, read = [0], list[int](), 0
+    documents = corpus.documents(aligned=aligned)
     while chunk := list(islice(documents, AT_ONCE)):
         for ids, text in zip(_encode(tokenizer, chunk), chunk, strict=True):
             parts.append(np.asarray(ids, np.int32))
             sizes.append(len(ids))
             characters.append(len(text))
-        if most is not None and sum(sizes) >= most:
+        read += sum(sizes[-len(chunk):])
+        if most is not None and read >= most:
             break
     starts = np.cumsum(np.asarray(sizes, np.int64))
     if not starts[-1]:
@@ -146,12 +155,12 @@ def _equal(streams: Mapping[str, Stream], tokens: int | None) -> tuple[dict[str,
 
 
 def _parallel(streams: Mapping[str, Stream], tokens: int | None) -> tuple[dict[str, Stream], list[str]]:
-    counts = {g: s.documents for g, s in streams.items()}
+    if len({s.documents for s in streams.values()}) != 1:  # whatever the budget: their documents do not correspond
+        found = ", ".join(f"{g} {s.documents:,}" for g, s in streams.items())
+        paths = ", ".join(s.path or g for g, s in streams.items())
+        raise InputError("parallel texts with unequal numbers of documents", where=paths, found=found,
+                         fix="give files whose lines correspond, none of them empty")
     if tokens is None:
-        if len(set(counts.values())) != 1:
-            found = ", ".join(f"{g} {n:,}" for g, n in counts.items())
-            raise InputError("parallel texts with unequal numbers of documents", where="corpus", found=found,
-                             fix="give files whose lines correspond, none of them empty")
         return dict(streams), []
     n = min(int(np.searchsorted(s.starts, tokens, side="right")) - 1 for s in streams.values())
     if n < 1:
