@@ -6,8 +6,9 @@ A folder with `activity.json` and `activity.LANGUAGE.safetensors`, one language 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from polygraft import arrays, files
 from polygraft.errors import InputError
 
 FILE = "activity.json"
+LARGEST = float(np.finfo(np.float64).max)
 
 # name of an array -> what it holds. L layers, N neurons (most of any layer), D hidden width, B bins, G groups of documents.
 # "pass" dtypes; neuron values are a = act_fn(gate(x)) (act_fn(up(x)) without a gate), tokens without BOS and padding.
@@ -40,6 +42,46 @@ NAMES = {
 }
 
 
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _language(about: Any) -> bool:
+    return (isinstance(about, dict) and all(_count(about.get(n)) for n in ("tokens", "documents", "groups"))
+            and all(isinstance(about.get(n), str) for n in ("digest", "path")) and _count(about.get("characters", 0)))  # fmt: skip
+
+
+def _edges(value: Any) -> bool:
+    if not isinstance(value, list) or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
+        return False
+    return len(value) != 1 and all(abs(v) <= LARGEST for v in value) and all(a < b for a, b in pairwise(value))
+
+
+# field of `activity.json` -> what it holds, and whether a value read from JSON is that
+FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "languages": ('{"LANGUAGE": {"tokens", "documents", "groups", "digest", "path"}}',
+                  lambda v: isinstance(v, dict) and bool(v) and all(map(_language, v.values()))),
+    "layers": ("a number of layers", _count),
+    "sizes": ("neurons of each layer", lambda v: isinstance(v, list) and all(map(_count, v))),
+    "hidden": ("a width", _count),
+    "experts": ("a number of experts", _count),
+    "edges": ("finite numbers that rise", _edges),
+    "identity": ("a text", lambda v: isinstance(v, str)),
+    "parallel": ("true or false", lambda v: isinstance(v, bool)),
+    "window": ("a number of tokens", _count),
+}  # fmt: skip
+
+
+def _not_one(where: Path | str, found: str, expected: str) -> InputError:
+    return InputError("not a reading of activity", where=where, found=found, expected=expected,
+                      fix="make it again with `polygraft analyze activity`")
+
+
+def real(sizes: Sequence[int]) -> np.ndarray:
+    """bool [layers, neurons]: False where a layer has fewer neurons than the widest."""
+    return np.arange(max(sizes, default=0)) < np.asarray(sizes, np.int64)[:, None]
+
+
 @dataclass(frozen=True)
 class Activity:
     """`sizes[l]` neurons of layer l (experts together), `hidden` width, `edges` of the histogram's bins, `identity` of the model.
@@ -61,14 +103,25 @@ class Activity:
 
     @classmethod
     def open(cls, folder: Path) -> Activity:
-        """Read `activity.json`; arrays are read when asked for. Raises InputError where the folder is not such a reading."""
-        value: dict[str, Any] = files.read_json(Path(folder) / FILE)
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-        try:
-            return cls(Path(folder), **fields)
-        except TypeError as e:
-            raise InputError("not a reading of activity", where=Path(folder) / FILE, found=str(e)[:200],
-                             fix="make it again with `polygraft analyze activity`") from e
+        """Read `activity.json`; arrays are read when asked for. Raises InputError, naming the field, where it is no reading."""
+        path = Path(folder) / FILE
+        value = files.read_json(path)
+        if not isinstance(value, dict):
+            raise _not_one(path, f"a {type(value).__name__}", "an object")
+        needed = [f.name for f in fields(cls) if f.name != "folder" and f.default is MISSING]
+        if lacking := [name for name in needed if name not in value]:
+            raise _not_one(path, f"no `{lacking[0]}`", ", ".join(needed))
+        for name, given in value.items():
+            if name not in FIELDS:
+                raise _not_one(path, f"`{name}`", ", ".join(FIELDS))
+            if not FIELDS[name][1](given):
+                raise _not_one(f"{path}: {name}", repr(given)[:80], FIELDS[name][0])
+        if len(value["sizes"]) != value["layers"]:
+            raise _not_one(f"{path}: sizes", f"{len(value['sizes'])} of them", f"one for each of {value['layers']} layers")
+        for language in value["languages"]:  # a part of a file's name
+            files.plain_name(Path(folder), f"activity.{language}.safetensors")
+        found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        return cls(Path(folder), **found)
 
     def save(self) -> None:
         """Write `activity.json`; the arrays lie beside it already."""
@@ -102,7 +155,7 @@ class Activity:
     @property
     def real(self) -> np.ndarray:
         """bool [layers, neurons]: False where a layer has fewer neurons than the widest."""
-        return np.arange(max(self.sizes, default=0)) < np.asarray(self.sizes)[:, None]
+        return real(self.sizes)
 
     def probability(self) -> np.ndarray:
         """float64 [layers, neurons, languages]: share of tokens at which a > 0."""
