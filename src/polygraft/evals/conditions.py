@@ -31,12 +31,21 @@ Columns = dict[str, tuple[np.ndarray, np.ndarray, str, bool]]
 
 
 def engine(live: Any, batch_tokens: int = 1024) -> Any:
-    """The engine on a loaded model. Raises InputError for one without a tokenizer."""
+    """The engine on a loaded model, one as long as the model lives: what it proved of the model holds under edits, too.
+
+    Raises InputError for a model without a tokenizer.
+    """
     from polygraft.evals.engines.hf import Scorer
 
     if live.tokenizer is None:
         raise InputError("the model has no tokenizer", where=live.anatomy.where, fix="put tokenizer.json beside it")
-    return Scorer(live.model, live.tokenizer, batch_tokens=batch_tokens)
+    made: dict[int, Any] = vars(live).setdefault("engines", {})
+    if batch_tokens not in made:
+        new = Scorer(live.model, live.tokenizer, batch_tokens=batch_tokens)
+        new.branches = next(iter(made.values()), new).branches
+        made[batch_tokens] = new
+    live.model.eval()
+    return made[batch_tokens]
 
 
 def write(live: Any, prompts: Sequence[str], max_tokens: int, chat: bool) -> list[str]:

@@ -46,6 +46,22 @@ def ask(live: Any, edits: Mapping[str, Edits], asked: Sequence[str], bench: Benc
     return out
 
 
+def at_random(name: str) -> str:
+    """The name of a condition's random control."""
+    return f"{name}, random"
+
+
+def changed(answers: Mapping[str, Sequence[str]], name: str) -> str:
+    """How many answers a condition changed, beside those that its random control did, in a sentence."""
+    def count(condition: str) -> int:
+        return sum(map(str.__ne__, answers[PLAIN], answers[condition]))
+
+    said = f"Under {name}, {count(name)} of {len(answers[name])} answers changed"
+    if at_random(name) not in answers:
+        return f"{said}; no random control was asked."
+    return f"{said}, under a random edit of its size {count(at_random(name))}."
+
+
 def samples(asked: Sequence[str], answers: Mapping[str, Sequence[str]], bench: Bench) -> tuple[Sample, ...]:
     """Every prompt with its answers."""
     return tuple(Sample(f"prompt {i + 1}", bench.language(prompt), prompt, {name: found[i] for name, found in answers.items()})
@@ -64,4 +80,4 @@ def table(answers: Mapping[str, Sequence[str]], language: str, bench: Bench) -> 
         rows.append((name, own, tags.count("und"), other, listed))
     columns = ("condition", f"in {language or 'the target language'}", "cannot be told", "changed", "languages")
     return Table("Language of the answers", columns, tuple(rows),
-                 "Wilson intervals; the language is that of the whole answer, by script and byte n-grams.")
+                 "Wilson intervals; beside each a random edit of its size. Languages are of whole answers, by script and n-grams.")

@@ -41,7 +41,7 @@ class Steer(Texts):
     max_tokens: int = Field(64, ge=1, description="new tokens of an answer")
     chat: bool = Field(False, description="ask through the model's chat template")
     tasks: tuple[str, ...] = Field((), description="tasks to score with and without, as in `polygraft eval`")
-    langs: tuple[Language, ...] = Field(("en",), description="languages of the tasks")
+    langs: tuple[Language, ...] = Field((), description="languages of the tasks (default: the selection's, and en)")
     data: DataRef | None = Field(None, description="folder with the tasks' files (default: the hub)")
     limit: int | None = Field(None, ge=1, description="ask only the first N items of each task")
     shots: int | None = Field(None, ge=0, description="worked examples before each item (default: as each task says)")

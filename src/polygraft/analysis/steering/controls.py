@@ -5,6 +5,7 @@ Without them an effect of editing anything passes for an effect of editing what 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,8 @@ from polygraft.analysis.steering.ways import Way, Where, make, parse
 from polygraft.edits import Edit, Edits
 
 
-def draw(way: Way | str, at: Where, seed: int, *, avoid: np.ndarray | None = None, positions: str = "all") -> Edits | None:
+def draw(way: Way | str, at: Where, seed: int | Sequence[int], *, avoid: np.ndarray | None = None,
+         positions: str = "all") -> Edits | None:
     """One random control of `make(way, at, positions)`.
 
     Neurons: as many others in every layer, each with its own statistic; `avoid` (bool [layers, neurons]) are taken last. A residual
@@ -25,7 +27,8 @@ def draw(way: Way | str, at: Where, seed: int, *, avoid: np.ndarray | None = Non
     if way.neurons:
         real = np.arange(at.neurons.shape[1]) < np.asarray(at.sizes)[:, None]
         return make(way, replace(at, neurons=matched(at.neurons & real, real, seed, avoid)), positions)
-    own, rng = make(way, at, positions), np.random.default_rng([seed, len(way.word)])
+    own = make(way, at, positions)
+    rng = np.random.default_rng([*([seed] if isinstance(seed, int) else seed), len(way.word)])
     if way.kind == "layer-off":
         return _other_layers(own, len(at.sizes), rng)
     return Edits(tuple(_turned(e, at.hidden, rng) for e in own.edits))
@@ -46,8 +49,22 @@ def _turned(e: Edit, hidden: int, rng: np.random.Generator) -> Edit:
     return replace(e, values=direction * (np.linalg.norm(e.values) / np.linalg.norm(direction)))
 
 
+def seeds(seed: int, language: str, i: int) -> list[int]:
+    """The seed of a language's i-th control: languages with as many neurons draw other sets."""
+    return [seed, i, *language.encode()]
+
+
 def several(way: Way | str, at: Where, draws: int, seed: int, *, avoid: np.ndarray | None = None,
             positions: str = "all") -> list[Edits]:
     """`draws` controls that differ, fewer where fewer exist (of whole layers)."""
-    found = [draw(way, at, seed + i, avoid=avoid, positions=positions) for i in range(draws)]
+    found = [draw(way, at, seeds(seed, at.language, i), avoid=avoid, positions=positions) for i in range(draws)]
     return list({e.digest: e for e in found if e is not None}.values())
+
+
+def edited(edits: Edits, shape: tuple[int, ...]) -> np.ndarray:
+    """bool [layers, neurons]: the single neurons that edits change."""
+    out = np.zeros(shape, bool)
+    for e in edits.edits:
+        if e.point == "act" and e.rows is not None:
+            out[e.layer, e.rows] = True
+    return out

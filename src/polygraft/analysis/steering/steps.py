@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -13,10 +14,11 @@ import numpy as np
 
 from polygraft import data
 from polygraft.activity import Activity
-from polygraft.analysis.steering import answers, matrix, targets, verdict
+from polygraft.analysis.steering import answers, halves, matrix, targets, verdict
 from polygraft.analysis.steering.bench import Bench, Evaluation
 from polygraft.analysis.steering.config import Steer
 from polygraft.analysis.steering.effects import LEAST_CONTROLS, Scores, Study, effects, observe
+from polygraft.analysis.steering.kept import FOLDER, Kept, keeping
 from polygraft.analysis.steering.targets import Row
 from polygraft.anatomy import Anatomy
 from polygraft.edits import at_work
@@ -36,16 +38,17 @@ def plan(config: Steer, context: Context, bench: Bench) -> Plan:
     """From headers and texts: what is run, how often, and every reason why it would fail."""
     source = context.model(config.model)
     anatomy = Anatomy.of(source.weights.config, source.weights.tensors, where=config.model)
-    wrong: list[UserError] = list(_refused(config))
-    notes: tuple[str, ...] = ()
+    wrong: list[UserError] = list(_refused(config, anatomy.layers))
     masks = targets.chosen(config, context, anatomy)
+    notes = (*targets.foreign(config, context), *_both(targets.both(config, context, anatomy, masks)))
+    wrong += [] if wrong else targets.faults(config, context, anatomy, masks)
     size = 0
     for read in (partial(_documents, config, context), partial(_prompts, config, context)):
         try:
             size += sum(len(text.encode()) for texts in read().values() for text in texts)
         except UserError as e:
             wrong.append(e)
-    wrong += bench.faults(_asked(config), context) if config.tasks else ()
+    wrong += bench.faults(_asked(config, masks), context) if config.tasks else ()
     runs = 1 + (len(masks) if config.matrix else len(config.tried)) * (1 + config.controls)
     if not (config.prompts or config.tasks or config.read):
         notes = (*notes, "nothing is asked of the edited model: its edits are written, and that is all",)
@@ -58,7 +61,7 @@ def plan(config: Steer, context: Context, bench: Bench) -> Plan:
                 problems=tuple(wrong))
 
 
-def _refused(config: Steer) -> list[UserError]:
+def _refused(config: Steer, layers: int) -> list[UserError]:
     out: list[UserError] = []
     if config.backend == "vllm":
         out.append(RecipeError(
@@ -70,7 +73,12 @@ def _refused(config: Steer) -> list[UserError]:
                                expected=f"at least {LEAST_CONTROLS}"))
     if (config.verdict or config.matrix) and not (config.read or config.tasks):
         out.append(RecipeError("nothing to measure the effect on", where="verdict" if config.verdict else "matrix",
-                               fix="name texts (read), or tasks"))
+                               fix="name texts that were not read before (read: {sw: PATH}), or tasks"))
+    if outside := [i for i in config.layers if not 0 <= i < layers]:
+        out.append(RecipeError("no such layer", where="layers", found=outside[0], expected=f"0 to {layers - 1}"))
+    if config.matrix and len(config.tried) > 1:
+        out.append(RecipeError("the matrix is of one way", where="way", found=", ".join(w.word for w in config.tried),
+                               fix="name one, and make a matrix of each"))
     if config.matrix and (config.verdict or config.tasks or config.prompts or not config.read):
         out.append(RecipeError("the matrix is of texts, and is asked for alone", where="matrix", expected="read: {sw: PATH, ...}",
                                fix="leave out verdict, tasks and prompts"))
@@ -88,24 +96,35 @@ def run(config: Steer, context: Context, folder: Path, bench: Bench) -> Result:
     """Write the edits; answer, measure, compare. Raises UserError when something that is needed is missing."""
     from polygraft import model
 
-    for wrong in _refused(config):
-        raise wrong
     source = context.model(config.model)
     anatomy = Anatomy.of(source.weights.config, source.weights.tensors, where=config.model)
+    if wrong := _refused(config, anatomy.layers):
+        raise wrong[0]
     masks = targets.chosen(config, context, anatomy)
     activity = targets.statistics(config, context, folder)
     tried = targets.rows(config, context, anatomy, masks, activity)
+    shutil.rmtree(folder / "edits", ignore_errors=True)  # of a run that was cut
     for row in tried:
         place = folder / "edits" / row.name
         place.mkdir(parents=True, exist_ok=True)
         row.edits.save(place)
     device = model.device_for(config.device)
-    live = model.load(source, dtype=model.dtype_for(device, config.dtype)[0], device=device, offline=context.offline)
+    dtype = model.dtype_for(device, config.dtype)[0]
+    live = model.load(source, dtype=dtype, device=device, offline=context.offline)
+    kept = Kept(folder / FOLDER, (source.identity, str(dtype), device))
+    told = (said(tried, config.positions), *_both(targets.both(config, context, anatomy, masks)))
     result = Result(
-        "steer", context.step_id, f"Steering {config.model}", (said(tried, config.positions),),
+        "steer", context.step_id, f"Steering {config.model}", told,
         (edited_map(tried, anatomy.layers),), (edits_table(tried),), inputs=(source.ref("model"),),
-        caveats=(*CAVEATS, *reread(config, context, activity)),
+        caveats=(*CAVEATS, *targets.foreign(config, context), *reread(config, context, activity)),
         data={"edits": {row.name: row.edits.digest for row in tried}})
+    result = _asked_of(live, result, config, context, tried, keeping(bench, kept))
+    kept.clear()
+    return result
+
+
+def _asked_of(live: Any, result: Result, config: Steer, context: Context, tried: Sequence[Row], bench: Bench) -> Result:
+    """The result with all that was asked of the model."""
     if config.prompts is not None:
         result = _with_answers(result, config, context, live, tried, bench)
     if config.matrix:
@@ -117,25 +136,27 @@ def run(config: Steer, context: Context, folder: Path, bench: Bench) -> Result:
 
 def _with_answers(result: Result, config: Steer, context: Context, live: Any, tried: Sequence[Row], bench: Bench) -> Result:
     asked = _prompts(config, context)["prompts"]
-    found = answers.ask(live, {r.name: r.edits for r in tried}, asked, bench, max_tokens=config.max_tokens, chat=config.chat)
-    said = tuple(f"Under {r.name}, {sum(map(str.__ne__, found[answers.PLAIN], found[r.name]))} of {len(asked)} answers changed."
-                 for r in tried)
+    edits = {name: e for r in tried for name, e in ((r.name, r.edits), *((answers.at_random(r.name), c) for c in r.controls[:1]))}
+    found = answers.ask(live, edits, asked, bench, max_tokens=config.max_tokens, chat=config.chat)
+    said = tuple(answers.changed(found, r.name) for r in tried)
     return replace(result, summary=(*result.summary, *said), samples=answers.samples(asked, found, bench),
                    tables=(*result.tables, answers.table(found, tried[0].language, bench)))
 
 
 def _with_measures(result: Result, config: Steer, context: Context, live: Any, tried: Sequence[Row], bench: Bench) -> Result:
     """Effects on texts and tasks beside random controls, the verdict where it is asked for, and the tasks' own tables."""
-    evaluation = bench.make(_asked(config), context, context.model(config.model)) if config.tasks else None
+    fields = _asked(config, [r.language for r in tried])
+    evaluation = bench.make(fields, context, context.model(config.model)) if config.tasks else None
     measure = measured(config, context, tried, bench, evaluation)
     observed = observe(live, {r.name: r.edits for r in tried}, {r.name: r.controls for r in tried}, measure, context.progress)
-    e = effects(observed, seed=config.seed)
     if config.verdict:
-        found = verdict.judge(e, config.about or _about(tried[0].language, e.columns),
-                              {r.name: verdict.NEURONS if r.way.neurons else verdict.COMPARATOR for r in tried})
-        study = Study((found.sentence,), verdict.tables(found, e), verdict.data(found), verdict.CAVEATS)
+        about = config.about or _about(tried[0].language, list(observed.plain))
+        kinds = {r.name: verdict.NEURONS if r.way.neurons else verdict.COMPARATOR for r in tried}
+        found, e = halves.judge(observed, about, kinds, seed=config.seed)
+        study = Study((found.sentence,), verdict.tables(found, e), verdict.data(found), verdict.caveats(found))
         result = _with_study(result, study, "verdict")
     else:
+        e = effects(observed, seed=config.seed)
         note = "Change from the unedited model on the same items; 95 % paired bootstrap, verdicts by Holm over the table."
         tables = [matrix.table(e, e.own, "What editing changes", note)]
         if any(e.controls):
@@ -200,9 +221,10 @@ def _prompts(config: Steer, context: Context) -> dict[str, list[str]]:
     return {} if config.prompts is None else {"prompts": answers.prompts(context.data(config.prompts))}
 
 
-def _asked(config: Steer) -> Mapping[str, Any]:
-    """The settings of the evaluation, as the `eval` step names them."""
-    return {name: getattr(config, name) for name in ("tasks", "langs", "data", "limit", "shots", "chat", "seed")}
+def _asked(config: Steer, targeted: Iterable[str]) -> Mapping[str, Any]:
+    """The settings of the evaluation, as the `eval` step names them; by default in the languages of the edits and in English."""
+    langs = config.langs or tuple(dict.fromkeys([*filter(None, targeted), "en"]))
+    return {name: getattr(config, name) for name in ("tasks", "data", "limit", "shots", "chat", "seed")} | {"langs": langs}
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
@@ -213,6 +235,12 @@ def said(tried: Sequence[Row], positions: str) -> str:
     where = {"all": "at every token", "prompt": "at the tokens of the prompt", "generated": "at the tokens that the model wrote"}
     counts = ", ".join(f"{r.name} ({n:,} neurons)" if (n := neurons(r)) else r.name for r in tried)
     return f"Edited {where[positions]}: {counts}."
+
+
+def _both(n: int) -> tuple[str, ...]:
+    """What is said of neurons that are selected and deactivated."""
+    said = f"{n:,} neurons are both selected and deactivated: they are edited first, and what deactivates them is done to that."
+    return (said,) if n else ()
 
 
 def neurons(row: Row) -> int:
@@ -246,6 +274,6 @@ def edited_map(tried: Sequence[Row], layers: int) -> LayerMap:
 
 def steer_step(bench: Bench) -> Step:
     """The step, with what evaluates the model."""
-    return Step("steer", 1, Steer, partial(plan, bench=bench), partial(run, bench=bench))
+    return Step("steer", 1, Steer, partial(plan, bench=bench), partial(run, bench=bench), resumable=True)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from polygraft import arrays, languages, selections
+from polygraft import arrays, files, languages, selections
 from polygraft.activity import Activity
 from polygraft.analysis.reading.config import Wanted, open_activity
 from polygraft.analysis.steering import controls
@@ -16,7 +16,7 @@ from polygraft.analysis.steering.config import Steer
 from polygraft.analysis.steering.ways import Way, Where, make, parse
 from polygraft.anatomy import Anatomy
 from polygraft.edits import Edits, sizes
-from polygraft.errors import RecipeError, UserError
+from polygraft.errors import InputError, RecipeError, UserError
 from polygraft.step import Context
 
 
@@ -65,12 +65,16 @@ def _languages(word: str, context: Context) -> list[str]:
     file, names = selections.split(word)
     if names:
         return [f"{file}:{name}" for name in names]
-    path = context.folder(file)
-    held = selections.read(path / selections.FILE if path.is_dir() else path)
+    held = _held(file, context)
     found = [name for name in held if _tag(name)]
     if not found:
         raise RecipeError("no selection is named after a language", where=word, found=", ".join(held)[:200])
     return [f"{file}:{name}" for name in found]
+
+
+def _held(file: str, context: Context) -> selections.Named:
+    path = context.folder(file)
+    return selections.read(path / selections.FILE if path.is_dir() else path)
 
 
 def _tag(name: str) -> str | None:
@@ -126,26 +130,109 @@ def rows(config: Steer, context: Context, anatomy: Anatomy, masks: Mapping[str, 
     """What is tried: each way on the one target, or with `matrix` the first way on each language."""
     base = Where(sizes(anatomy), anatomy.sizes.hidden, np.zeros((anatomy.layers, max(sizes(anatomy))), bool), "", activity,
                  _basis(config, context), config.layers, anatomy.sizes.experts)
-    rest = _silenced(config, context, anatomy, base)
-    every = np.any([*masks.values()], axis=0)
+    rest = silenced(config, context, anatomy, base)
+    every = taken(config, context, anatomy, [*masks.values(), *(at.neurons for at in rest)])
+    off = sum((make(config.deactivate_way, at, config.positions) for at in rest), Edits())
     out = []
     for language, neurons in masks.items():
         at = replace(base, neurons=neurons, language=language)
         for way in config.tried[:1] if config.matrix else config.tried:
             own = make(way, at, config.positions)
             drawn = controls.several(way, at, config.controls, config.seed, avoid=every, positions=config.positions)
-            out.append(Row(language if config.matrix else way.word, way, language, own + rest, tuple(c + rest for c in drawn)))
-    return tuple(out)
+            out.append(Row(language if config.matrix else way.word, way, language, own + off,
+                           tuple(c + _silenced_at_random(config, rest, c, every, i) for i, c in enumerate(drawn))))
+    return _different(out)
+
+
+def faults(config: Steer, context: Context, anatomy: Anatomy, masks: Mapping[str, np.ndarray]) -> list[UserError]:
+    """What making the edits would fail on: they are made where all that they need is there, else only languages are compared."""
+    if config.corpus and wanted(config) is not None:  # has yet to be read
+        words = [way.word for way in config.tried if way.kind in ("diff", "residual-diff")]
+        lacking = [g for g in masks if g not in config.corpus]
+        if lacking:
+            return [RecipeError("the target language is not among the texts", where="corpus", found=lacking[0] or "no language",
+                                expected=", ".join(config.corpus), fix="add its text, or name the language")]
+        if words and len(config.corpus) < 2:
+            return [RecipeError("a difference between languages needs text of another one", where="corpus",
+                                found=", ".join(config.corpus), fix=f"give another language, or leave out {', '.join(words)}")]
+        return []
+    try:
+        activity = None if wanted(config) is None else statistics(config, context, Path())
+        rows(config.model_copy(update={"controls": 0}), context, anatomy, masks, activity)
+    except UserError as e:
+        return [e]
+    return []
+
+
+def _different(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Raises RecipeError for two ways that come to the same edits: they would be one condition under two names."""
+    seen: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        first = seen.setdefault((row.language, row.edits.digest), row)
+        if first is not row:
+            raise RecipeError("two ways that make the same edits", where="way", found=f"{first.way.word} and {row.way.word}",
+                              fix="leave one out")
+    return tuple(rows)
+
+
+def taken(config: Steer, context: Context, anatomy: Anatomy, masks: Sequence[np.ndarray]) -> np.ndarray:
+    """bool [layers, most neurons]: what controls take last: these neurons, and those of every language of the selection files."""
+    out = np.any(np.stack(masks), axis=0)
+    for file in dict.fromkeys(selections.split(word)[0] for word in (*config.select, *config.deactivate)):
+        for name, entries in _held(file, context).items():
+            if _tag(name):
+                out |= selections.neurons(entries, anatomy.layers, sizes(anatomy), anatomy.sizes.experts)
+    return out
 
 
 def _basis(config: Steer, context: Context) -> Mapping[str, np.ndarray]:
-    return {} if config.subspace is None else arrays.Arrays(context.folder(config.subspace) / "subspace.safetensors")
+    if config.subspace is None:
+        return {}
+    path, identity = context.folder(config.subspace), context.model(config.model).identity
+    if (found := maker(path)) not in ("", identity):
+        raise InputError("the language subspace is another model's", where=path, found=found[:80], expected=identity[:80],
+                         fix="run `polygraft analyze subspace` with this model")
+    return arrays.Arrays(path / "subspace.safetensors")
 
 
-def _silenced(config: Steer, context: Context, anatomy: Anatomy, base: Where) -> Edits:
-    found = Edits()
+def maker(path: Path) -> str:
+    """The identity of the model that an analysis in this folder (or beside this file) was of; "" where nothing says."""
+    told = (path if path.is_dir() else path.parent) / "result.json"
+    if not told.is_file():
+        return ""
+    inputs = files.read_json(told).get("inputs", [])
+    return next((str(i.get("identity") or "") for i in inputs if i.get("name") == "model"), "")
+
+
+def foreign(config: Steer, context: Context) -> tuple[str, ...]:
+    """A sentence on every selection that was found in another model: its neurons may mean something else here."""
+    identity = context.model(config.model).identity
+    words = dict.fromkeys(selections.split(word)[0] for word in (*config.select, *config.deactivate))
+    return tuple(f"The neurons of {word} were found in another model, and may do something else in this one."
+                 for word in words if maker(context.folder(word)) not in ("", identity))
+
+
+def silenced(config: Steer, context: Context, anatomy: Anatomy, base: Where) -> list[Where]:
+    """The neurons to deactivate, each selection with the language that its name says."""
+    found = []
     for word in config.deactivate:
         names = selections.split(word)[1]
-        at = replace(base, neurons=mask(word, context, anatomy), language=(_tag(names[0]) or "") if len(names) == 1 else "")
-        found = found + make(config.deactivate_way, at, config.positions)
+        language = (_tag(names[0]) or "") if len(names) == 1 else ""
+        found.append(replace(base, neurons=mask(word, context, anatomy), language=language))
     return found
+
+
+def _silenced_at_random(config: Steer, rest: Sequence[Where], own: Edits, avoid: np.ndarray, i: int) -> Edits:
+    """As many neurons as are deactivated, drawn beside the control `own`: else the control would silence the found ones."""
+    out = Edits()
+    for k, at in enumerate(rest):
+        away = avoid | controls.edited(own + out, at.neurons.shape)
+        seed = [*controls.seeds(config.seed, at.language, i), k, 1]
+        out = out + (controls.draw(config.deactivate_way, at, seed, avoid=away, positions=config.positions) or Edits())
+    return out
+
+
+def both(config: Steer, context: Context, anatomy: Anatomy, masks: Mapping[str, np.ndarray]) -> int:
+    """How many neurons are selected and deactivated at once."""
+    off = [mask(word, context, anatomy) for word in config.deactivate]
+    return int((np.any(np.stack([*masks.values()]), axis=0) & np.any(np.stack(off), axis=0)).sum()) if off else 0

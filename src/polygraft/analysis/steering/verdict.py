@@ -49,6 +49,7 @@ class Verdict:
     """`answer`: some way of editing neurons helps, and more than random neurons do. `sentence` says so, or why not.
 
     `best`: the neuron way with the greatest gain; `against`: for each comparator the best way's gain minus its gain, with Holm's p.
+    `confirmed`: the best way on items that had no part in choosing it (`halves`), `items`: how many chose and how many confirmed.
     """
 
     answer: bool
@@ -58,6 +59,13 @@ class Verdict:
     ways: tuple[Way, ...]
     best: str
     against: dict[str, tuple[stats.Bootstrap, float]]
+    confirmed: Way | None = None
+    items: tuple[int, int] = (0, 0)
+
+    @property
+    def neurons(self) -> tuple[str, ...]:
+        """The ways that edit neurons."""
+        return tuple(w.name for w in self.ways if w.kind == NEURONS)
 
 
 def judge(e: Effects, measure: str, kinds: Mapping[str, str], alpha: float = 0.05) -> Verdict:
@@ -192,12 +200,21 @@ def _estimate(b: stats.Bootstrap, n: int, unit: str, said: str = "") -> Estimate
 def data(verdict: Verdict) -> dict[str, Any]:
     """Plain values for `Result.data`."""
     against = {name: asdict(boot) | {"holm": p} for name, (boot, p) in verdict.against.items()}
+    confirmed = verdict.confirmed and asdict(verdict.confirmed)
     return {"answer": "yes" if verdict.answer else "no", "sentence": verdict.sentence, "measure": verdict.measure,
+            "confirmed": confirmed, "items": list(verdict.items),
             "unit": verdict.unit, "best": verdict.best, "ways": [asdict(w) for w in verdict.ways], "against": against}
 
 
-CAVEATS = (
-    "The best way was chosen on the items that it is judged by: its effect on new items is likely smaller.",
-    "The verdict is about this model, these neurons and this text; a p adjusted by Holm covers the ways tried here, not those "
-    "tried before.",
-)
+CAVEAT = ("The verdict is about this model, these neurons and this text; a p adjusted by Holm covers the ways tried here, not "
+          "those tried before.")
+
+
+def caveats(verdict: Verdict) -> tuple[str, ...]:
+    """What a reader of the verdict must know: which items it is of."""
+    if len(verdict.neurons) < 2:
+        return (CAVEAT,)
+    if verdict.confirmed is None:
+        return ("The best way was chosen on the items that it is judged by: its effect on new items is likely smaller.", CAVEAT)
+    return (f"The best way was chosen on {verdict.items[0]} items, and the answer is of the other {verdict.items[1]}; the table of "
+            "all ways is of all items.", CAVEAT)

@@ -176,6 +176,9 @@ def _projection(way: Way, at: Where) -> list[Edit]:
     if missing := [i for i in layers if names.get(i) not in at.basis]:
         raise InputError("the language subspace of this layer was not found", where=f"way {way.word}", found=f"layer {missing[0]}",
                          fix="run `polygraft analyze subspace`, and name its folder")
+    if wrong := [i for i in layers if at.basis[names[i]].shape[:1] != (at.hidden,)]:
+        raise InputError("the language subspace is of a model of another shape", where=f"way {way.word}",
+                         found=f"{at.basis[names[wrong[0]]].shape[0]} wide in layer {wrong[0]}", expected=at.hidden)
     found = [Edit("residual", i, op, None, at.basis[names[i]].T) for i in layers if at.basis[names[i]].size]
     if not found:
         raise InputError("no language subspace was given", where=f"way {way.word}",
