@@ -24,7 +24,7 @@ CAVEATS = (
 )
 
 
-class Reading(Texts):
+class Gather(Texts):
     """Read text once and keep what its neurons, layers and matrices did: counts, sums, squares, and what is asked for."""
 
     gather: tuple[Literal["histogram", "percentile", "residual", "attention"], ...] = Field(
@@ -40,7 +40,7 @@ class Reading(Texts):
                       grams=self.grams)  # fmt: skip
 
 
-def plan(config: Reading, context: Context) -> Plan:
+def plan(config: Gather, context: Context) -> Plan:
     """Cost from headers and file sizes. Raises RecipeError where a reading is asked to be read again."""
     if config.activity is not None:
         raise RecipeError("a reading is made from corpora", where="activity", found=str(config.activity),
@@ -48,7 +48,7 @@ def plan(config: Reading, context: Context) -> Plan:
     return planned(config, config.wanted(), context, f"read text with {config.model}")
 
 
-def run(config: Reading, context: Context, folder: Path) -> Result:
+def run(config: Gather, context: Context, folder: Path) -> Result:
     """Write the reading to `folder / "activity"`."""
     found = open_activity(config, config.wanted(), context, folder)
     inputs = [InputRef(g, about["path"], digest=about["digest"]) for g, about in found.languages.items()]
@@ -118,4 +118,4 @@ def _curve(title: str, found: Activity, series: dict[str, np.ndarray], y: str, x
     return Curve(title, tuple(map(float, range(length))), {g: tuple(map(float, v)) for g, v in series.items()}, x, y)
 
 
-STEPS = (Step("analyze.activity", 1, Reading, plan, run, resumable=True, parallel=True),)
+STEPS = (Step("analyze.activity", 1, Gather, plan, run, resumable=True, parallel=True),)
