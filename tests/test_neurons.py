@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from oracle import lape_oracle, neurons_oracle
+from polygraft.analysis.groups import Groups
 from polygraft.analysis.neurons import coactive, controls, lape, others, overlap, stability, topic
 from polygraft.analysis.neurons.owners import Found, listed
 
@@ -233,36 +234,53 @@ def test_the_chance_level_of_an_overlap_is_what_random_sets_have():
     assert overlap.jaccard(empty, empty) == overlap.chance(empty, empty, real) == 1 and overlap.jaccard(first, empty) == 0
 
 
-def test_resampled_groups_keep_parallel_texts_together_and_leave_empty_groups_out():
-    tokens = [np.array([5, 0, 7, 3, 9]), np.array([4, 0, 6, 2, 8])]
-    for together in (True, False):
-        drawn = stability.weights(tokens, together, 12, 0)
-        assert all(w.sum() == 4 and w[1] == 0 for pair in drawn for w in pair)
-        assert all((a == b).all() for a, b in drawn) == together
-    x = np.arange(24, dtype=np.int32).reshape(4, 2, 3)
-    w = np.array([2, 0, 1, 1])
-    assert (stability.resummed(x, w) == np.einsum("g,gij->ij", w, x)).all() and stability.resummed(x, w).dtype == np.int64
+def again(positive, tokens=50.0):
+    """LAPE without its filter on groups of counts: positive[k] [groups, layers, neurons]."""
+    groups = Groups(tuple(positive), tuple(np.full(len(x), tokens) for x in positive))
+    return stability.Refit(groups, lambda p, _: lape.lape(p, filter_rate=0.0, bar=0.0))
+
+
+def counted(p, groups=10, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.binomial(50, p[None, ..., k], (groups, *p.shape[:2])) for k in range(p.shape[2])]
 
 
 def test_a_clear_set_is_stable_and_one_of_noise_is_not():
-    rng = np.random.default_rng(0)
     p = np.full((2, 200, 2), 0.5)
-    p[0, :4, 1] = 0.0
-    tokens = np.full((10, 2), 50)
-    clear = [rng.binomial(50, p[None, ..., k], (10, 2, 200)) for k in range(2)]
-    noise = [rng.binomial(50, 0.5, (10, 2, 200)) for _ in range(2)]
+    clear = p.copy()
+    clear[0, :4, 1] = 0.0
+    once = [np.ones(10)] * 2
+    for shares, low, high in ((clear, 0.99, 1.0), (p, 0.0, 0.6)):
+        refit = again(counted(shares))
+        full = refit.of(once, range(2))
+        assert (full.owned == lape.lape(refit.groups.means, filter_rate=0.0, bar=0.0).owned).all()
+        found = stability.stability(full.owned, refit, 10, 0)
+        assert found.shape == (10, 3) and low <= found[:, -1].mean() <= high
+        assert (found == stability.stability(full.owned, refit, 10, 0)).all()
 
-    def fit(positive):
-        return lambda drawn: lape.lape(
-            np.stack([stability.resummed(x, w) / (w @ tokens[:, k]) for k, (x, w) in enumerate(zip(positive, drawn))], -1),
-            filter_rate=0.0, bar=0.0)  # fmt: skip
 
-    draws = stability.weights([tokens[:, 0], tokens[:, 1]], False, 10, 0)
-    once = [np.ones(10, np.int64)] * 2
-    for positive, low, high in ((clear, 0.99, 1.0), (noise, 0.0, 0.6)):
-        full = fit(positive)(once).owned
-        assert stability.stability(full, fit(positive), [once]).min() == 1
-        assert low <= stability.stability(full, fit(positive), draws)[:, -1].mean() <= high
+def test_parts_of_one_language_score_like_noise_and_unlike_a_language():
+    p = np.full((2, 300, 3), 0.5)
+    p[0, :6] = np.eye(3)[np.arange(6) % 3] * 0.9
+    refit = again(counted(p, groups=12))
+    found = stability.floor(lape.lape(refit.groups.means, filter_rate=0.0, bar=0.0), refit)
+    assert found.under == (0, 0, 0)  # what fires for one language fires alike in all parts of it, or in none
+    noise = again(counted(np.full((2, 300, 3), 0.5), groups=12))
+    full = lape.lape(noise.groups.means, filter_rate=0.0, bar=0.0)
+    alone = stability.floor(full, noise)
+    assert min(alone.under) > 6 and max(alone.best) < alone.found == full.score[full.owned.any(-1)].max()
+    dealt = np.stack([sum(noise.groups.sums[1][i::3]) / 200 for i in range(3)], -1)
+    assert alone.under[1] == (lape.entropy(dealt) <= alone.found).sum()
+    assert stability.floor(full, again(counted(p, groups=2))) is None
+    assert stability.floor(lape.Scores(full.score, full.owned & False), noise) is None
+
+
+def test_of_scores_by_language_high_ones_are_specific():
+    score = np.array([[[3.0, -1], [1, 2], [0, 0], [-np.inf, -np.inf]]])
+    owned = np.array([[[True, False], [False, True], [False, False], [False, False]]])
+    assert stability.weakest(lape.Scores(score, owned)) == 2
+    refit = stability.Refit(again(counted(np.full((1, 4, 2), 0.5))).groups, lambda p, _: lape.Scores(score, owned))
+    assert stability.floor(lape.Scores(score, owned), refit).under == (2, 2)
 
 
 @settings(max_examples=40, deadline=None)

@@ -11,7 +11,7 @@ import pytest
 import planted
 import tiny
 from polygraft import arrays, selections
-from polygraft.analysis.neurons import controls
+from polygraft.analysis.neurons import controls, lape
 from polygraft.analysis.neurons.methods import Rates, identify
 from polygraft.analysis.neurons.steps import Neurons, plan, run
 from polygraft.analysis.reading.config import Wanted
@@ -96,6 +96,7 @@ def test_the_step_writes_the_folder_that_others_read(family, step, models):
     shape = (data["layers"], data["neurons"], len(data["languages"]))
     assert held["probability"].shape == shape and held["probability"].dtype == np.float32
     assert held["entropy"].shape == shape[:2] and held["entropy"].dtype == np.float32 and not np.isnan(held["entropy"]).any()
+    assert (held["score"] == held["entropy"]).all() and np.isinf(held["entropy"]).any()  # of lape: what it filtered
     named = selections.read(out / "selection.json")
     assert list(named) == ["en", "sw", "th", "random.en", "random.sw", "random.th"]
     anatomy, experts = models(family)[0].anatomy, data["experts"]
@@ -131,6 +132,9 @@ def test_the_study_of_planted_neurons_says_what_is_true_of_them(step):
 def test_other_methods_find_them_too(method, step):
     result, out, wired = step("llama", method=method)
     held = arrays.Arrays(out / "neurons.safetensors")
+    assert held["score"].shape == ((2, 48) if method == "align-lape" else (2, 48, 3)) and held["score"].dtype == np.float32
+    p = held["probability"].astype(np.float64)
+    assert held["entropy"] == pytest.approx(np.where(p.max(-1) > 0, lape.entropy(p), np.inf), abs=1e-6)
     found = {g: set(map(tuple, held[f"selected.{g}"].tolist())) for g in wired}
     assert found == wired
     assert result.data["method"] == method
@@ -174,6 +178,35 @@ def test_a_reading_made_before_gives_the_same_bytes_without_reading(step, models
     assert not (tmp_path / "activity").exists()
     with pytest.raises(InputError, match="lacks"):
         run(config.model_copy(update={"method": "pooled-90p"}), context(), tmp_path)
+
+
+def test_a_reading_that_was_cut_goes_on(models, texts, tmp_path, monkeypatch):
+    from polygraft.analysis.neurons.steps import STEPS
+    from polygraft.analysis.reading import passing
+    from polygraft.files import partial_path
+    from polygraft.recipe import run_step
+
+    config = Neurons(model=str(models("llama")[2]), corpus={g: str(p) for g, p in zip(("en", "sw", "th"), texts.values())},
+                     window=WINDOW, top_rate=12 / 96, draws=0, groups=6)  # fmt: skip
+    whole, cut, read = tmp_path / "whole", tmp_path / "cut", passing._language
+    run_step(STEPS[0], config, whole)
+
+    def interrupted(model, live, stream, *rest):
+        if stream.language == "th":
+            raise KeyboardInterrupt
+        read(model, live, stream, *rest)
+
+    monkeypatch.setattr(passing, "_language", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_step(STEPS[0], config, cut)
+    monkeypatch.setattr(passing, "_language", read)
+    kept = partial_path(cut) / "activity/activity.en.safetensors"
+    before = kept.stat().st_mtime_ns
+    run_step(STEPS[0], config, cut)
+    assert (cut / "activity" / kept.name).stat().st_mtime_ns == before  # not read again
+    for name in ("neurons.safetensors", "selection.json"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    assert arrays.Arrays(cut / "activity" / kept.name)["group.tokens"].shape == (6,)
 
 
 def test_the_plan_counts_from_headers(models, texts):

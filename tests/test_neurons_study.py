@@ -91,7 +91,7 @@ def test_the_tables_and_pictures_hold_plain_finite_numbers(reading):
     assert json.loads(json.dumps(encode(result), allow_nan=False)) and Result.from_json(result.to_json()) == result
     assert [t.title for t in result.tables] == [
         "Neurons of each language", "How many languages a found neuron belongs to", "Overlap of languages",
-        "Agreement with other methods", "Do they fire together?", "How much is language, how much topic"]  # fmt: skip
+        "Agreement with other methods", "What documents alone give", "Do they fire together?", "How much is language, how much topic"]  # fmt: skip
     assert "found 6 of 60 neurons: en 2, sw 2, th 2." in result.summary[0]
     assert tables.layer_map(s).values == ((1.0, 0.0, 1.0),) * 3
     assert all(len(r) == len(t.columns) for t in result.tables for r in t.rows)
@@ -104,6 +104,34 @@ def test_topic_neurons_are_told_from_language_neurons(reading):
     assert s.draws is None  # groups hold no histograms
     ours, _ = s.topic["en"]
     assert ours.shares[1] > ours.shares[0]
+
+
+@pytest.mark.parametrize("method", ["lape", "align-lape", "mean-difference"])
+def test_documents_alone_do_not_score_as_planted_neurons_do(reading, method):
+    s = study(method, reading, RATES, draws=0, seed=0)
+    assert s.floor is not None and len(s.floor.under) == 3 and s.per_group == 1
+    n = int(s.found.any.sum())
+    if method == "mean-difference":  # gives each language its share, planted or not
+        assert any("score as the found ones do" in x for x in tables.summary(s))
+    else:
+        assert max(s.floor.under) == 0 and "0 neurons (0 to 0) score as the found ones do" in " ".join(tables.summary(s))
+    table = tables.floors(s)
+    assert table.rows[0] == ("found", s.floor.found, n) and [r[0] for r in table.rows[1:]] == [f"parts of {g}" for g in LANGUAGES]
+
+
+def test_noise_scores_as_documents_alone_do(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = {g: rng.normal(0, 1, (8, 60, 3, 20)) for g in LANGUAGES}
+    s = study("lape", written(tmp_path / "n", noise), Rates(filter=0.5, top=0.1, bar=0.5), draws=0, seed=0)
+    assert min(s.floor.under) >= int(s.found.any.sum())
+
+
+def test_documents_of_a_group_are_told_beside_the_shares(tmp_path):
+    pooled = written(tmp_path / "p", planted())
+    for about in pooled.languages.values():
+        about["documents"] = 40
+    s = study("lape", pooled, RATES, draws=0, seed=0)
+    assert "over groups of 5 parallel documents" in tables.summary(s)[-1] and "groups of 5 parallel documents" in tables.variance(s).note
 
 
 def test_what_a_reading_lacks_is_left_out_or_refused(tmp_path):
@@ -124,9 +152,21 @@ def test_one_language_is_refused(tmp_path):
         identify("lape", alone, RATES)
 
 
-def test_identical_languages_have_nothing_in_them_but_ties(tmp_path):
-    same = written(tmp_path / "s", dict.fromkeys(LANGUAGES, planted()["en"]))
-    s = study("mean-difference", same, RATES, draws=2, seed=0)
+def test_equal_languages_are_refused(tmp_path):
+    values = planted()
+    same = written(tmp_path / "s", values | {"th": values["en"]})
+    with pytest.raises(InputError, match="two languages do not differ in any neuron") as e:
+        study("lape", same, RATES, draws=0, seed=0)
+    assert e.value.found == "en, th"
+
+
+def test_languages_that_fire_alike_have_nothing_in_them_but_ties(tmp_path):
+    """Neuron 0 of layer 0 alone fires at other tokens; all means are equal."""
+    values = {g: v.copy() for g, v in dict.fromkeys(LANGUAGES, planted()["en"]).items()}
+    for k, v in enumerate(values.values()):
+        v[..., 0, 0] = 0.0
+        v[:, :2, 0, 0] = [k - 1, 1 - k]
+    s = study("mean-difference", written(tmp_path / "s", {g: values[g] for g in ("en", "sw")}), RATES, draws=2, seed=0)
     assert not s.found.any.any() and "do not differ" in tables.summary(s)[1]
     assert not tables.firing(s).rows or all(r[1] is None for r in tables.firing(s).rows)
     assert json.dumps(encode(tables.tables(s)), allow_nan=False)

@@ -19,7 +19,11 @@ DIGITS = 12  # scores that differ by less are ties: their last bits depend on th
 
 @dataclass(frozen=True)
 class Scores:
-    """`score` float64 [layers, neurons], +inf where a neuron was filtered; `owned` bool [layers, neurons, languages]."""
+    """`owned` bool [layers, neurons, languages]; `score` the method's own, float64.
+
+    Either [layers, neurons], low where specific and +inf where a neuron was filtered, or [layers, neurons, languages], high where
+    specific and -inf where there is no such neuron.
+    """
 
     score: np.ndarray
     owned: np.ndarray

@@ -10,10 +10,11 @@ import numpy as np
 
 from polygraft import arrays
 from polygraft.activity import Activity
+from polygraft.analysis.groups import Groups
 from polygraft.analysis.neurons import lape, others
 from polygraft.analysis.neurons.lape import Scores
 from polygraft.analysis.neurons.owners import Found
-from polygraft.analysis.neurons.stability import Refit, resummed
+from polygraft.analysis.neurons.stability import Refit
 from polygraft.errors import InputError
 
 Method = Literal["lape", "align-lape", "mean-difference", "pooled-90p", "probability-90p"]
@@ -91,23 +92,20 @@ def histograms(activity: Activity) -> others.Histograms:
 
 
 def refit(method: Method, activity: Activity, rates: Rates) -> Refit | None:
-    """The method on resampled groups of documents; None where the groups do not hold what it needs (there are no histograms)."""
+    """The method on other groups of documents; None where the groups do not hold what it needs (there are no histograms)."""
     name = {"lape": "group.positive", "align-lape": "group.positive", "mean-difference": "group.sum"}.get(method)
     if name is None or any(name not in activity.of(language) for language in activity.languages):
         return None
-    groups = [activity.array(language, name) for language in activity.languages]
-    tokens = [activity.array(language, "group.tokens") for language in activity.languages]
-    if min((t > 0).sum() for t in tokens) < 2:
+    groups, real = Groups.of(activity, name), activity.real
+    if min(groups.sizes) < 2:
         return None
-    real = activity.real
-
-    def means(drawn: Sequence[np.ndarray]) -> np.ndarray:
-        return np.stack([resummed(x, w) / float(w @ t) for x, t, w in zip(groups, tokens, drawn)], -1)
-
     if method == "lape":
-        return lambda drawn: lape.lape(means(drawn), real, filter_rate=rates.filter, top_rate=rates.top, bar=rates.bar)
+        return Refit(groups, lambda p, _: lape.lape(p, real, filter_rate=rates.filter, top_rate=rates.top, bar=rates.bar))
     if method == "align-lape":
-        return lambda drawn: lape.align_lape(means(drawn), real, weight=rates.weight, top_rate=rates.top, bar=rates.bar)
+        return Refit(groups, lambda p, _: lape.align_lape(p, real, weight=rates.weight, top_rate=rates.top, bar=rates.bar))
     second = activity.stacked("square") / np.maximum(1, _tokens(activity))  # groups hold no squares: the spread stays as it is
-    one = np.ones(len(activity.languages))
-    return lambda drawn: others.mean_difference(means(drawn), second, one, real, rate=rates.each)
+
+    def difference(means: np.ndarray, which: Sequence[int]) -> Scores:
+        return others.mean_difference(means, second[..., list(which)], np.ones(len(which)), real, rate=rates.each)
+
+    return Refit(groups, difference)

@@ -26,7 +26,7 @@ def top_each(value: np.ndarray, real: np.ndarray, n: int, floor: float) -> np.nd
 
 def _ranked(value: np.ndarray, real: np.ndarray, rate: float, floor: float, thresholds: dict[str, float]) -> Scores:
     owned = top_each(value, real, round(rate * int(real.sum())), floor)
-    return Scores(np.where(real, value.max(-1), np.inf), owned, thresholds)
+    return Scores(np.where(real[..., None], value, -np.inf), owned, thresholds)
 
 
 def pooled_share(counts: np.ndarray, quantile: float = QUANTILE) -> np.ndarray:
@@ -75,6 +75,9 @@ def probability_90p(histograms: Histograms, edges: np.ndarray, threshold: np.nda
 
     `threshold` float64 [layers, neurons, languages] is the mean over batches of the batch's own 90th percentile. A neuron whose
     activity does not change from batch to batch scores 0.10 in any language: this ranks burstiness, not language.
+
+    Not the released code to the letter: a is taken behind the activation function, a batch is one window, and the percentile and
+    the share are read off a histogram of half-octave bins, within which tokens are taken to lie evenly.
     """
     value = np.zeros(threshold.shape)
     for layer in range(len(real)):

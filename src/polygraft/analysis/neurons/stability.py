@@ -1,57 +1,76 @@
-"""Would other documents have given the same neurons? The method is repeated on resampled groups of documents."""
+"""Would other documents have given the same neurons, and would documents alone? The method on resampled and on dealt groups."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from polygraft import stats
+from polygraft.analysis.groups import Groups
 from polygraft.analysis.neurons.lape import Scores
 from polygraft.analysis.neurons.overlap import jaccard
 
 DRAWS = 20  # a draw repeats the whole method; the mean of 20 Jaccard indices is known well enough
 
-Refit = Callable[[Sequence[np.ndarray]], Scores]  # from the weights [groups] of each language's groups
+
+@dataclass(frozen=True)
+class Refit:
+    """A method on means of other groups: `fit(means [layers, neurons, K], which)`, column k being text of language `which[k]`."""
+
+    groups: Groups
+    fit: Callable[[np.ndarray, Sequence[int]], Scores]
+
+    def of(self, weights: Sequence[np.ndarray], which: Sequence[int]) -> Scores:
+        """What the method finds in text of the languages `which`, their groups taken `weights[k]` [G] times."""
+        taken = Groups(tuple(self.groups.sums[k] for k in which), tuple(self.groups.tokens[k] for k in which))
+        return self.fit(np.moveaxis(taken.drawn([w[None] for w in weights])[0], 0, -1), which)
 
 
-def weights(tokens: Sequence[np.ndarray], parallel: bool, draws: int, seed: int) -> list[list[np.ndarray]]:
-    """`draws` times, for each language int64 [groups]: how often each group is drawn. Empty groups are never drawn.
-
-    Parallel texts are drawn together: group g is the same documents in every language.
-    """
-    rng = np.random.default_rng([seed, draws])
-    out = []
-    for _ in range(draws):
-        shared: np.ndarray | None = None
-        drawn = []
-        for t in tokens:
-            full = np.flatnonzero(t > 0)
-            if shared is None or not parallel or len(shared) != len(full):
-                shared = stats.counts(rng, max(1, len(full)), 1)[0].astype(np.int64)
-            w = np.zeros(len(t), np.int64)
-            w[full] = shared[: len(full)]
-            drawn.append(w)
-        out.append(drawn)
-    return out
-
-
-def resummed(groups: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """[layers, neurons]: sum over groups of weight times value of [groups, layers, neurons], exact for counts."""
-    out = np.zeros(groups.shape[1:], np.int64 if groups.dtype.kind in "iu" else np.float64)
-    for g in np.flatnonzero(w):
-        out += groups[g] * out.dtype.type(w[g])
-    return out
-
-
-def stability(full: np.ndarray, refit: Refit, draws: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+def stability(full: np.ndarray, again: Refit, draws: int, seed: int) -> np.ndarray:
     """float64 [draws, languages + 1]: Jaccard index of the sets of each draw with `full` (bool [layers, neurons, languages]).
 
     The last column is that of all languages' neurons together.
     """
-    out = np.ones((len(draws), full.shape[-1] + 1))
-    for i, drawn in enumerate(draws):
-        owned = refit(drawn).owned
-        out[i, :-1] = [jaccard(full[..., k], owned[..., k]) for k in range(full.shape[-1])]
+    out, languages = np.ones((draws, full.shape[-1] + 1)), range(full.shape[-1])
+    for i, weights in enumerate(zip(*again.groups.draws(draws, [seed, draws]))):
+        owned = again.of(weights, languages).owned
+        out[i, :-1] = [jaccard(full[..., k], owned[..., k]) for k in languages]
         out[i, -1] = jaccard(np.asarray(full.any(-1)), np.asarray(owned.any(-1)))
     return out
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What documents alone give: each language's own text dealt to as many parts as there are languages.
+
+    `found` is the least specific score that the method took, `best[k]` that of what it takes of language k's parts (None where it
+    takes nothing), and `under[k]` how many neurons score at least as specifically as `found` there.
+    """
+
+    found: float
+    best: tuple[float | None, ...]
+    under: tuple[int, ...]
+
+
+def weakest(s: Scores) -> float | None:
+    """The least specific score of what was taken: a score [layers, neurons] is low where specific, one by language high."""
+    taken = s.score[s.owned if s.score.ndim == 3 else s.owned.any(-1)]
+    return None if not taken.size else float(taken.min() if s.score.ndim == 3 else taken.max())
+
+
+def floor(full: Scores, again: Refit) -> Floor | None:
+    """The method on one language at a time, its groups 0, K, 2K ..., 1, K + 1 ... taken for K languages. Ours.
+
+    K parts and not two, so that scores mean the same as in the found set; each part has a K-th of the text, so that the floor is
+    rather too high than too low. None where nothing was found, or a language has fewer groups than there are languages.
+    """
+    n, least = full.owned.shape[-1], weakest(full)
+    if least is None or min(again.groups.sizes) < n:
+        return None
+    best, under = list[float | None](), list[int]()
+    for k, size in enumerate(again.groups.sizes):
+        dealt = again.of([np.asarray(np.arange(size) % n == part, float) for part in range(n)], [k] * n)
+        best.append(weakest(dealt))
+        under.append(int((dealt.score <= least).sum() if full.score.ndim == 2 else (dealt.score >= least).any(-1).sum()))
+    return Floor(least, tuple(best), tuple(under))

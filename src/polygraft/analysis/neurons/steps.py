@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from polygraft import arrays, selections
+from polygraft import arrays, edits, selections
 from polygraft.activity import Activity
 from polygraft.analysis.neurons import lape, others, stability, tables
 from polygraft.analysis.neurons.methods import NEEDS, Method, Rates
@@ -17,13 +17,11 @@ from polygraft.analysis.neurons.owners import listed
 from polygraft.analysis.neurons.study import Study, study
 from polygraft.analysis.reading.config import Texts, Wanted, open_activity
 from polygraft.analysis.reading.planned import planned, said
-from polygraft.analysis.reading.shapes import neurons
 from polygraft.analysis.reading.steps import texts
 from polygraft.anatomy import Anatomy
 from polygraft.result import InputRef, Result
 from polygraft.step import Context, Plan, Step
 
-GROUPS = 20
 FILE = "neurons.safetensors"
 
 
@@ -38,6 +36,7 @@ class Neurons(Texts):
     weight: float | None = Field(None, ge=0, description="align-lape: its lambda (default: the largest that gives none to all)")
     per_language: float = Field(others.PER_LANGUAGE, gt=0, le=1, description="other methods: share of all neurons for a language")
     draws: int = Field(stability.DRAWS, ge=0, le=1000, description="resamplings of documents, for stability; 0 leaves it out")
+    groups: int = Field(20, ge=0, le=1000, description="groups that documents are dealt to; 0 leaves out what rests on them")
 
     @property
     def rates(self) -> Rates:
@@ -47,19 +46,20 @@ class Neurons(Texts):
 def wanted(config: Neurons) -> Wanted:
     """What is gathered; of a reading made before only what the method cannot do without is asked for."""
     needs = NEEDS[config.method]
-    return Wanted(histogram="histogram" in needs, percentile="window.percentile" in needs, groups=0 if config.activity else GROUPS)
+    groups = 0 if config.activity else config.groups
+    return Wanted(histogram="histogram" in needs, percentile="window.percentile" in needs, groups=groups)
 
 
 def plan(config: Neurons, context: Context) -> Plan:
     """How many neurons would be taken, and what reading costs, from headers and file sizes."""
     source = context.model(config.model)
     anatomy = Anatomy.of(source.weights.config, source.weights.tensors, where=config.model)
-    sizes = neurons(anatomy)
+    sizes = edits.sizes(anatomy)
     whole = config.method in ("lape", "align-lape")
     n = round((config.top_rate if whole else config.per_language) * sum(sizes))
     what = f"{config.method}: {n:,}{'' if whole else ' for each language'} of {sum(sizes):,} neurons in {anatomy.layers} layers"
     found = planned(config, wanted(config), context, what)
-    studied = max(1, len(config.corpus)) * len(sizes) * max(sizes, default=0) * (4 * GROUPS + 24)  # a group array of each
+    studied = max(1, len(config.corpus)) * len(sizes) * max(sizes, default=0) * (4 * config.groups + 24)  # a group array of each
     return replace(found, peak_bytes=found.peak_bytes + studied)
 
 
@@ -81,7 +81,8 @@ def report(activity: Activity, config: Neurons, folder: Path, tell: Callable[[st
         "languages": list(s.found.languages), "layers": activity.layers, "neurons": s.real.shape[1], "sizes": list(activity.sizes),
         "experts": activity.experts, "method": config.method, "thresholds": s.found.scores.thresholds,
         "tokens": dict(zip(s.found.languages, s.tokens)), "found": {g: int(m.sum()) for g, m in s.found.masks.items()},
-        "shared": [int(n) for n in s.found.shared],
+        "shared": [int(n) for n in s.found.shared], "documents_per_group": s.per_group,
+        "floor": dict(zip(s.found.languages, s.floor.under)) if s.floor else {},
     }  # fmt: skip
     return Result(
         "analyze.neurons", "", f"Neurons of {config.model} that fire for a language", tables.summary(s), (tables.layer_map(s),),
@@ -91,9 +92,15 @@ def report(activity: Activity, config: Neurons, folder: Path, tell: Callable[[st
 
 
 def outputs(s: Study) -> dict[str, np.ndarray]:
-    """The arrays of neurons.safetensors: probability, entropy (the method's score), selected.L and random.L."""
+    """The arrays of neurons.safetensors: probability, entropy, score (the method's own), selected.L and random.L.
+
+    `entropy` is that over languages of the normalised probabilities, +inf for a neuron that never fires or that LAPE filtered.
+    """
     lists = {f"selected.{g}": listed(m) for g, m in s.found.masks.items()} | {f"random.{g}": listed(m) for g, m in s.random.items()}
-    return {"probability": s.probability.astype(np.float32), "entropy": s.found.scores.score.astype(np.float32), **lists}
+    score, fires = s.found.scores.score, s.real & (s.probability.max(-1) > 0)
+    entropy = score if s.found.method == "lape" else np.where(fires, lape.entropy(s.probability), np.inf)
+    made = {"probability": s.probability, "entropy": entropy, "score": score}
+    return {name: a.astype(np.float32) for name, a in made.items()} | lists
 
 
-STEPS = (Step("analyze.neurons", 1, Neurons, plan, run),)
+STEPS = (Step("analyze.neurons", 1, Neurons, plan, run, resumable=True),)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from polygraft.activity import Activity
+from polygraft.analysis.groups import percentile
 from polygraft.analysis.neurons import coactive, controls, overlap, stability, topic
 from polygraft.analysis.neurons.methods import METHODS, Method, Rates, identify, lacks, refit
 from polygraft.analysis.neurons.owners import Found
+from polygraft.errors import InputError
 from polygraft.result import Estimate
 
 RANDOM = 20  # matched random sets behind every interval of a control
@@ -34,7 +36,7 @@ class Study:
 
     `overlap` and `chance` float64 [languages, languages]; `draws` float64 [draws, languages + 1] (see `stability`) or None;
     `agreement[m]` is (neurons, Jaccard index, chance level) of another method;
-    `topic` by language (found, float64 [random sets, 3]), or None.
+    `topic` by language (found, float64 [random sets, 3]), or None; it rests on means of groups of `per_group` documents.
     """
 
     found: Found
@@ -45,10 +47,12 @@ class Study:
     overlap: np.ndarray
     chance: np.ndarray
     draws: np.ndarray | None
+    floor: stability.Floor | None
     agreement: dict[Method, tuple[int, float, float]]
     firing: dict[str, Firing]
     topic: dict[str, tuple[topic.Shares, np.ndarray]] | None
     nothing: np.ndarray
+    per_group: float
 
     @property
     def sizes(self) -> np.ndarray:
@@ -58,33 +62,48 @@ class Study:
 
 def study(method: Method, activity: Activity, rates: Rates, *, draws: int, seed: int,
           tell: Callable[[str], None] = lambda _: None) -> Study:  # fmt: skip
-    """Find the neurons and measure what is told about them. Raises InputError as `identify` does."""
+    """Find the neurons and measure what is told about them. Raises InputError as `identify` does, and for equal languages."""
     tell(method)
-    found, real = identify(method, activity, rates), activity.real
+    found, real, probability = identify(method, activity, rates), activity.real, activity.probability()
+    refuse_equal(probability, found.languages, activity.folder)
     random = {g: controls.matched(m, real, [seed, k], found.any) for k, (g, m) in enumerate(found.masks.items())}
     tell("overlap and agreement")
     shared, chance = overlap.between(found.scores.owned, real)
     agreed = {m: _agreement(found, identify(m, activity, rates), real) for m in METHODS if m != method and not lacks(m, activity)}
     tell("stability")
-    repeated = _stability(found, method, activity, rates, draws, seed)
+    again = refit(method, activity, rates)
+    repeated = stability.stability(found.scores.owned, again, draws, seed) if again and draws else None
+    weight = found.scores.thresholds.get("lambda", rates.weight)  # of AlignLAPE: under another one scores would not compare
+    again = refit(method, activity, replace(rates, weight=weight))
+    floor = stability.floor(found.scores, again) if again else None
     tell("co-activation")
     fire = _firing(found, activity, seed)
     tell("language and topic")
     shares, nothing = _topic(found, activity, seed)
     tokens = tuple(activity.tokens(g) for g in found.languages)
-    return Study(found, real, tokens, random, activity.probability(), shared, chance, repeated, agreed, fire, shares, nothing)
+    return Study(found, real, tokens, random, probability, shared, chance, repeated, floor, agreed, fire, shares, nothing,
+                 _per_group(activity))  # fmt: skip
+
+
+def refuse_equal(p: np.ndarray, languages: Sequence[str], where: object) -> None:
+    """Raise InputError where two languages have the same `p` [layers, neurons, languages] in every neuron."""
+    for b in range(len(languages)):
+        for a in range(b):
+            if (p[..., a] == p[..., b]).all():
+                raise InputError("two languages do not differ in any neuron", where=where, found=f"{languages[a]}, {languages[b]}",
+                                 expected="texts in different languages", fix="is it the same text twice?")  # fmt: skip
+
+
+def _per_group(activity: Activity) -> float:
+    """Mean number of documents in a group that holds text, of the language that has fewest; 0 without groups."""
+    if not _has(activity, "group.tokens"):
+        return 0.0
+    full = {g: int((activity.array(g, "group.tokens") > 0).sum()) for g in activity.languages}
+    return min(activity.languages[g]["documents"] / max(1, n) for g, n in full.items())
 
 
 def _agreement(a: Found, b: Found, real: np.ndarray) -> tuple[int, float, float]:
     return int(b.any.sum()), overlap.jaccard(a.any, b.any), overlap.chance(a.any, b.any, real)
-
-
-def _stability(found: Found, method: Method, activity: Activity, rates: Rates, draws: int, seed: int) -> np.ndarray | None:
-    again = refit(method, activity, rates)
-    if again is None or draws == 0:
-        return None
-    tokens = [activity.array(g, "group.tokens") for g in found.languages]
-    return stability.stability(found.scores.owned, again, stability.weights(tokens, activity.parallel, draws, seed))
 
 
 def sets(found: Found, language: str, real: np.ndarray, seed: int, n: int = RANDOM) -> list[np.ndarray]:
@@ -124,7 +143,7 @@ def spread(values: list[float | None]) -> Estimate | None:
     known = [v for v in values if v is not None]
     if not known:
         return None
-    low, high = np.quantile(known, [0.025, 0.975])
+    low, high = percentile(np.array(known))
     return Estimate(float(np.mean(known)), float(low), float(high), n=len(known))
 
 

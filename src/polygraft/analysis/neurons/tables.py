@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from polygraft.analysis.groups import percentile
 from polygraft.analysis.neurons import topic
 from polygraft.analysis.neurons.study import Study
 from polygraft.result import Cell, Curve, Estimate, LayerMap, Table
@@ -26,9 +27,13 @@ def summary(s: Study) -> tuple[str, ...]:
     said.append(f"{shared[1]:,} of them belong to one language alone, {int(shared[2:].sum()):,} to several.")
     said.append(_depth(s))
     if s.draws is not None:
-        low, high = np.quantile(s.draws[:, -1], [0.025, 0.975])
+        low, high = percentile(s.draws[:, -1])
         said.append(f"Resampled documents give the same set at a Jaccard index of {s.draws[:, -1].mean():.2f} "
                     f"({low:.2f} to {high:.2f}).")  # fmt: skip
+    if s.floor is not None:
+        under = s.floor.under
+        said.append(f"In parts of one language taken for {len(under)} languages, {np.mean(under):,.0f} neurons ({min(under):,} to "
+                    f"{max(under):,}) score as the found ones do: so many documents alone would give.")  # fmt: skip
     if s.topic is not None:
         said.append(_languages_share(s))
     return tuple(said)
@@ -51,7 +56,7 @@ def _languages_share(s: Study) -> str:
     ours = float(np.mean([found.shares[0] for found, _ in kept]))
     random = np.concatenate([drawn[:, 0] for _, drawn in kept])
     beside = f", of random neurons' of the same layers {random.mean():.0%}" if len(random) else ""
-    said = f"Language makes {ours:.0%} of what their activity varies by over parallel documents{beside}"
+    said = f"Language makes {ours:.0%} of what their activity varies by over groups of {s.per_group:.3g} parallel documents{beside}"
     return f"{said}; {s.nothing[0]:.0%} would be noise."
 
 
@@ -77,7 +82,7 @@ def _mean(values: np.ndarray, mask: np.ndarray) -> float | None:
 def _again(s: Study, k: int) -> Estimate | None:
     if s.draws is None:
         return None
-    low, high = np.quantile(s.draws[:, k], [0.025, 0.975])
+    low, high = percentile(s.draws[:, k])
     return Estimate(float(s.draws[:, k].mean()), float(low), float(high), len(s.draws))
 
 
@@ -126,16 +131,31 @@ def variance(s: Study) -> Table:
         rows.append((g, *(float(x) for x in found.shares)))
         if not len(drawn):
             continue
-        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+        low, high = percentile(drawn)
         ranges = zip(drawn.mean(0), low, high)
         rows.append((f"{RANDOM} ({g})", *(Estimate(float(m), float(a), float(b), len(drawn)) for m, a, b in ranges)))
     rows.append(("noise alone", *(float(x) for x in s.nothing)))
-    note = "Shares of the sum of squares of mean activations over languages and groups of parallel documents."
+    note = (f"Shares of the sum of squares of mean activations over languages and groups of {s.per_group:.3g} parallel documents "
+            "each. A mean over many documents has little topic left: with more documents in a group the share of documents falls "
+            "and that of language rises, for random neurons too. Compare readings of as many documents in a group only.")
     return Table("How much is language, how much topic", ("neurons", *topic.SOURCES), tuple(rows), note)
 
 
+def floors(s: Study) -> Table:
+    """How specific neurons are to parts of one language, which do not differ in language."""
+    if s.floor is None:
+        return Table("What documents alone give", (), ())
+    total = int(s.found.any.sum())
+    rows: list[tuple[Cell, ...]] = [("found", s.floor.found, total)]
+    rows += [(f"parts of {g}", best, n) for g, best, n in zip(s.found.languages, s.floor.best, s.floor.under)]
+    note = (f"Each language's own documents dealt to {len(s.floor.under)} parts that are taken for languages. Worst score taken: "
+            "of as many neurons as the method always takes. As specific: neurons that score at least as well as the worst found. "
+            "A part has a fraction of the text, so the floor is rather too high.")
+    return Table("What documents alone give", ("text", "worst score taken", "as specific"), tuple(rows), note)
+
+
 def tables(s: Study) -> tuple[Table, ...]:
-    made = [languages(s), owners(s), overlaps(s), agreement(s), firing(s)]
+    made = [languages(s), owners(s), overlaps(s), agreement(s), floors(s), firing(s)]
     return tuple(t for t in (*made, *([variance(s)] if s.topic is not None else [])) if t.rows)
 
 
