@@ -13,7 +13,7 @@ from polygraft.analysis.steering import effects, matrix, verdict
 from polygraft.analysis.steering.effects import Observed, Scores
 from polygraft.edits import Edit, Edits
 from polygraft.errors import InputError, StepFailed
-from polygraft.evals.engines.hf import Scorer
+from polygraft.evals import conditions
 from polygraft.model import load_folder
 from polygraft.result import Estimate, Result
 
@@ -229,7 +229,7 @@ def models(tmp_path_factory):
 
 
 def nats(live, texts):
-    return Scorer(live.model, live.tokenizer).documents(texts, 64, 32)
+    return conditions.engine(live).documents(texts, 64, 32)
 
 
 def zero(layer, rows):
