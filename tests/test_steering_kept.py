@@ -13,6 +13,7 @@ from polygraft import arrays, model, selections
 from polygraft.activity import Activity
 from polygraft.analysis.steering import controls, halves, targets, verdict
 from polygraft.analysis.steering.effects import Observed, Scores
+from polygraft.analysis.steering.kept import Kept
 from polygraft.analysis.steering.steps import steer_step
 from polygraft.analysis.steering.ways import Where
 from polygraft.anatomy import Anatomy
@@ -213,6 +214,18 @@ def test_a_cut_matrix_goes_on_and_ends_the_same(study):
     assert len(asked) == 14  # 7 conditions, 2 languages: none twice
     again = run_step(step, config(study, **fields), study.folder / "again", folder=study.folder)
     assert len(asked) == 28 and again.data == found.data and len(list((out / "kept").iterdir())) == 14
+
+
+def test_what_is_kept_and_broken_is_computed_again(study):
+    kept, live = Kept(study.folder / "kept", ["model"]), SimpleNamespace(model=None)
+    assert kept(live, ["a"], lambda: [[1.0, 2, 3]]) == [[1.0, 2, 3]] == kept(live, ["a"], lambda: pytest.fail("computed twice"))
+    (path,) = kept.used
+    path.write_text("{")
+    assert kept(live, ["a"], lambda: [[4.0, 2, 3]]) == [[4.0, 2, 3]]
+    other = Kept(study.folder / "kept", ["another model"])
+    assert other(live, ["a"], lambda: ["said"]) == ["said"] and len(list(kept.folder.iterdir())) == 2
+    other.clear()
+    assert set(kept.folder.iterdir()) == other.used
 
 
 def test_branching_is_proved_once_for_a_model(study, monkeypatch):
