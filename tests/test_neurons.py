@@ -317,3 +317,14 @@ def test_planted_language_topic_and_noise_are_told_apart():
     many = topic.mean_of(topic.decompose(rng.normal(size=(30, 4, 3000))))
     assert many.shares == pytest.approx(topic.nothing(30, 4), abs=0.01) and many.n == 3000
     assert topic.mean_of(topic.decompose(np.ones((3, 2, 5)))).n == 0 and topic.nothing(30, 4).sum() == pytest.approx(1)
+
+
+def test_topic_shrinks_with_the_documents_of_a_group():
+    """What the page says: the mean of ten documents has a tenth of their variance, and language takes the share."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(400, 4, 500)) + rng.normal(size=(400, 1, 500)) + 0.5 * rng.normal(size=(1, 4, 500))
+    alone, grouped = (topic.decompose(d) for d in (x, x.reshape(40, 10, 4, 500).mean(1)))
+    expected = alone / [1, 10, 10]
+    expected /= expected.sum(1, keepdims=True)
+    assert grouped.mean(0) == pytest.approx(expected.mean(0), abs=0.02)
+    assert grouped[:, 0].mean() > 2 * alone[:, 0].mean() and grouped[:, 1].mean() < alone[:, 1].mean()
