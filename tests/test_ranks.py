@@ -107,7 +107,7 @@ def test_processes_go_on_with_the_languages_that_the_first_has(tiny, tmp_path: P
                                                                                (tmp_path / "new").iterdir()}  # fmt: skip
 
 
-@pytest.mark.parametrize("family", ["llama", "mixtral", "gemma2", "opt", "falcon", "bloom"])
+@pytest.mark.parametrize("family", ["llama", "mixtral", "opt"])  # gated, of experts, with flattened tokens: blocks have their own tests
 def test_a_reading_block_by_block_is_that_in_memory(tiny, tmp_path: Path, family: str):
     wanted = Wanted(histogram=True, groups=3, residual=True, attention=True)
     gather(live_models.load_folder(tiny(family)), STREAMS, wanted, tmp_path / "memory", how=HOW)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polygraft import selections
@@ -21,6 +21,7 @@ ENTRIES = st.builds(
 NAMES = st.text(st.characters(blacklist_categories=("Cs", "Z", "C"), blacklist_characters=":+/\\"), min_size=1, max_size=12)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(NAMES, st.lists(ENTRIES, max_size=4).map(tuple), max_size=4))
 def test_what_is_written_is_read(tmp_path_factory, named):
     path = tmp_path_factory.mktemp("s") / "selection.json"
