@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import sys
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.profiler import profile
 
 from oracle import activity_oracle as oracle
+from polygraft import arrays
 from polygraft import model as live_models
 from polygraft.activity import Activity
 from polygraft.analysis.reading import bins, passing, shapes
@@ -24,8 +28,9 @@ from polygraft.analysis.reading.config import Texts, Wanted, open_activity
 from polygraft.analysis.reading.passing import Reading, gather
 from polygraft.analysis.reading.planned import said
 from polygraft.analysis.reading.steps import STEPS
-from polygraft.analysis.reading.texts import Stream, batches, budgeted, tokenized
+from polygraft.analysis.reading.texts import Batch, Stream, batches, budgeted, tokenized
 from polygraft.anatomy import Anatomy
+from polygraft.arrays import Arrays
 from polygraft.blocks import Blocks
 from polygraft.data import Corpus
 from polygraft.errors import InputError, RecipeError, StepFailed
@@ -347,6 +352,12 @@ def test_memory_of_one_language_at_8b_dimensions():
     anatomy = llama_8b()
     assert shapes.nbytes(shapes.shapes(anatomy, Wanted())) <= 20e6
     assert shapes.nbytes(shapes.shapes(anatomy, Wanted(histogram=True))) <= 150e6
+    kept = STEPS[0].config(model="m", corpus={"en": "a.txt"}).wanted()  # by default: what the page of this verb says
+    assert shapes.nbytes(shapes.shapes(anatomy, kept)) == pytest.approx(227e6, abs=1e6)
+    for role, size in {"qkv": 67e6, "o": 67e6, "ffn": 67e6, "down": 822e6}.items():
+        grams = Wanted(grams=(role,))
+        more = shapes.nbytes(shapes.shapes(anatomy, grams)) - shapes.nbytes(shapes.shapes(anatomy, Wanted()))
+        assert more / 32 == pytest.approx(size, rel=0.01)
 
 
 def test_a_collector_holds_what_its_shapes_say_and_one_window(tiny, tmp_path):
@@ -363,7 +374,90 @@ def test_a_collector_holds_what_its_shapes_say_and_one_window(tiny, tmp_path):
     assert sum(t.nbytes for t in one._kept.values()) <= 2 * 20 * 48 * 4
 
 
+def held(run: Callable[[], None]) -> int:
+    """The most bytes that torch held beyond those held before, every allocation counted."""
+    with profile(profile_memory=True) as prof:
+        run()
+    assert prof.profiler is not None
+    events = sorted((e.start_ns(), i, e.nbytes()) for i, e in enumerate(prof.profiler.kineto_results.events()) if e.name() == "[memory]")
+    return int(np.cumsum([n for _, _, n in events]).max(initial=0))
+
+
+@pytest.mark.parametrize(("dtype", "groups", "most"), [(torch.float32, 1, 17e6), (torch.float32, 8, 40e6), (torch.bfloat16, 1, 47e6)])
+def test_a_window_of_14336_neurons_adds_little_to_the_totals(dtype, groups, most):
+    """One window of 512 tokens at the width of an 8B model, with all that `analyze activity` keeps by default."""
+    one = Collector(dataclasses.replace(llama_8b(), layers=1), Wanted(histogram=True, groups=20))
+    one.begin(Batch(0, np.zeros((1, 512), np.int64), np.arange(511)[None] * groups // 511, 1), np.arange(groups))
+    value = torch.randn(1, 512, 14336, generator=torch.Generator().manual_seed(0)).to(dtype)
+    peak = held(lambda: one(Passing("act", 0, value)))
+    assert 0 < peak <= most
+    counted = one.totals["histogram"][0].numpy()
+    assert (counted.sum(-1) == 511).all()
+    wide = value[0, 1:].float().numpy()
+    for n in (0, 2047, 2048, 14335):  # on both sides of where the neurons are cut
+        assert counted[n].tolist() == np.bincount([oracle.bin_of(v, bins.edges()) for v in wide[:, n]], minlength=64).tolist()
+
+
 # ---------------------------------------------------------------------------------------------------------------------- refusals
+
+
+def shard(tmp_path: Path, net: Any, change: Callable[[dict[str, np.ndarray], dict[str, str]], None]) -> Path:
+    """What a reading cut after a few batches left, changed."""
+    def dies(*_: Any) -> None:
+        if left.exists():
+            raise Cut
+
+    left = tmp_path / "r" / ".reading.en.safetensors"
+    with pytest.raises(Cut):
+        gather(net, {"en": stream(drawn(20))}, ALL, tmp_path / "r", dies, Reading(window=20, rows=1, every=0.0))
+    found = Arrays(left)
+    values, about = dict(found), dict(found.metadata)
+    change(values, about)
+    arrays.write(left, values, about)
+    return left
+
+
+HARMED: dict[str, Callable[[dict[str, np.ndarray], dict[str, str]], Any]] = {
+    "an array is missing": lambda a, _: a.pop("sum"),
+    "the last has another shape": lambda a, _: a.update({"group.attention": a["group.attention"][1:]}),
+    "one has another dtype": lambda a, _: a.update({"square": a["square"].astype(np.float32)}),
+    "where it stopped is not said": lambda _, m: m.pop("next"), "tokens that are no number": lambda _, m: m.update(tokens="many"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("harm", HARMED)
+def test_a_shard_that_is_not_whole_leaves_nothing_behind(harm, tiny, tmp_path):
+    """The totals of a shard that fails halfway are not counted besides those of the reading that begins again."""
+    net, s = live_models.load_folder(tiny("llama")), {"en": stream(drawn(20))}
+    shard(tmp_path, net, HARMED[harm])
+    again = gather(net, s, ALL, tmp_path / "r", how=Reading(window=20, rows=1))
+    fresh = gather(net, s, ALL, tmp_path / "fresh", how=Reading(window=20, rows=1))
+    assert bytes_of(again.folder) == bytes_of(fresh.folder)
+
+
+@pytest.mark.parametrize(("wanted", "place"), [(Wanted(norms=("ffn",)), "input.ffn, layer 1"), (Wanted(grams=("ffn",)), "gram.ffn, layer 1")],
+                         ids=["norms", "grams"])  # fmt: skip
+def test_sums_over_float32_are_refused_with_layer_and_language(wanted, place, tiny):
+    """Every value is finite; its square is not."""
+    net = live_models.load_folder(tiny("llama"))
+    one = Collector(net.anatomy, wanted, language="sw")
+    one.begin(Batch(0, np.zeros((1, 4), np.int64), np.zeros((1, 3), np.int64), 1), np.zeros(1, np.int64))
+    width = net.anatomy.sizes.hidden
+    for layer, size in enumerate((1e18, 1e20)):
+        one(Passing("input.ffn", layer, torch.full((1, 4, width), size)))
+    one.count()
+    with pytest.raises(InputError, match="larger than float32") as e:
+        one.check()
+    assert e.value.where == f"sw, {place}"
+
+
+def test_sums_of_a_group_over_float32_are_refused(tiny):
+    net = live_models.load_folder(tiny("llama"))
+    one = Collector(net.anatomy, Wanted(groups=2), language="sw")
+    one.totals["group.sum"][1, 1, 0] = float("inf")
+    with pytest.raises(InputError) as e:
+        one.check()
+    assert e.value.where == "sw, group.sum, layer 1"
 
 
 def test_values_that_are_not_finite_stop_the_reading(tiny, tmp_path):

@@ -8,8 +8,8 @@ import torch
 
 import tiny as make
 from oracle import activity_oracle as oracle
+from polygraft import edits
 from polygraft import model as live_models
-from polygraft.analysis.reading import shapes
 from polygraft.analysis.reading.config import Wanted
 from polygraft.analysis.reading.passing import Reading, gather
 from polygraft.analysis.reading.texts import Stream
@@ -28,7 +28,7 @@ def text() -> tuple[list[list[int]], Stream]:
 
 def by_definition(net: live_models.Live, documents: list[list[int]], tokens: int) -> tuple[list[np.ndarray], np.ndarray]:
     """float64 [tokens, neurons] of each layer, experts one after another and 0 where a token did not choose them; documents."""
-    sizes = shapes.neurons(net.anatomy)
+    sizes = edits.sizes(net.anatomy)
     layers: list[list[np.ndarray]] = [[] for _ in sizes]
     docs: list[int] = []
     for ids, of in oracle.windows(documents, WINDOW, 1, tokens):

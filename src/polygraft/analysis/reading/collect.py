@@ -2,7 +2,7 @@
 
 Of every batch windows are taken one at a time (on an accelerator: the batch at once), and neurons' values some tokens at a time,
 while they are in the cache. A value is widened to float32 once; sums over those tokens are products with a row of ones for each
-group of documents, all other sums float64. Counts are exact.
+group of documents, all other sums float64 but those of groups and Gram matrices, which are float32. Counts are exact.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polygraft import activity, edits
 from polygraft.analysis.reading import bins
-from polygraft.analysis.reading.bins import percentile
 from polygraft.analysis.reading.config import Wanted
 from polygraft.analysis.reading.shapes import ROLES, experts, shapes
 from polygraft.analysis.reading.texts import Batch
-from polygraft.errors import StepFailed
+from polygraft.errors import InputError, StepFailed
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from polygraft.anatomy import Anatomy
     from polygraft.taps import Passing
 
-__all__ = ["Collector", "Piece", "percentile"]
+COLUMNS = 2048  # neurons whose bins are counted together: 4 MB of a window of 512 tokens, and their counts 1 MB
 AT_ONCE = 64  # tokens, on a CPU: their values stay in the cache for the three products with them
 BY_POINT = {point: role for role, point in ROLES.items()}
 
@@ -47,6 +47,7 @@ class Collector:
     anatomy: Anatomy
     wanted: Wanted
     device: str = "cpu"
+    language: str = ""
     totals: dict[str, torch.Tensor] = field(default_factory=dict)
     tokens: int = 0
     seen: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -166,19 +167,25 @@ class Collector:
         return (ones @ squared)[0].to(torch.float64)
 
     def _histogram(self, layer: int, span: slice, a: torch.Tensor) -> None:
+        """Some neurons at a time, which bounds what is held beside the totals and keeps their counts in the cache."""
+        for start in range(0, a.shape[-1], COLUMNS):
+            some = a[:, start : start + COLUMNS]
+            self._bins(layer, slice(span.start + start, span.start + start + some.shape[-1]), some)
+
+    def _bins(self, layer: int, span: slice, a: torch.Tensor) -> None:
         """Upper bits to bins by a table, then one count of (neuron, bin)."""
         import torch
 
         assert self._table is not None
         codes = self._room("int", a)
-        torch.bitwise_right_shift(a.contiguous().view(torch.int32), bins.SHIFT, out=codes).bitwise_and_(bins.CODES - 1)
+        torch.bitwise_right_shift(a.view(torch.int32), bins.SHIFT, out=codes).bitwise_and_(bins.CODES - 1)
         width = a.shape[-1]
         offsets = torch.arange(0, width * bins.BINS, bins.BINS, dtype=torch.int32, device=a.device)
         cells = self._table.index_select(0, codes.view(-1)).view(-1, width).add_(offsets)
         found = torch.bincount(cells.view(-1), minlength=width * bins.BINS).view(width, bins.BINS)
         self.totals["histogram"][layer, span] += found
         if self.wanted.percentile:
-            within = percentile(found.cpu().numpy(), bins.edges(), 90)
+            within = bins.percentile(found.cpu().numpy(), bins.edges(), 90)
             self.totals["window.percentile"][layer, span] += self._tensor(within * len(a))
 
     def _room(self, kind: str, like: torch.Tensor) -> torch.Tensor:
@@ -219,7 +226,10 @@ class Collector:
     # ------------------------------------------------------------------------------------------------------------- results
 
     def check(self) -> None:
-        """Every point of every layer gave as many tokens as were counted, and every sum is a number. Raises StepFailed."""
+        """Every point of every layer gave as many tokens as were counted, and every sum is a number.
+
+        Raises StepFailed, and InputError for sums that only float32 cannot hold: of groups, squared norms, Gram matrices.
+        """
         chosen = int(self.anatomy.config["num_experts_per_tok"]) if experts(self.anatomy) else 1
         for (point, layer), found in self.seen.items():
             mixed = point == "act" and bool(self.anatomy.keys(layer=layer, role="experts.down"))
@@ -232,30 +242,41 @@ class Collector:
                 bad = int((~total.isfinite().reshape(len(total), -1).all(-1)).nonzero()[0])
                 raise StepFailed("the model's values are not finite", where=f"{name}, layer {bad}", found="NaN or infinity",
                                  fix="read the text in float32: --dtype float32")
+        for name, total in self.totals.items():
+            if total.is_floating_point() and not bool(total.isfinite().all()):
+                raise InputError("sums of this text are larger than float32 holds", where=self._place(name, total),
+                                 found="infinity", fix="leave out what is summed there, or read fewer tokens")
+
+    def _place(self, name: str, total: torch.Tensor) -> str:
+        """Language, array and layer of what is not finite."""
+        kind, _, layer = name.rpartition(".")
+        if not layer.isdecimal():  # a group's array: [groups, layers, width]
+            kind, layer = name, str(int((~total.isfinite()).nonzero()[0][1]) if total.ndim > 2 else 0)
+        return ", ".join(filter(None, (self.language, kind, f"layer {layer}")))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as numpy arrays, as of now."""
         return {name: value.cpu().numpy() for name, value in self.totals.items()}
 
     def load(self, found: Mapping[str, np.ndarray]) -> None:
-        """Go on from `arrays()` of before."""
-        for name, total in self.totals.items():
-            total.copy_(self._tensor(np.ascontiguousarray(found[name])))
+        """Go on from `arrays()` of before: from all of them, or nothing changes. Raises InputError where one is not to be had."""
+        loaded = {}
+        for name, (kind, shape) in self.needed.items():
+            if name not in found:
+                raise InputError("an array is missing", where=name)
+            value = found[name]
+            if value.shape != shape or value.dtype != kind:
+                raise InputError("an array of another shape", where=name, found=f"{value.dtype} {value.shape}",
+                                 expected=f"{kind} {shape}")
+            loaded[name] = self._tensor(np.ascontiguousarray(value))
+        self.totals = loaded
 
 
 def completed(arrays: dict[str, np.ndarray], tokens: int, anatomy: Anatomy) -> dict[str, np.ndarray]:
     """The histograms of a mixture with the tokens that did not choose an expert: its neurons are 0 there."""
     if "histogram" not in arrays or not experts(anatomy):
         return arrays
-    full, widths = arrays["histogram"].copy(), real_neurons(anatomy)
-    missing = np.where(widths, tokens - full.sum(-1), 0)
+    full = arrays["histogram"].copy()
+    missing = np.where(activity.real(edits.sizes(anatomy)), tokens - full.sum(-1), 0)
     full[..., bins.zero()] += missing.astype(full.dtype)
     return arrays | {"histogram": full}
-
-
-def real_neurons(anatomy: Anatomy) -> Any:
-    """bool [layers, neurons]: False beyond a layer's own width."""
-    from polygraft.analysis.reading.shapes import neurons
-
-    sizes = neurons(anatomy)
-    return np.arange(max(sizes, default=0)) < np.asarray(sizes)[:, None]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraft import arrays, files
+from polygraft import arrays, edits, files
 from polygraft.activity import Activity
 from polygraft.analysis.reading import bins, shapes
 from polygraft.analysis.reading.collect import Collector, completed
@@ -77,7 +77,7 @@ def gather(model: Live | Blocks, streams: Mapping[str, Stream], wanted: Wanted, 
         about[language] = {"tokens": stream.tokens, "documents": stream.documents, "groups": wanted.groups, "digest": stream.digest,
                            "path": stream.path, "characters": int(stream.characters.sum())}  # fmt: skip
     anatomy = live.anatomy
-    found = Activity(folder, about, anatomy.layers, shapes.neurons(anatomy), anatomy.sizes.hidden, shapes.experts(anatomy),
+    found = Activity(folder, about, anatomy.layers, edits.sizes(anatomy), anatomy.sizes.hidden, shapes.experts(anatomy),
                      tuple(map(float, bins.edges())) if wanted.histogram else (), how.identity, how.parallel, how.window)
     found.save()
     return found
@@ -117,7 +117,7 @@ def _language(model: Any, live: Live, stream: Stream, wanted: Wanted, folder: Pa
     if _complete(out, key, how.ranks):
         _share(out, key, live.anatomy, wanted, how.ranks)
         return
-    collector = Collector(live.anatomy, wanted, _place(live))
+    collector = Collector(live.anatomy, wanted, _place(live), stream.language)
     shard = Shard(folder / f".reading.{stream.language}.safetensors", key, how)
     read = shard.load(collector)
     groups = stream.groups(wanted.groups) if wanted.groups else np.zeros(stream.documents, np.int64)
@@ -208,10 +208,11 @@ class Shard:
             found = arrays.Arrays(self.path)
             if found.metadata.get("key") != self.key:
                 return Read()
+            read = Read(int(found.metadata["next"]), int(found.metadata["tokens"]))
             collector.load(found)
-        except InputError:  # half a file of another program: read again from the start
+        except (InputError, KeyError, ValueError):  # half a file of another program: read again from the start
             return Read()
-        return Read(int(found.metadata["next"]), int(found.metadata["tokens"]))
+        return read
 
     def due(self, collector: Collector, read: Read) -> None:
         """Write the totals if the last writing is long enough ago."""

@@ -36,7 +36,7 @@ def planned(config: Texts, wanted: Wanted, context: Context, what: str) -> Plan:
         states, passes = 4 * tokens * anatomy.sizes.hidden, max(1, n)
         resident = 2 * block_bytes(weights, anatomy) + min(states, LIMIT)
         lines += ("one layer in memory at a time, read again for every language",)
-    return Plan(lines, peak_bytes=resident + 3 * kept + 8 * tokens * max(1, n), disk_bytes=kept * (n + 1) + max(0, states - LIMIT),
+    return Plan(lines, peak_bytes=resident + 2 * kept + 8 * tokens * max(1, n), disk_bytes=kept * (n + 1) + max(0, states - LIMIT),
                 read_bytes=passes * model + sum(c.path.stat().st_size for c in corpora), problems=tuple(problems),
                 seconds=2 * parameters * tokens * n / FLOPS)  # fmt: skip
 

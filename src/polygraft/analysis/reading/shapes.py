@@ -18,11 +18,6 @@ ROLES = {"qkv": "input.qkv", "o": "input.o", "ffn": "input.ffn", "down": "down"}
 Shapes = dict[str, tuple[str, tuple[int, ...]]]
 
 
-def neurons(anatomy: Anatomy) -> tuple[int, ...]:
-    """Neurons of each layer; of a mixture's layer those of all routed experts together (a shared expert's are not read)."""
-    return edits.sizes(anatomy)
-
-
 def experts(anatomy: Anatomy) -> int:
     """How many experts the layers have, 0 for a dense model."""
     return anatomy.sizes.experts if anatomy.keys(role="experts.down") else 0
@@ -42,7 +37,7 @@ def points(wanted: Wanted) -> tuple[str, ...]:
 def shapes(anatomy: Anatomy, wanted: Wanted) -> Shapes:
     """name -> (dtype, shape) of every array of one language: see `activity.NAMES`. InputError for what cannot be had."""
     layers, hidden, g = anatomy.layers, anatomy.sizes.hidden, wanted.groups
-    widest = max(neurons(anatomy), default=0)
+    widest = max(edits.sizes(anatomy), default=0)
     found: Shapes = {"positive": ("int64", (layers, widest)), "sum": ("float64", (layers, widest)),
                      "square": ("float64", (layers, widest))}  # fmt: skip
     if wanted.histogram:
