@@ -19,6 +19,7 @@ from polygraft.result import Cell, Estimate, Table
 
 NEURONS, COMPARATOR = "neurons", "comparator"
 POWER = stats.z_value(0.95) + NormalDist().inv_cdf(0.8)  # standard errors that a true effect needs to be seen four times in five
+UNSURE = "helps, not shown to beat random ones"
 SAID = {stats.BETTER: "helps", stats.WORSE: "harms", stats.UNCLEAR: "no difference seen"}
 
 
@@ -27,7 +28,7 @@ class Way:
     """One way on the measure asked about. Differences are from the unedited model, in the measure's unit; `p` are Holm's.
 
     `random`: the mean effect of its controls; `specific`: its own effect minus that. `detectable`: the true effect that so many
-    items would show four times in five. `outcome`: "helps", "harms", "no difference seen", or "helps as random neurons do".
+    items would show four times in five. `outcome`: "helps", "harms", "no difference seen", or UNSURE.
     """
 
     name: str
@@ -107,7 +108,7 @@ def _way(e: Effects, i: int, j: int, kind: str, effect: Mapping[Any, Judged], sp
     beyond = specific.get((i, j))
     outcome = SAID[said]
     if said == stats.BETTER and beyond is not None and beyond[2] != stats.BETTER:
-        outcome = "helps as random neurons do"
+        outcome = UNSURE
     others = {what: tuple(e.columns[c] for (r, c), (_, _, verdict) in side.items() if r == i and verdict == what)
               for what in (stats.WORSE, stats.BETTER)}
     random = e.random.cell(i, j) if e.random.known(i) else None
@@ -159,9 +160,12 @@ def _no(tried: Sequence[Way], best: Way, about: str) -> str:
     outcomes = "; ".join(f"{outcome}: {', '.join(names)}" for outcome, names in counts.items())
     many = "the one way" if len(tried) == 1 else f"none of the {len(tried)} ways"
     does = "does not improve" if len(tried) == 1 else "improves"
+    seen = f"so many items would show an effect of {best.detectable:.2g} four times in five"
+    if best.outcome == UNSURE and best.specific is not None:
+        seen = (f"its difference from {best.controls} random sets is {_said(best.specific)} (Holm p = {best.specific_p:.2g}), and "
+                "more of them (controls) would tell more")
     return (f"No: {many} of editing neurons {does} {about} beyond random neurons ({outcomes}). The best was {best.name} with "
-            f"{_said(best.effect)} (Holm p = {best.p:.2g}); so many items would show an effect of {best.detectable:.2g} four times "
-            "in five.")
+            f"{_said(best.effect)} (Holm p = {best.p:.2g}); {seen}.")
 
 
 def _said(b: stats.Bootstrap) -> str:
