@@ -52,6 +52,11 @@ def test_a_corpus_is_named_with_its_language(capsys, tmp_path, monkeypatch):
     assert config.corpora == {"sw": "texts/sw.txt", "en": "sampler"}
 
 
+def test_a_language_named_twice_is_refused(capsys):
+    assert cli.run(["eval", "./m", "--corpus", "en=a.txt", "--corpus", "en=b.txt", "--recipe"]) == 2
+    assert "named twice" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("words", "said"), [
     (["--langs", "englsh"], "did you mean `en`"), (["--corpus", "swx=a.txt"], "did you mean `sw`"), (["--corpus", "a.txt"], "NAME=VALUE"),
     (["--tasks", "mgms"], "did you mean `mgsm`"), (["--tasks", "mgsm@7"], "version"), (["--limit", "0"], "at least 1"),

@@ -146,13 +146,13 @@ def test_time_left_is_in_proportion(monkeypatch):
 
 
 @pytest.mark.parametrize(("note", "kind", "words"), [
-    ("fail", StepFailed, "recipe.yaml:12: step `two`: toy: asked to fail\n  fix: ask for something else"),
+    ("fail", InputError, "recipe.yaml:12: step `two`: toy: asked to fail\n  fix: ask for something else"),
     ("crash", StepFailed, "step `two`: the step could not finish\n  found: ZeroDivisionError: asked to crash"),
 ])
 def test_a_failing_step_names_its_place_and_leaves_nothing(note, kind, words, folder):
     with pytest.raises(kind) as caught:
         go(folder, f"steps.two.note={note}")
-    assert words in str(caught.value) and caught.value.exit_code == 5
+    assert words in str(caught.value) and caught.value.exit_code == {InputError: 3, StepFailed: 5}[kind]
     assert [p.name[:3] for p in (folder / "runs/toys/steps").iterdir()] == ["one"]
 
 
@@ -164,6 +164,15 @@ def test_a_lack_of_resources_stays_one(error, words, folder):
         raise error
 
     with pytest.raises(ResourceError, match=words):
+        go(folder, table=tuple(replace(s, run=fail) for s in toys.TABLE))
+
+
+@pytest.mark.parametrize("kind", [RecipeError, InputError])
+def test_what_was_typed_or_given_keeps_its_exit_code(kind, folder):
+    def fail(config, context, out):
+        raise kind("not so", where="there")
+
+    with pytest.raises(kind, match="step `one`: there: not so"):
         go(folder, table=tuple(replace(s, run=fail) for s in toys.TABLE))
 
 
@@ -315,7 +324,7 @@ def test_force_moves_the_old_output_aside(folder):
     assert events[0].text == f"Moved the old out to {aside.name}"
 
 
-@pytest.mark.parametrize(("note", "error"), [("fail", StepFailed), ("interrupt", KeyboardInterrupt)])
+@pytest.mark.parametrize(("note", "error"), [("fail", InputError), ("interrupt", KeyboardInterrupt)])
 def test_force_gives_the_old_output_back_when_the_new_one_fails(note, error, folder):
     blend(folder, folder / "out")
     with pytest.raises(error):

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from polygraft import ranks
-from polygraft.errors import RecipeError, ResourceError, StepFailed, UserError
+from polygraft.errors import InputError, RecipeError, ResourceError, StepFailed, UserError
 from polygraft.files import (
     MANIFEST,
     OPS,
@@ -181,7 +181,8 @@ def _failures(use: StepUse) -> Iterator[None]:
         raise ResourceError("out of memory", where=where, fix="use a larger machine or a smaller batch") from e
     except UserError as e:
         at = where if e.where is None else f"{where}: {e.where}"
-        kind = RecipeError if isinstance(e, RecipeError) else StepFailed  # what was typed is wrong, though only running showed it
+        # what was typed or given is wrong, though only running showed it
+        kind = next((k for k in (RecipeError, InputError) if isinstance(e, k)), StepFailed)
         raise kind(e.what, where=at, found=e.found, expected=e.expected, fix=e.fix) from e
     except Exception as e:
         first = str(redact(str(e))).strip().partition("\n")[0][:300]

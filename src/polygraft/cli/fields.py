@@ -165,7 +165,11 @@ def _value(value: Any, field: FieldInfo, where: str) -> Any:
             split = [w for v in split for w in v.split(",") if w]
         return [typed(w, field, where) for w in split]
     if kind == "map":
-        return dict(_pair(v, field, where) for v in value)
+        pairs = [_pair(v, field, where) for v in value]
+        if twice := next((name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i])), None):
+            raise RecipeError("named twice, and only one of them could be used", where=where, found=twice,
+                              fix="name each once; several files of one language can be joined into one")
+        return dict(pairs)
     return typed(value, field, where)
 
 
