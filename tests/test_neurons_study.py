@@ -99,6 +99,13 @@ def test_the_tables_and_pictures_hold_plain_finite_numbers(reading):
     assert own[2:4] == (2, 2) and own[4] > 0.95 and own[5] < 0.05 and abs(own[6] - own[7]) < 0.1
 
 
+def test_a_language_without_neurons_has_no_stability(reading):
+    s = study("lape", reading, RATES, draws=3, seed=0)
+    s.found.scores.owned[..., 1] = False
+    again = {row[0]: row[-1] for row in tables.languages(s).rows}
+    assert again["sw"] is None and again["en"].value == 1
+
+
 def test_topic_neurons_are_told_from_language_neurons(reading):
     s = study("probability-90p", reading, RATES, draws=4, seed=0)
     assert s.draws is None  # groups hold no histograms

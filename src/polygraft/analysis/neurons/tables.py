@@ -80,7 +80,7 @@ def _mean(values: np.ndarray, mask: np.ndarray) -> float | None:
 
 
 def _again(s: Study, k: int) -> Estimate | None:
-    if s.draws is None:
+    if s.draws is None or not s.found.masks[s.found.languages[k]].any():  # nothing stays nothing: that is no stability
         return None
     low, high = percentile(s.draws[:, k])
     return Estimate(float(s.draws[:, k].mean()), float(low), float(high), len(s.draws))
