@@ -102,6 +102,13 @@ def test_words_that_are_no_way_are_refused(word):
         parse(word)
 
 
+@pytest.mark.parametrize("word", ["p200", "p0", "p5.5", "p-3", "atleast=p100"])
+def test_a_percentile_out_of_range_says_the_range(word):
+    with pytest.raises(RecipeError) as e:
+        parse(word)
+    assert "p1 to p99" in e.value.fix
+
+
 def test_statistics_that_are_not_there_are_refused(where):
     one = replace(where.activity, languages={"sw": where.activity.languages["sw"]})
     for at, word, what in [

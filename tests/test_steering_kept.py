@@ -17,7 +17,7 @@ from polygraft.analysis.steering.kept import Kept
 from polygraft.analysis.steering.steps import steer_step
 from polygraft.analysis.steering.ways import Where
 from polygraft.anatomy import Anatomy
-from polygraft.edits import at_work
+from polygraft.edits import Edits, at_work
 from polygraft.errors import InputError, RecipeError
 from polygraft.evals import conditions
 from polygraft.evals.engines import exact
@@ -133,6 +133,39 @@ def test_neurons_of_another_model_are_told(study):
     assert any("found in another model" in note for note in STEER.plan(config(study), context(study)).notes)
     (study.folder / "result.json").write_text(json.dumps({"inputs": [{"name": "model", "identity": study.source.identity}]}))
     assert not any("another model" in note for note in STEER.plan(config(study), context(study)).notes)
+
+
+def test_few_other_layers_are_told(study):
+    asked = config(study, way=("layer-off", "zero"), controls=3, layers=(0,))
+    (note,) = [n for n in STEER.plan(asked, context(study)).notes if "layer-off" in n]
+    assert "only 2 random controls instead of 3" in note
+    off, zero = rows(study, way=("layer-off", "zero"), controls=3, layers=(0,))
+    assert len(off.controls) == 2 and len(zero.controls) == 3
+    assert not STEER.plan(asked.model_copy(update={"controls": 2}), context(study)).notes[:-1]
+    assert "no random control" in targets.few(asked.model_copy(update={"layers": (0, 1)}), anatomy(study))[0]
+    assert not targets.few(config(study, controls=9), anatomy(study))
+
+
+@pytest.mark.parametrize("fields", [{}, {"prompts": "prompts.txt"}, {"way": ("mean",), "activity": "read"}])
+def test_a_file_of_several_selections_says_how_one_is_named(study, fields):
+    reading(study)
+    with pytest.raises(RecipeError, match="several selections") as e:
+        STEER.plan(config(study, select=("selection.json",), **fields), context(study))
+    assert e.value.fix == "name one: --select selection.json:sw"
+
+
+def test_the_only_selection_of_a_file_names_its_language(study):
+    selections.write(study.folder / "one.json", {"sw": selections.from_mask(study.masks["sw"])})
+    assert rows(study, select=("one.json",))[0].language == "sw"
+
+
+def test_edits_alone_are_written_and_say_how_they_are_used(study, monkeypatch):
+    monkeypatch.setattr(model, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    out = study.folder / "out"
+    out.mkdir()
+    found = STEER.run(config(study), context(study), out)
+    assert found.summary[0].startswith("Wrote edits at every token: zero (") and "Nothing was asked" in found.summary[-1]
+    assert found.data["edits"]["zero"] == Edits.load(out / "edits" / "zero").digest and not (out / "kept").exists()
 
 
 def test_tasks_are_asked_in_the_selections_language_and_in_english(study):

@@ -57,8 +57,14 @@ def seeds(seed: int, language: str, i: int) -> list[int]:
 def several(way: Way | str, at: Where, draws: int, seed: int, *, avoid: np.ndarray | None = None,
             positions: str = "all") -> list[Edits]:
     """`draws` controls that differ, fewer where fewer exist (of whole layers)."""
-    found = [draw(way, at, seeds(seed, at.language, i), avoid=avoid, positions=positions) for i in range(draws)]
-    return list({e.digest: e for e in found if e is not None}.values())
+    way = parse(way) if isinstance(way, str) else way
+    found: dict[str, Edits] = {}
+    for i in range(draws * (20 if way.kind == "layer-off" else 1)):  # of few layers the same are often drawn again
+        made = draw(way, at, seeds(seed, at.language, i), avoid=avoid, positions=positions)
+        if made is None or len(found) == draws:
+            break
+        found.setdefault(made.digest, made)
+    return list(found.values())
 
 
 def edited(edits: Edits, shape: tuple[int, ...]) -> np.ndarray:

@@ -31,6 +31,9 @@ CAVEATS = (
     "Edits are of this run only: the model on the disk is as it was. To keep one, tune or merge.",
 )
 
+UNASKED = ("Nothing was asked of the edited model. Give prompts, tasks or texts (read) to see what the edits do, or use them from "
+           'Python: `with edits.applied(live, edits.Edits.load("OUT/edits/WAY")): ...`.')
+
 # ----------------------------------------------------------------------------------------------------------------- plan
 
 
@@ -40,7 +43,8 @@ def plan(config: Steer, context: Context, bench: Bench) -> Plan:
     anatomy = Anatomy.of(source.weights.config, source.weights.tensors, where=config.model)
     wrong: list[UserError] = list(_refused(config, anatomy.layers))
     masks = targets.chosen(config, context, anatomy)
-    notes = (*targets.foreign(config, context), *_both(targets.both(config, context, anatomy, masks)))
+    both = targets.both(config, context, anatomy, masks)
+    notes = (*targets.foreign(config, context), *targets.few(config, anatomy), *_both(both))
     wrong += [] if wrong else targets.faults(config, context, anatomy, masks)
     size = 0
     for read in (partial(_documents, config, context), partial(_prompts, config, context)):
@@ -50,7 +54,7 @@ def plan(config: Steer, context: Context, bench: Bench) -> Plan:
             wrong.append(e)
     wrong += bench.faults(_asked(config, masks), context) if config.tasks else ()
     runs = 1 + (len(masks) if config.matrix else len(config.tried)) * (1 + config.controls)
-    if not (config.prompts or config.tasks or config.read):
+    if not _asks(config):
         notes = (*notes, "nothing is asked of the edited model: its edits are written, and that is all",)
     lines = (f"{config.model}: {', '.join(w.word for w in config.tried)} at {config.positions} positions",
              *(f"neurons {name}: {int(m.sum()):,} in {int(m.any(axis=1).sum())} layers" for name, m in masks.items()),
@@ -108,19 +112,26 @@ def run(config: Steer, context: Context, folder: Path, bench: Bench) -> Result:
         place = folder / "edits" / row.name
         place.mkdir(parents=True, exist_ok=True)
         row.edits.save(place)
+    result = Result(
+        "steer", context.step_id, f"Steering {config.model}",
+        (said(tried, config.positions, _asks(config)), *_both(targets.both(config, context, anatomy, masks))),
+        (edited_map(tried, anatomy.layers),), (edits_table(tried),), inputs=(source.ref("model"),),
+        caveats=(*CAVEATS, *targets.foreign(config, context), *targets.few(config, anatomy), *reread(config, context, activity)),
+        data={"edits": {row.name: row.edits.digest for row in tried}})
+    if not _asks(config):
+        return replace(result, summary=(*result.summary, UNASKED))
     device = model.device_for(config.device)
     dtype = model.dtype_for(device, config.dtype)[0]
     live = model.load(source, dtype=dtype, device=device, offline=context.offline)
     kept = Kept(folder / FOLDER, (source.identity, str(dtype), device))
-    told = (said(tried, config.positions), *_both(targets.both(config, context, anatomy, masks)))
-    result = Result(
-        "steer", context.step_id, f"Steering {config.model}", told,
-        (edited_map(tried, anatomy.layers),), (edits_table(tried),), inputs=(source.ref("model"),),
-        caveats=(*CAVEATS, *targets.foreign(config, context), *reread(config, context, activity)),
-        data={"edits": {row.name: row.edits.digest for row in tried}})
     result = _asked_of(live, result, config, context, tried, keeping(bench, kept))
     kept.clear()
     return result
+
+
+def _asks(config: Steer) -> bool:
+    """Whether anything is asked of the edited model."""
+    return bool(config.prompts or config.tasks or config.read)
 
 
 def _asked_of(live: Any, result: Result, config: Steer, context: Context, tried: Sequence[Row], bench: Bench) -> Result:
@@ -230,11 +241,11 @@ def _asked(config: Steer, targeted: Iterable[str]) -> Mapping[str, Any]:
 # --------------------------------------------------------------------------------------------------------------- tables
 
 
-def said(tried: Sequence[Row], positions: str) -> str:
-    """What was edited, in one sentence."""
+def said(tried: Sequence[Row], positions: str, ran: bool = True) -> str:
+    """What was edited, in one sentence; `ran`: the model was run under the edits, not only were they written."""
     where = {"all": "at every token", "prompt": "at the tokens of the prompt", "generated": "at the tokens that the model wrote"}
     counts = ", ".join(f"{r.name} ({n:,} neurons)" if (n := neurons(r)) else r.name for r in tried)
-    return f"Edited {where[positions]}: {counts}."
+    return f"{'Edited' if ran else 'Wrote edits'} {where[positions]}: {counts}."
 
 
 def _both(n: int) -> tuple[str, ...]:

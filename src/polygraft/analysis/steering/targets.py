@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def chosen(config: Steer, context: Context, anatomy: Anatomy) -> dict[str, np.nd
     words = [w for word in config.select for w in (_languages(word, context) if config.matrix else [word])]
     found: dict[str, np.ndarray] = {}
     for word in words:
-        name = _language(config, word)
+        name = _language(config, word, context)
         found[name] = found.get(name, False) | mask(word, context, anatomy)
     if config.matrix:  # a language without neurons of its own is read, not edited
         found = {name: m for name, m in found.items() if m.any()}
@@ -84,8 +85,20 @@ def _tag(name: str) -> str | None:
         return None
 
 
-def _language(config: Steer, word: str) -> str:
-    names = selections.split(word)[1]
+def _only(config: Steer, word: str, context: Context) -> tuple[str, ...]:
+    """The name of the one selection in a file. Raises RecipeError for several, and says how one of them is named."""
+    held = _held(word, context)
+    if len(held) < 2:
+        return tuple(held)
+    named = [name for name in held if _tag(name)] or [*held]
+    wanted = [name for name in (config.language, *config.langs, *config.read) if name in named]
+    first = next(iter(wanted), next((name for name in named if name != "en"), named[0]))
+    raise RecipeError("the file holds several selections, and one language's neurons are edited", where=f"select: {word}",
+                      found=", ".join(held)[:200], fix=f"name one: --select {word}:{first}")
+
+
+def _language(config: Steer, word: str, context: Context) -> str:
+    names = selections.split(word)[1] or _only(config, word, context)
     if config.language and not config.matrix:
         return config.language
     if len(names) == 1 and (tag := _tag(names[0])):
@@ -230,6 +243,18 @@ def _silenced_at_random(config: Steer, rest: Sequence[Where], own: Edits, avoid:
         seed = [*controls.seeds(config.seed, at.language, i), k, 1]
         out = out + (controls.draw(config.deactivate_way, at, seed, avoid=away, positions=config.positions) or Edits())
     return out
+
+
+def few(config: Steer, anatomy: Anatomy) -> tuple[str, ...]:
+    """A sentence where there are fewer other layers than controls of layer-off were asked for."""
+    off = len(set(config.layers)) or 1
+    n = comb(max(0, anatomy.layers - off), off)
+    if n >= config.controls or all(way.kind != "layer-off" for way in config.tried):
+        return ()
+    left = f"only {n} random control{'s' * (n != 1)}" if n else "no random control"
+    known = "hardly known" if n else "not known"
+    return (f"layer-off has {left} instead of {config.controls}, for the model has {anatomy.layers} layers: what it does beyond "
+            f"random layers is {known}.",)
 
 
 def both(config: Steer, context: Context, anatomy: Anatomy, masks: Mapping[str, np.ndarray]) -> int:

@@ -78,8 +78,10 @@ def parse(word: str) -> Way:
             number = float("nan")
         if isfinite(number):
             return Way(word, name, number, "mean")
+    percentiles = re.fullmatch(r"[pP]?[-+\d.]+", argument if name == "atleast" else word)
     raise RecipeError("no such way of steering", found=repr(word)[:80], expected=", ".join(WAYS),
-                      fix=suggestion(name, [w.partition("=")[0] for w in WAYS]))
+                      fix="percentiles are whole numbers from p1 to p99" if percentiles else
+                      suggestion(name, [w.partition("=")[0] for w in WAYS]))
 
 
 @dataclass(frozen=True, eq=False)
