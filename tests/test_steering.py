@@ -132,6 +132,14 @@ def test_prompts_are_lines_or_objects(tmp_path):
             answers.prompts(tmp_path / "b.jsonl")
 
 
+def test_the_first_answers_are_shown_on_one_line_and_cut():
+    found = {"unedited": ["a\n\nb", "", "c", "d"], "zero": ["x" * 300, "y", "c", "d"], "zero, random": ["r"] * 4}
+    table = answers.beside(["p", "q" * 201, "r", "s"], found)
+    assert [r[2] for r in table.rows] == ["unedited", "zero"] * 3 and table.rows[0][1:] == ("p", "unedited", "a b")
+    assert table.rows[1][3] == "x" * 200 + " ..." and table.rows[2][1] == "q" * 200 + " ..." and table.rows[2][3] == "(empty)"
+    assert table.note.startswith("The first 3 of 4 prompts")
+
+
 # --------------------------------------------------------------------------------------------------------------- the step
 
 

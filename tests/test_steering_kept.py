@@ -200,8 +200,21 @@ def test_a_way_that_helps_only_the_items_that_choose_it_is_a_no():
     assert v.best == "lucky" and not v.answer and v.confirmed.effect.value == pytest.approx(0.6, abs=0.05) and v.items == (40, 40)
     whole = observed({"lucky": noise - 0.3, "idle": noise}, n)
     v, _ = halves.judge(whole, "sw", dict.fromkeys(whole.edited, "neurons"), draws=500)
-    assert v.answer and "was chosen among 2 ways on 40 other items" in v.sentence and "40 items" in verdict.caveats(v)[0]
+    assert v.answer and "40 items" in verdict.caveats(v)[0]
     json.dumps(verdict.data(v), allow_nan=False)
+
+
+@pytest.mark.parametrize(("shift", "said"), [(-0.5, "Yes: of 2 ways"), (0.5, "No: of 2 ways"), (0.0, "No: of 2 ways")])
+def test_the_sentence_is_of_the_half_that_confirms_and_so_is_a_table(shift, said):
+    n, chosen, noise = 80, halves.half(80), np.random.default_rng(1).normal(0, 0.05, 80)
+    found = observed({"lucky": np.where(chosen, -1.0, shift) + noise, "idle": noise + 0.2}, n)
+    v, e = halves.judge(found, "sw", dict.fromkeys(found.edited, "neurons"), draws=500)
+    assert v.sentence.startswith(f"{said} of editing neurons, lucky was best on one half of the items (40); on the other half it ")
+    assert "40 items): " in v.sentence and verdict.said(v.confirmed.effect) in v.sentence and "one way" not in v.sentence
+    whole, half = verdict.tables(v, e)
+    assert half.title == "lucky on the other half of the items" and [r[0] for r in half.rows] == ["lucky"]
+    assert half.rows[0][2].value == v.confirmed.effect.value and half.rows[0][2].n == 40
+    assert whole.note.startswith("All 80 items, those that the best way was chosen on included.") and whole.rows[0][2].n == 80
 
 
 def test_few_items_are_not_split_and_say_so():
@@ -225,6 +238,8 @@ def test_answers_have_a_random_control(study):
     found = STEER.run(config(study, way=("value=4",), prompts="prompts.txt", max_tokens=3), context(study), out)
     assert list(found.samples[0].outputs) == ["unedited", "value=4", "value=4, random"]
     assert "under a random edit of its size" in found.summary[1] and len(found.tables[-1].rows) == 3
+    table = next(t for t in found.tables if t.title == "Answers side by side")
+    assert [r[:3] for r in table.rows] == [(1, "habari", "unedited"), (1, "", "value=4"), (2, "hello", "unedited"), (2, "", "value=4")]
 
 
 def test_a_cut_matrix_goes_on_and_ends_the_same(study):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table as Grid
 
 ROWS = 60  # of a table that a terminal shows
+PROSE = 60  # a cell of more characters is text, which begins at the left
 MAPS = 3  # layer maps that a terminal shows of one result
 
 
@@ -66,7 +67,8 @@ def grid(title: str, lines: Sequence[Sequence[str]]) -> Grid:
     heads, *rows = lines
     out = Grid(title=clean(title) or None, box=SIMPLE, title_justify="left", title_style="bold")
     for i, name in enumerate(heads):
-        out.add_column(Text(clean(name)), justify="left" if i == 0 else "right", overflow="fold")
+        prose = any(len(row[i]) > PROSE for row in rows)
+        out.add_column(Text(clean(name)), justify="left" if i == 0 or prose else "right", overflow="fold")
     for row in rows:
         out.add_row(*map(Text, row))
     return out

@@ -15,6 +15,7 @@ from polygraft.result import Cell, Estimate, Sample, Table
 from polygraft.stats import wilson
 
 PLAIN = "unedited"
+SHOWN, LENGTH = 3, 200  # prompts shown beside one another, and characters of each answer
 
 
 def prompts(path: Path) -> list[str]:
@@ -66,6 +67,22 @@ def samples(asked: Sequence[str], answers: Mapping[str, Sequence[str]], bench: B
     """Every prompt with its answers."""
     return tuple(Sample(f"prompt {i + 1}", bench.language(prompt), prompt, {name: found[i] for name, found in answers.items()})
                  for i, prompt in enumerate(asked))
+
+
+def beside(asked: Sequence[str], answers: Mapping[str, Sequence[str]]) -> Table:
+    """The first answers of the unedited model and under each edit, cut short; random edits' are left to the samples."""
+    shown = [name for name in answers if name == PLAIN or name not in map(at_random, answers)]
+    rows = tuple((i + 1, _short(prompt) if name == PLAIN else "", name, _short(answers[name][i]))
+                 for i, prompt in enumerate(asked[:SHOWN]) for name in shown)
+    said = f"The first {SHOWN} of {len(asked)} prompts" if len(asked) > SHOWN else "All prompts"
+    return Table("Answers side by side", ("prompt", "text", "condition", "answer"), rows,
+                 f"{said}, to {LENGTH} characters. Whole answers, and those under random edits, are in result.json (samples).")
+
+
+def _short(text: str) -> str:
+    """On one line, and cut."""
+    line = " ".join(text.split())
+    return f"{line[:LENGTH].rstrip()} ..." if len(line) > LENGTH else line or "(empty)"
 
 
 def table(answers: Mapping[str, Sequence[str]], language: str, bench: Bench) -> Table:

@@ -65,8 +65,7 @@ def judge(observed: Observed, measure: str, kinds: Mapping[str, str], *, seed: i
     best = verdict.judge(effects(first, seed=seed, draws=draws), measure, kinds).best
     rows = [row for row in observed.edited if row == best or kinds[row] == verdict.COMPARATOR]
     alone = Observed(second.plain, {r: second.edited[r] for r in rows}, {r: second.control.get(r, ()) for r in rows})
-    found = verdict.judge(effects(alone, seed=seed, draws=draws), measure, kinds)
     n = len(first.plain[measure].top)
-    told = f"{found.sentence} {best} was chosen among {len(whole.neurons)} ways on {n} other items."
-    return replace(whole, answer=found.answer, sentence=told, best=best, against=found.against,
+    found = verdict.judge(effects(alone, seed=seed, draws=draws), measure, kinds, chosen=(len(whole.neurons), n))
+    return replace(whole, answer=found.answer, sentence=found.sentence, best=best, against=found.against,
                    confirmed=next(w for w in found.ways if w.name == best), items=(n, len(second.plain[measure].top))), e

@@ -151,7 +151,7 @@ def _with_answers(result: Result, config: Steer, context: Context, live: Any, tr
     found = answers.ask(live, edits, asked, bench, max_tokens=config.max_tokens, chat=config.chat)
     said = tuple(answers.changed(found, r.name) for r in tried)
     return replace(result, summary=(*result.summary, *said), samples=answers.samples(asked, found, bench),
-                   tables=(*result.tables, answers.table(found, tried[0].language, bench)))
+                   tables=(*result.tables, answers.beside(asked, found), answers.table(found, tried[0].language, bench)))
 
 
 def _with_measures(result: Result, config: Steer, context: Context, live: Any, tried: Sequence[Row], bench: Bench) -> Result:
@@ -244,7 +244,7 @@ def _asked(config: Steer, targeted: Iterable[str]) -> Mapping[str, Any]:
 def said(tried: Sequence[Row], positions: str, ran: bool = True) -> str:
     """What was edited, in one sentence; `ran`: the model was run under the edits, not only were they written."""
     where = {"all": "at every token", "prompt": "at the tokens of the prompt", "generated": "at the tokens that the model wrote"}
-    counts = ", ".join(f"{r.name} ({n:,} neurons)" if (n := neurons(r)) else r.name for r in tried)
+    counts = ", ".join(f"{r.name} ({n:,} neuron{'s' * (n != 1)})" if (n := neurons(r)) else r.name for r in tried)
     return f"{'Edited' if ran else 'Wrote edits'} {where[positions]}: {counts}."
 
 

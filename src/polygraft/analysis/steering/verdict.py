@@ -69,12 +69,14 @@ class Verdict:
         return tuple(w.name for w in self.ways if w.kind == NEURONS)
 
 
-def judge(e: Effects, measure: str, kinds: Mapping[str, str], alpha: float = 0.05) -> Verdict:
+def judge(e: Effects, measure: str, kinds: Mapping[str, str], alpha: float = 0.05,
+          chosen: tuple[int, int] | None = None) -> Verdict:
     """Rows of `e` are ways, `measure` names the column asked about; all other columns are side effects.
 
     `kinds[row]` is "neurons" or "comparator" (a residual vector, a layer left out). Three families are adjusted by Holm, each over
     all ways: effects, effects beyond the controls, and side effects (ways x columns). Raises RecipeError where the question cannot
-    be answered: a way of neurons without three random controls, or no such way.
+    be answered: a way of neurons without three random controls, or no such way. `chosen`: the one way of neurons was the best of so
+    many on so many other items, which the sentence says.
     """
     _check(e, measure, kinds)
     j = e.columns.index(measure)
@@ -87,7 +89,7 @@ def judge(e: Effects, measure: str, kinds: Mapping[str, str], alpha: float = 0.0
     best = max((w for w in ways if w.kind == NEURONS), key=lambda w: (w.outcome == SAID[stats.BETTER], sign * w.effect.value))
     against = _against(e, j, best.name, [w.name for w in ways if w.kind == COMPARATOR])
     answer = best.outcome == SAID[stats.BETTER]
-    return Verdict(answer, _sentence(e, j, ways, best, against, alpha), measure, e.units[j], ways, best.name, against)
+    return Verdict(answer, _sentence(e, j, ways, best, against, alpha, chosen), measure, e.units[j], ways, best.name, against)
 
 
 def _check(e: Effects, measure: str, kinds: Mapping[str, str]) -> None:
@@ -131,12 +133,13 @@ def _against(e: Effects, j: int, best: str, comparators: Sequence[str]) -> dict[
 
 
 def _sentence(e: Effects, j: int, ways: Sequence[Way], best: Way, against: Mapping[str, tuple[stats.Bootstrap, float]],
-              alpha: float) -> str:
+              alpha: float, chosen: tuple[int, int] | None) -> str:
     about = f"{e.columns[j]} ({e.units[j]}, {'higher' if e.higher_is_better[j] else 'lower'} is better, " \
             f"{e.plain[j]:.4g} without an edit, {e.own.items[j]} items)"
     tried = [w for w in ways if w.kind == NEURONS]
     helps = best.outcome == SAID[stats.BETTER]
-    parts = [_yes(best, about) if helps else _no(tried, best, about)]
+    parts = [_confirmed(best, about, *chosen) if chosen else
+             _yes(best, about) if helps else _no(tried, best, about)]
     if best.harmed or best.helped:
         sides = [f"{what} {', '.join(names)}" for what, names in (("harms", best.harmed), ("helps", best.helped)) if names]
         parts.append(f"Side effects of {best.name}: it {' and '.join(sides)}.")
@@ -145,14 +148,30 @@ def _sentence(e: Effects, j: int, ways: Sequence[Way], best: Way, against: Mappi
     for name, (boot, p) in against.items():
         word = "not distinguishable from" if not p < alpha else "better than" if boot.value > 0 else "worse than"
         own = next(w.outcome for w in ways if w.name == name)
-        parts.append(f"It is {word} {name} ({_said(boot)}, p = {p:.2g}), which itself: {own}.")
+        parts.append(f"It is {word} {name} ({said(boot)}, p = {p:.2g}), which itself: {own}.")
     return " ".join(parts)
+
+
+def _confirmed(best: Way, about: str, ways: int, chosen_on: int) -> str:
+    """What the way that was chosen on one half does on the other; all figures are of the other."""
+    assert best.specific is not None  # see _yes
+    does = {SAID[stats.BETTER]: "improves", SAID[stats.WORSE]: "harms", SAID[stats.UNCLEAR]: "makes no difference that is seen in",
+            UNSURE: "improves, but not shown to do so more than random neurons,"}[best.outcome]
+    answer = "Yes" if best.outcome == SAID[stats.BETTER] else "No"
+    more = ""
+    if best.outcome == UNSURE:
+        more = f" More random sets than {best.controls} (controls) would tell more."
+    elif answer == "No":
+        more = f" So many items would show an effect of {best.detectable:.2g} four times in five."
+    return (f"{answer}: of {ways} ways of editing neurons, {best.name} was best on one half of the items ({chosen_on}); on the "
+            f"other half it {does} {about}: {said(best.effect)} (Holm p = {best.p:.2g}), and beyond random neurons "
+            f"{said(best.specific)} (Holm p = {best.specific_p:.2g}).{more}")
 
 
 def _yes(best: Way, about: str) -> str:
     assert best.specific is not None  # a way of neurons has controls: see _check
-    return (f"Yes: {best.name} improves {about} by {_said(best.effect)} (Holm p = {best.p:.2g}), and beyond random neurons by "
-            f"{_said(best.specific)} (Holm p = {best.specific_p:.2g}).")
+    return (f"Yes: {best.name} improves {about} by {said(best.effect)} (Holm p = {best.p:.2g}), and beyond random neurons by "
+            f"{said(best.specific)} (Holm p = {best.specific_p:.2g}).")
 
 
 def _no(tried: Sequence[Way], best: Way, about: str) -> str:
@@ -162,13 +181,14 @@ def _no(tried: Sequence[Way], best: Way, about: str) -> str:
     does = "does not improve" if len(tried) == 1 else "improves"
     seen = f"so many items would show an effect of {best.detectable:.2g} four times in five"
     if best.outcome == UNSURE and best.specific is not None:
-        seen = (f"its difference from {best.controls} random sets is {_said(best.specific)} (Holm p = {best.specific_p:.2g}), and "
+        seen = (f"its difference from {best.controls} random sets is {said(best.specific)} (Holm p = {best.specific_p:.2g}), and "
                 "more of them (controls) would tell more")
     return (f"No: {many} of editing neurons {does} {about} beyond random neurons ({outcomes}). The best was {best.name} with "
-            f"{_said(best.effect)} (Holm p = {best.p:.2g}); {seen}.")
+            f"{said(best.effect)} (Holm p = {best.p:.2g}); {seen}.")
 
 
-def _said(b: stats.Bootstrap) -> str:
+def said(b: stats.Bootstrap) -> str:
+    """An effect with its interval."""
     return f"{b.value:+.4g} [{b.low:+.4g}, {b.high:+.4g}]"
 
 
@@ -178,14 +198,15 @@ def _said(b: stats.Bootstrap) -> str:
 def tables(verdict: Verdict, e: Effects) -> tuple[Table, ...]:
     """The ways on the measure asked about, and every way's side effects."""
     j, n = e.columns.index(verdict.measure), e.own.items[e.columns.index(verdict.measure)]
-    rows: list[tuple[Cell, ...]] = []
-    for w in verdict.ways:
-        cells = [_estimate(b, n, e.units[j]) if b else None for b in (w.effect, w.random, w.specific)]
-        rows.append((w.name, w.kind, *cells, w.p, w.specific_p if w.specific else None, w.outcome))
     direction = "higher" if e.higher_is_better[j] else "lower"
-    note = f"Change from the unedited model's {e.plain[j]:.4g} {e.units[j]} ({direction} is better); p by Holm over all ways."
+    note = f"All {n} items, those that the best way was chosen on included. " if verdict.confirmed else f"{n} items. "
+    note += f"Change from the unedited model's {e.plain[j]:.4g} {e.units[j]} ({direction} is better); p by Holm over all ways."
     columns = ("way", "kind", "effect", "random control", "beyond random", "p", "p beyond random", "verdict")
-    found = [Table(f"Does editing help {verdict.measure}?", columns, tuple(rows), note)]
+    found = [Table(f"Does editing help {verdict.measure}?", columns, tuple(_cells(w, n, e.units[j]) for w in verdict.ways), note)]
+    if w := verdict.confirmed:
+        found.append(Table(f"{w.name} on the other half of the items", columns, (_cells(w, verdict.items[1], e.units[j]),),
+                           f"The {verdict.items[1]} items that had no part in choosing it: the answer is of these. p by Holm over "
+                           "it and the ways that edit no found neurons."))
     others = [c for c in range(len(e.columns)) if c != j]
     if others:
         side = judged(e, e.own, [(i, c) for i in range(len(e.rows)) for c in others], 0.05)
@@ -195,6 +216,11 @@ def tables(verdict: Verdict, e: Effects) -> tuple[Table, ...]:
         found.append(Table("Side effects", ("way", *(e.columns[c] for c in others)), tuple(body),
                            "Change from the unedited model; verdicts by Holm over all ways and columns."))
     return tuple(found)
+
+
+def _cells(w: Way, n: int, unit: str) -> tuple[Cell, ...]:
+    cells = [_estimate(b, n, unit) if b else None for b in (w.effect, w.random, w.specific)]
+    return (w.name, w.kind, *cells, w.p, w.specific_p if w.specific else None, w.outcome)
 
 
 def _estimate(b: stats.Bootstrap, n: int, unit: str, said: str = "") -> Estimate:
