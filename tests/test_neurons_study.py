@@ -93,6 +93,7 @@ def test_the_tables_and_pictures_hold_plain_finite_numbers(reading):
         "Neurons of each language", "How many languages a found neuron belongs to", "Overlap of languages",
         "Agreement with other methods", "What documents alone give", "Do they fire together?", "How much is language, how much topic"]  # fmt: skip
     assert "found 6 of 60 neurons: en 2, sw 2, th 2." in result.summary[0]
+    assert result.summary[1] == "Of one language alone: 6; of several: 0."
     assert tables.layer_map(s).values == ((1.0, 0.0, 1.0),) * 3
     assert all(len(r) == len(t.columns) for t in result.tables for r in t.rows)
     own = {r[0]: r for r in tables.languages(s).rows}["sw"]

@@ -12,7 +12,7 @@ import pytest
 
 from fault.test_L_report import INJECTIONS, LONG
 from polygraft.report import render
-from polygraft.result import Sample
+from polygraft.result import Estimate, Sample, Table
 from reporting import a_map, a_meta, a_result
 
 CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
@@ -96,3 +96,20 @@ def test_a_reading_order_override_reorders_nothing(tmp_path):
     hostile = render([a_result(summary=("safe \u202egnp.exe",))])
     visible = render([a_result(summary=("safe [U+202E]gnp.exe",))])
     assert (shot(hostile, tmp_path, 900, 900) == shot(visible, tmp_path, 900, 900)).all()
+
+
+WIDEST = """<script>document.documentElement.dataset.over = Math.max(...[...document.querySelectorAll('.table .scroll')]
+ .map(e => e.firstElementChild.getBoundingClientRect().right - e.getBoundingClientRect().right))</script></body>"""
+
+
+@pytest.mark.parametrize("width, printed", [(1200, False), (718, True)])  # 718: what A4 leaves between Chromium's margins
+def test_a_table_of_a_verdict_shows_its_last_column(tmp_path, width, printed):
+    effect = Estimate(-0.069, -0.091, -0.043, 14, "nats/token")
+    rows = tuple((way, kind, effect, effect, effect, 0.0006, 0.853, "helps, not shown to beat random ones")
+                 for way, kind in (("zero", "neurons"), ("residual-diff=1", "comparator")))
+    columns = ("way", "kind", "effect", "random control", "beyond random", "p", "p beyond random", "verdict")
+    html = render([a_result(tables=(Table("Does editing help?", columns, rows),))])
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html).replace("</body>", WIDEST)
+    page = page.replace("@media print", "@media all") if printed else page
+    out = browse(page, tmp_path, f"--window-size={width},900", "--dump-dom")
+    assert float(re.search(r'data-over="([^"]*)"', out)[1]) <= 0.5

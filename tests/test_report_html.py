@@ -48,6 +48,30 @@ def test_verdicts_are_words_and_shapes_not_only_colours():
     assert "+11 points" in text and "3 to 19" in text and "n = 100 items each." in text
 
 
+def steps_of_an_answer():
+    """Two that measured, between them one that compared, and one that concluded."""
+    plain = Table("t", ("a", "b"), (("x", Estimate(1.0, 0.0, 2.0)),))
+    compared = Table("t", ("a", "b"), (("x", Estimate(1.0, 0.5, 2.0, verdict="better")), ("y", Estimate(-1.0, -2.0, -0.5, verdict="worse"))))
+    return [Result("m@1", "first", "Measured first", ("Early words.",), tables=(plain,)),
+            Result("c@1", "compared", "Compared", ("Middle words.",), tables=(compared,)),
+            Result("s@1", "concluded", "Concluded", ("Edited at every token.", "No: it does not help."), tables=(compared,)),
+            Result("m@1", "last", "Measured last", ("Late words.",), tables=(plain,))]
+
+
+def test_the_answer_opens_with_the_last_conclusion_and_goes_step_by_step():
+    html = render(steps_of_an_answer())
+    text = Page(html[html.index('id="answer"'):html.index('id="steps"')]).text()
+    order = ["Concluded", "No: it does not help.", "Edited at every token.", "Compared", "Middle words.", "Measured last", "Late words.",
+             "Measured first", "Early words."]
+    assert [text.index(words) for words in order] == sorted(text.index(words) for words in order)
+
+
+def test_each_step_counts_its_own_verdicts():
+    html = render(steps_of_an_answer())
+    tallies = re.findall(r'<p class="tally">(.*?)</p>', html, re.DOTALL)
+    assert [re.findall(r"<b>(\d+)</b>", t) for t in tallies] == [["1", "1", "0"]] * 2
+
+
 def test_steps_without_a_result_are_named():
     assert "Not finished when this report was written: swap, scores." in Page(render([], Meta(missing=("swap", "scores")))).text()
 

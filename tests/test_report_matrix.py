@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import pytest
@@ -20,16 +21,34 @@ MATRIX = Table("Effect", ("edited", "reading en", "reading <sw>"), tuple((g, *ro
 
 
 def levels(text: str) -> list[int]:
-    return [int(n) for n in re.findall(r'class="lm heat".*?<path class="d(\d+)"', text, re.DOTALL)]
+    return [int(n) for n in re.findall(r'class="lm heat".*?<path class="h(\d+)"', text, re.DOTALL)]
 
 
 def test_colours_run_evenly_from_below_zero_to_above():
-    assert levels(render([Result("steer@1", "m", "M", tables=(MATRIX,))], Meta())) == [STEPS, round(STEPS * 3 / 8), 0]
+    assert levels(render([Result("steer@1", "m", "M", tables=(MATRIX,))], Meta())) == [STEPS, STEPS // 2, 0]
 
 
 @pytest.mark.parametrize("value, level", [(0.0, STEPS // 2), (2.0, STEPS), (-2.0, 0), (1.0, round(0.75 * STEPS))])
 def test_a_value_has_its_place_on_the_scale(value, level):
     assert levels(block(Estimate(value), 2.0, "")) == [level]
+
+
+@pytest.mark.parametrize("cell, told", [(Estimate(1.0, 0.5, 1.5), True), (Estimate(1.0, -0.5, 2.5), False), (Estimate(-1.0, -2.0, 0.0), False),
+                                        (Estimate(1.0, 0.5, 1.5, verdict="not distinguishable"), False), (Estimate(1.0), True)])
+def test_what_may_be_zero_is_pale(cell, told):
+    assert (levels(block(cell, 1.0, "")) != [STEPS // 2]) is told
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_its_colours_are_not_those_of_better_and_worse(theme):
+    from polygraft.report.palette import DIVERGING, EFFECTS, to_oklab
+
+    def hue(colour):
+        return math.degrees(math.atan2(*to_oklab(colour)[:0:-1]))
+
+    for effect in (EFFECTS[theme][1], EFFECTS[theme][3]):
+        for verdict in (DIVERGING[theme][1], DIVERGING[theme][3]):
+            assert abs((hue(effect) - hue(verdict) + 180) % 360 - 180) > 40
 
 
 def test_a_matrix_of_zeros_has_the_middle_colour():

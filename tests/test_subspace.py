@@ -16,6 +16,7 @@ from polygraft.activity import Activity
 from polygraft.analysis import groups
 from polygraft.analysis.subspace import angles, energy, lens, lsar, separate, tables, words
 from polygraft.analysis.subspace.found import as_arrays, find
+from polygraft.cli import show
 from polygraft.errors import InputError, RecipeError
 from polygraft.result import Result
 
@@ -223,6 +224,15 @@ def test_results_are_finite_sentences_and_what_is_written_comes_back(tmp_path):
     assert all(np.isfinite(back[n]).all() for n in back)
 
 
+def test_a_terminal_of_80_columns_breaks_no_head(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    items, _ = planted(count=3)
+    made = tables.table(find(reading(tmp_path, items), directions=2))
+    show.table(made)
+    shown = capsys.readouterr().out.split()
+    assert {w for head in made.columns for w in head.split()} <= set(shown)
+
+
 def test_groups_without_tokens_are_left_out(tmp_path):
     items, _ = planted(count=2, g=8)
     read = reading(tmp_path, items)
@@ -383,6 +393,8 @@ def test_a_reading_made_before_gives_the_same_without_the_lens(tiny, tmp_path):
     again.mkdir()
     context = Context(lambda name: resolve(name, offline=True), Path, offline=True, folder=Path)
     config = steps.Subspace(model=str(model), activity=str(out), groups=8, draws=40)
+    (problem,) = steps.plan(config.model_copy(update={"rank": 9}), context).problems
+    assert "no subspace of this rank" in str(problem) and not steps.plan(config, context).problems
     second = steps.run(config, context, again)
     assert second.tables == first.tables and any("corpora themselves" in c for c in second.caveats)
 

@@ -64,7 +64,7 @@ def content(results: list[Result], meta: Meta, limits: Limits) -> dict[str, Any]
     inputs = views.input_views(results, limits.rows)
     return {
         "t": t, "language": meta.language, "name": one_line(meta.name, 120), "question": clean(meta.question),
-        "steps": steps, "answers": [s for s in steps if s["answer"]], "verdicts": views.verdicts(results),
+        "steps": steps, "answers": [steps[i] for i in views.in_answer(results)],
         "missing": ", ".join(one_line(m, 80) for m in meta.missing), "groups": groups, "more_maps": more_maps,
         "curves": [{**views.curve_view(c, f"c{i}", t), "step": one_line(r.id, 60)} for i, (r, c) in enumerate(curves)],
         "samples": [{"total": len(r.samples), "shown": [views.sample_view(s, limits.chars, t) for s in kept]}

@@ -78,11 +78,19 @@ def reaches(table: Table) -> dict[tuple[str, bool], float]:
     return found
 
 
+def may_be_zero(e: Estimate) -> bool:
+    """True where the interval holds 0, or the verdict (which may be adjusted for many cells) cannot tell it from 0."""
+    return e.verdict == "not distinguishable" or (e.low is not None and e.high is not None and e.low <= 0 <= e.high)
+
+
 def block(e: Estimate, reach: float, said: str) -> str:
-    """One cell of a matrix as SVG: its value on a colour from -reach to reach; `said` (escaped) is its tooltip."""
+    """One cell of a matrix as SVG: its value on a colour from -reach to reach, the middle one where it may be 0.
+
+    `said` (escaped) is its tooltip.
+    """
     if not math.isfinite(e.value):
         return ""
-    level = f"d{round((e.value / reach + 1) / 2 * STEPS) if reach else STEPS // 2}"
+    level = f"h{STEPS // 2 if not reach or may_be_zero(e) else round((e.value / reach + 1) / 2 * STEPS)}"
     value = fixed(e.value, spread(e.value, e.low, e.high), plus=bool(e.verdict))
     mark = f' <tspan class="mark">{MARKS[e.verdict]}</tspan>' if e.verdict in ("better", "worse") else ""
     return (f'<svg class="lm heat" viewBox="0 0 {BLOCK} 26" width="{BLOCK}" height="26" role="img" aria-label="{said}">'

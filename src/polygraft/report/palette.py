@@ -1,7 +1,8 @@
-"""Colours of the layer map: 21 steps a scale, mixed in OKLab, one set for light pages and one for dark.
+"""Colours of layer maps and matrices: 21 steps a scale, mixed in OKLab, one set for light pages and one for dark.
 
-Lightness alone orders the sequential scale, and orange/blue the diverging one, so both survive every common colour blindness;
-the categories are after Okabe and Ito. The low end recedes into the page in both themes.
+Lightness alone orders the sequential scale, and orange/blue the diverging one, so both survive every common colour blindness; a
+matrix of effects is green/purple, since blue and orange say better and worse there, and above 0 may be either. The categories are
+after Okabe and Ito. The low end recedes into the page in both themes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ SEQUENTIAL = {"light": ("#efede5", "#a9d0c6", "#4a9fb0", "#22669b", "#1b2f6b"),
               "dark": ("#20272e", "#1f4a63", "#2b7f97", "#63bfae", "#e9f2bd")}
 DIVERGING = {"light": ("#8c3b00", "#e08a3c", "#f1eee6", "#5b9bd0", "#0b3c7d"),
              "dark": ("#ffb673", "#a85c1c", "#262c32", "#2f6fae", "#a3cfff")}
+EFFECTS = {"light": ("#1b5e37", "#6db083", "#f1eee6", "#b48ac4", "#56297a"),
+           "dark": ("#8fdba8", "#2f7a4c", "#262c32", "#74448c", "#e0bcf0")}
 CATEGORIES = {"light": ("#2f6db3", "#dd8a1f", "#1f9e89", "#b8609b", "#c9b227", "#7d858c", "#c8502c", "#6fb5dd"),
               "dark": ("#5b9ade", "#eda44a", "#3fbfa8", "#d685ba", "#e0cd55", "#9aa4ad", "#e57a55", "#98d0f0")}
 INKS = ("#080d12", "#ffffff")
@@ -64,8 +67,9 @@ def ramp(stops: tuple[str, ...], steps: int = STEPS) -> list[str]:
 
 
 def colours(theme: str) -> dict[str, str]:
-    """Class name -> colour: q0..q20 sequential, d0..d20 diverging, k0..k7 categories."""
-    found = {f"{name}{i}": c for name, stops in (("q", SEQUENTIAL), ("d", DIVERGING)) for i, c in enumerate(ramp(stops[theme]))}
+    """Class name -> colour: q0..q20 sequential, d0..d20 diverging, h0..h20 effects, k0..k7 categories."""
+    found = {f"{name}{i}": c for name, stops in (("q", SEQUENTIAL), ("d", DIVERGING), ("h", EFFECTS))
+             for i, c in enumerate(ramp(stops[theme]))}
     return found | {f"k{i}": c for i, c in enumerate(CATEGORIES[theme])}
 
 

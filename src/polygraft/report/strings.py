@@ -9,12 +9,12 @@ EN = {
     "no_results": "No step has finished yet, so there is nothing to answer with.",
     "no_scores": "No step of this recipe measured a score. What its steps made and found:",
     "missing": "Not finished when this report was written: {steps}. Their numbers are absent, not zero.",
-    "verdicts": "Compared in pairs: {better} better, {worse} worse, {same} not distinguishable.",
     "better": "better", "worse": "worse", "not distinguishable": "not distinguishable",
     "how_to_read": "A dot is the estimate, its line a 95 % interval: with other test items of the same kind, such lines hold the "
                    "true value 19 times out of 20. “Not distinguishable” means that the data cannot tell the difference from none; "
                    "it does not mean that there is none.",
-    "heat": "Blue is above 0, orange below; the stronger the colour, the farther from 0.",
+    "heat": "Purple is above 0, green below; the stronger the colour, the farther from 0. Pale cells cannot be told from 0."
+            " ▲ better, ▼ worse.",
     "maps_intro": "Layers run across, parts of a layer down; what lies outside the layers stands at the sides. Maps with equally "
                   "many layers share one axis, so the same layer is at the same place in all of them.",
     "samples_intro": "Chosen by a hash of their names, not by how the answers look. One row a prompt, one column a model.",
@@ -27,7 +27,7 @@ EN = {
     "inputs": "Inputs", "name": "Name", "spec": "Named as", "revision": "Revision", "identity": "Identity",
     "digest": "SHA-256 of the content", "full_digests": "Digests in full", "versions": "Versions", "recipe": "Recipe",
     "begun": "Begun", "finished": "finished", "folder": "Folder",
-    "see_answer": "Its scores are the answer above.",
+    "see_answer": "What it found is in the answer above.",
     "no_caveats": "No step recorded a caveat.", "no_inputs": "No step recorded an input.",
     "layer": "layer", "not_present": "not present", "cell_factor": "numbers in cells × 10",
     "thinned": "Drawn with {shown} of {total} points.",

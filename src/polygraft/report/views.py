@@ -15,6 +15,8 @@ from polygraft.report.escape import clean, csv_text, one_line
 from polygraft.report.numbers import duration, number, size
 from polygraft.result import Cell, Curve, Estimate, Result, Sample, Table
 
+CONCLUDES = ("Yes:", "No:")  # how the sentence begins that answers a step's question
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -108,7 +110,8 @@ def table_view(table: Table, limits: Limits, csv: str, t: dict[str, str]) -> dic
     if not rows:
         notes.append(t["no_rows"])
     columns = [{"text": one_line(c, min(120, limits.chars)), "numeric": n} for c, n in zip(table.columns, numeric)]
-    return {"title": one_line(table.title, 200), "columns": columns, "rows": rows, "notes": notes, "heat": table.heat}
+    return {"title": one_line(table.title, 200), "columns": columns, "rows": rows, "notes": notes, "heat": table.heat,
+            "wide": len(columns) > 6}
 
 
 def csv_name(result: Result, index: int) -> str:
@@ -146,10 +149,21 @@ def is_answer(result: Result) -> bool:
     return any(has_estimates(t) for t in result.tables)
 
 
-def verdicts(results: Iterable[Result]) -> dict[str, int]:
-    """How many differences are better, worse, not distinguishable."""
-    found = [c.verdict for r in results for t in r.tables for row in t.rows for c in row if isinstance(c, Estimate)]
+def verdicts(result: Result) -> dict[str, int]:
+    """How many differences of a step are better, worse, not distinguishable."""
+    found = [c.verdict for t in result.tables for row in t.rows for c in row if isinstance(c, Estimate)]
     return {kind: found.count(kind) for kind in intervals.MARKS}
+
+
+def conclusions(summary: Iterable[str]) -> list[str]:
+    """The sentences with a yes or no first, the others after them in their order."""
+    return sorted(summary, key=lambda s: not s.startswith(CONCLUDES))
+
+
+def in_answer(results: list[Result]) -> list[int]:
+    """Which steps answer, the last first; those that conclude or compare before those that only measured."""
+    told = [any(s.startswith(CONCLUDES) for s in r.summary) or any(verdicts(r).values()) for r in results]
+    return sorted((i for i, r in enumerate(results) if is_answer(r)), key=lambda i: (told[i], i), reverse=True)
 
 
 def step_view(result: Result, meta: Meta, limits: Limits, t: dict[str, str]) -> dict[str, Any]:
@@ -159,8 +173,8 @@ def step_view(result: Result, meta: Meta, limits: Limits, t: dict[str, str]) -> 
         csv = f"{meta.csv_folder}/{csv_name(result, i)}" if meta.csv_folder else ""
         tables.append({**table_view(table, limits, csv, t), "scored": has_estimates(table)})
     return {"id": one_line(result.id, 80), "step": one_line(result.step, 80), "title": one_line(result.title or result.id, 200),
-            "summary": [shorten(s, limits.chars) for s in result.summary[:40]], "tables": tables, "answer": is_answer(result),
-            "folder": one_line(meta.folders.get(result.id, ""), 300)}
+            "summary": [shorten(s, limits.chars) for s in conclusions(result.summary)[:40]], "tables": tables,
+            "answer": is_answer(result), "verdicts": verdicts(result), "folder": one_line(meta.folders.get(result.id, ""), 300)}
 
 
 # --------------------------------------------------------------------------------------------- maps, curves and samples

@@ -24,7 +24,7 @@ def summary(s: Study) -> tuple[str, ...]:
     said = [f"{s.found.method} found {total:,} of {int(s.real.sum()):,} neurons: {counts}."]
     if not total:
         return (*said, "There is nothing to compare: these languages do not differ in any neuron by this rule.")
-    said.append(f"{shared[1]:,} of them belong to one language alone, {int(shared[2:].sum()):,} to several.")
+    said.append(f"Of one language alone: {shared[1]:,}; of several: {int(shared[2:].sum()):,}.")
     said.append(_depth(s))
     if s.draws is not None:
         low, high = percentile(s.draws[:, -1])

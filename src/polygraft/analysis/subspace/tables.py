@@ -31,7 +31,7 @@ def figures(found: Found, depth: int) -> dict[str, Estimate]:
 
 
 def table(found: Found) -> Table:
-    columns = ("depth", "language-specific share of the mean state", "variance between languages inside",
+    columns = ("depth", "share of language in the mean state", "variance between languages inside",
                "variance between texts inside", "probe accuracy", "silhouette", "bases of two halves")
     rows: list[tuple[Cell, ...]] = [(d, *figures(found, d).values(), e.stability) for d, e in enumerate(found.energies)]
     dealt = [s.silhouette_chance for s in found.separations]
