@@ -35,7 +35,7 @@ def test_a_value_has_its_place_on_the_scale(value, level):
 
 @pytest.mark.parametrize("cell, told", [(Estimate(1.0, 0.5, 1.5), True), (Estimate(1.0, -0.5, 2.5), False), (Estimate(-1.0, -2.0, 0.0), False),
                                         (Estimate(1.0, 0.5, 1.5, verdict="not distinguishable"), False), (Estimate(1.0), True)])
-def test_what_may_be_zero_is_pale(cell, told):
+def test_what_may_be_zero_has_no_colour(cell, told):
     assert (levels(block(cell, 1.0, "")) != [STEPS // 2]) is told
 
 

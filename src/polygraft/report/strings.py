@@ -13,7 +13,7 @@ EN = {
     "how_to_read": "A dot is the estimate, its line a 95 % interval: with other test items of the same kind, such lines hold the "
                    "true value 19 times out of 20. “Not distinguishable” means that the data cannot tell the difference from none; "
                    "it does not mean that there is none.",
-    "heat": "Purple is above 0, green below; the stronger the colour, the farther from 0. Pale cells cannot be told from 0."
+    "heat": "Purple is above 0, green below; the stronger the colour, the farther from 0. Without colour: cannot be told from 0."
             " ▲ better, ▼ worse.",
     "maps_intro": "Layers run across, parts of a layer down; what lies outside the layers stands at the sides. Maps with equally "
                   "many layers share one axis, so the same layer is at the same place in all of them.",
