@@ -135,6 +135,19 @@ def test_neurons_of_another_model_are_told(study):
     assert not any("another model" in note for note in STEER.plan(config(study), context(study)).notes)
 
 
+def test_the_time_grows_with_runs_texts_tasks_and_answers(study):
+    def seconds(**fields):
+        return STEER.plan(config(study, **fields), context(study)).seconds
+
+    texts = {"sw": "sw.txt", "en": "en.txt"}
+    short, long = seconds(read={"sw": "sw.txt"}), seconds(read=texts)
+    many = seconds(read=texts, way=("zero", "value=1", "scale=2", "layer-off"), controls=6)
+    assert seconds() == 0 < 5 < short < long < many
+    assert (many - 5) / (long - 5) == pytest.approx(29 / 4)
+    assert seconds(read=texts, tasks=("problems",), limit=4) > long + 0.02
+    assert seconds(prompts="prompts.txt", max_tokens=64) > 5 + 3 * 64 * 0.02
+
+
 def test_few_other_layers_are_told(study):
     asked = config(study, way=("layer-off", "zero"), controls=3, layers=(0,))
     (note,) = [n for n in STEER.plan(asked, context(study)).notes if "layer-off" in n]
@@ -170,7 +183,7 @@ def test_edits_alone_are_written_and_say_how_they_are_used(study, monkeypatch):
 
 def test_tasks_are_asked_in_the_selections_language_and_in_english(study):
     asked = []
-    step = steer_step(replace(BENCH, faults=lambda fields, _: asked.append(fields["langs"]) or []))
+    step = steer_step(replace(BENCH, planned=lambda fields, _: asked.append(fields["langs"]) or (0.0, 0, [])))
     step.plan(config(study, tasks=("problems",)), context(study))
     step.plan(config(study, tasks=("problems",), langs=("de",)), context(study))
     assert asked == [("sw", "en"), ("de",)]

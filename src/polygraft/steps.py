@@ -17,6 +17,7 @@ from polygraft.merge.steps import STEPS as MERGE
 from polygraft.step import Step
 from polygraft.tune.steps import sft_step
 
-BENCH = Bench(conditions.write, conditions.language, conditions.nats, conditions.faults, conditions.Conditions)
+BENCH = Bench(conditions.write, conditions.language, conditions.nats, conditions.planned, conditions.Conditions,
+              conditions.seconds)
 ANALYSIS = (*DELTA, *READING, *NEURONS, *LAYERS, *SUBSPACE, steer_step(BENCH))
 TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, sft_step({"problems": examples}, WATCHERS))

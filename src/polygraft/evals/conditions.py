@@ -10,7 +10,7 @@ import numpy as np
 
 from polygraft.config import Document, parse
 from polygraft.errors import InputError, RecipeError, UserError
-from polygraft.evals import metrics, run
+from polygraft.evals import estimate, metrics, run
 from polygraft.evals.bpb import Scored
 from polygraft.evals.engines.base import Decoding
 from polygraft.evals.identity import model_digest
@@ -27,10 +27,12 @@ from polygraft.result import Result
 from polygraft.sources import Source
 from polygraft.step import Context
 
+BATCH, PASS = 1024, 0.02  # tokens of a batch that is read; seconds that a pass takes of however small a model
+
 Columns = dict[str, tuple[np.ndarray, np.ndarray, str, bool]]
 
 
-def engine(live: Any, batch_tokens: int = 1024) -> Any:
+def engine(live: Any, batch_tokens: int = BATCH) -> Any:
     """The engine on a loaded model, one as long as the model lives: what it proved of the model holds under edits, too.
 
     Raises InputError for a model without a tokenizer.
@@ -75,12 +77,19 @@ def settings(fields: Mapping[str, Any]) -> EvalConfig:
     return parse(EvalConfig, Document({"models": ["model"], **tree}, "evaluation", {(): "evaluation"}))
 
 
-def faults(fields: Mapping[str, Any], context: Context) -> list[UserError]:
-    """What is wrong with an evaluation's settings, told before a model is loaded."""
+def planned(fields: Mapping[str, Any], context: Context) -> tuple[float, int, list[UserError]]:
+    """Tokens read and at most written by one model, and what is wrong with the settings, told before a model is loaded."""
     try:
-        return list(job_faults(settings(fields), context)[1])
+        jobs, wrong = job_faults(settings(fields), context)
     except UserError as e:
-        return [e]
+        return 0.0, 0, [e]
+    work = estimate.work(jobs)
+    return work.read, work.written, list(wrong)
+
+
+def seconds(parameters: int, read: float, written: int, passes: int) -> float:
+    """A guess for two CPU cores of reading so many tokens and of writing others in so many passes."""
+    return estimate.Work(read, written).seconds(parameters) + PASS * (read / BATCH + passes)
 
 
 class Conditions:

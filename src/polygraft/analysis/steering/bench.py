@@ -33,11 +33,13 @@ class Evaluation(Protocol):
 @dataclass(frozen=True)
 class Bench:
     """write(live, prompts, max_tokens, chat) -> answers; language(text) -> a tag, "und" where it cannot be said; nats(live,
-    documents) -> what each cost; faults and make: of an evaluation's settings (tasks, langs, data, limit, shots, chat, seed),
-    `make(settings, context, source)` with the source of the model that will be asked."""
+    documents) -> what each cost; planned and make: of an evaluation's settings (tasks, langs, data, limit, shots, chat, seed),
+    `planned(settings, context)` -> (tokens read, tokens written at most, what is wrong), `make(settings, context, source)` with the
+    source of the model that will be asked; seconds(parameters, tokens read, tokens written, passes that write them) -> a guess."""
 
     write: Callable[[Any, Sequence[str], int, bool], Sequence[str]]
     language: Callable[[str], str]
     nats: Nats
-    faults: Callable[[Mapping[str, Any], Context], Sequence[UserError]]
+    planned: Callable[[Mapping[str, Any], Context], tuple[float, int, Sequence[UserError]]]
     make: Callable[[Mapping[str, Any], Context, Any], Evaluation]
+    seconds: Callable[[int, float, int, int], float]

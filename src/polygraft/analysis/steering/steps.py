@@ -26,7 +26,8 @@ from polygraft.errors import RecipeError, UserError
 from polygraft.result import LayerMap, Result, Table
 from polygraft.step import Context, Plan, Step
 
-FLOPS = 5e10  # per second, a modest two-core machine
+BYTES_PER_TOKEN, BESIDE = 2.5, 24  # of UTF-8 in most languages; answers that are written side by side
+OPENING = 5.0  # seconds until a model is open
 CAVEATS = (
     "Edits are of this run only: the model on the disk is as it was. To keep one, tune or merge.",
 )
@@ -46,23 +47,41 @@ def plan(config: Steer, context: Context, bench: Bench) -> Plan:
     both = targets.both(config, context, anatomy, masks)
     notes = (*targets.foreign(config, context), *targets.few(config, anatomy), *_both(both))
     wrong += [] if wrong else targets.faults(config, context, anatomy, masks)
-    size = 0
-    for read in (partial(_documents, config, context), partial(_prompts, config, context)):
-        try:
-            size += sum(len(text.encode()) for texts in read().values() for text in texts)
-        except UserError as e:
-            wrong.append(e)
-    wrong += bench.faults(_asked(config, masks), context) if config.tasks else ()
-    runs = 1 + (len(masks) if config.matrix else len(config.tried)) * (1 + config.controls)
+    rows = len(masks) if config.matrix else len(config.tried)
+    runs, answered = 1 + rows * (1 + config.controls), 1 + rows * (1 + min(1, config.controls))
+    parameters = sum(t.nbytes // t.itemsize for t in source.weights.tensors.values())
+    seconds, faults = _seconds(config, context, bench, masks, parameters, runs, answered)
+    wrong += faults
     if not _asks(config):
         notes = (*notes, "nothing is asked of the edited model: its edits are written, and that is all",)
     lines = (f"{config.model}: {', '.join(w.word for w in config.tried)} at {config.positions} positions",
              *(f"neurons {name}: {int(m.sum()):,} in {int(m.any(axis=1).sum())} layers" for name, m in masks.items()),
              f"{runs} runs of the same items: unedited, edited and {config.controls} random controls of each")
     stored = sum(t.nbytes for t in source.weights.tensors.values())
-    parameters = sum(t.nbytes // t.itemsize for t in source.weights.tensors.values())
-    return Plan(lines, parameters * 4 + stored + (1 << 29), 1 << 22, stored, 2 * parameters * runs * size / 3 / FLOPS, notes=notes,
-                problems=tuple(wrong))
+    if _asks(config):
+        notes = (*notes, "time is a rough guess for two CPU cores; tasks from the hub are not in it")
+    return Plan(lines, parameters * 4 + stored + (1 << 29), 1 << 22, stored, seconds, notes=notes, problems=tuple(wrong))
+
+
+def _seconds(config: Steer, context: Context, bench: Bench, masks: Mapping[str, Any], parameters: int, runs: int,
+             answered: int) -> tuple[float, list[UserError]]:
+    """A guess of the time for `runs` that measure and `answered` that write answers, and what is wrong with what they ask."""
+    wrong: list[UserError] = []
+
+    def tokens(read: Callable[[], dict[str, list[str]]]) -> tuple[float, int]:
+        try:
+            texts = [text for some in read().values() for text in some]
+        except UserError as e:
+            wrong.append(e)
+            return 0.0, 0
+        return sum(len(text.encode()) for text in texts) / BYTES_PER_TOKEN, len(texts)
+
+    read, (asked, prompts) = tokens(partial(_documents, config, context))[0], tokens(partial(_prompts, config, context))
+    scored, written, faults = bench.planned(_asked(config, masks), context) if config.tasks else (0.0, 0, ())
+    passes = config.max_tokens * -(-prompts // BESIDE)
+    return (runs * bench.seconds(parameters, read + scored, written, -(-written // BESIDE))
+            + answered * bench.seconds(parameters, asked, prompts * config.max_tokens, passes)
+            + OPENING * _asks(config)), [*wrong, *faults]
 
 
 def _refused(config: Steer, layers: int) -> list[UserError]:
