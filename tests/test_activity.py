@@ -11,12 +11,12 @@ from polygraft.errors import InputError
 
 ABOUT = {"tokens": 3, "documents": 1, "groups": 0, "digest": "d", "path": "a.txt", "characters": 9}
 GOOD = {"languages": {"en": ABOUT}, "layers": 2, "sizes": [4, 4], "hidden": 8, "experts": 0, "edges": [-1.0, 0.0, 1.0],
-        "identity": "x", "parallel": False, "window": 16}  # fmt: skip
+        "identity": "x", "parallel": False, "window": 16, "model": "m"}  # fmt: skip
 BAD = [
     ("layers", "x"), ("layers", True), ("layers", -1), ("layers", 2.0), ("sizes", 4), ("sizes", ["4", 4]), ("sizes", [4]), ("hidden", None), ("experts", "0"),
     ("edges", "0 1"), ("edges", ["a", "b"]), ("edges", [0.0]), ("edges", [1.0, 0.0]), ("edges", [0.0, 10**400]), ("identity", 3), ("parallel", "no"), ("window", []),
     ("languages", ["en"]), ("languages", {}), ("languages", {"en": 3}), ("languages", {"en": {"tokens": 3}}), ("languages", {"en": ABOUT | {"tokens": "3"}}),
-    ("languages", {"en": ABOUT | {"path": None}}), ("languages", {"en": ABOUT | {"characters": "many"}}),
+    ("languages", {"en": ABOUT | {"path": None}}), ("languages", {"en": ABOUT | {"characters": "many"}}), ("languages", {"en": ABOUT | {"sha256": 3}}), ("model", 3),
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from itertools import product
@@ -129,3 +130,14 @@ def test_a_plan_tells_the_languages_that_will_not_do(tiny, tmp_path):
     assert not found.problems and found.peak_bytes > 0 and "2 of layers 0 to 1" in found.lines[0]
     with pytest.raises(InputError, match="needs two of them"):
         steps.run(steps.Deviation(model=model, corpus=one), CONTEXT, tmp_path)
+
+
+def test_a_plan_looks_into_a_reading_made_before(tiny, tmp_path):
+    model = str(tiny("llama", layers=4))
+    made = reading(tmp_path, shares(layers=4, neurons=40), hidden=32, identity=resolve(model).identity)
+    assert not steps.plan(steps.Deviation(model=model, activity=str(tmp_path)), CONTEXT).problems
+    (problem,) = steps.plan(steps.Deviation(model=model, activity=str(tmp_path), reference="fr"), CONTEXT).problems
+    assert "not among those read" in str(problem)
+    dataclasses.replace(made, languages={"en": made.languages["en"]}).save()
+    (problem,) = steps.plan(steps.Deviation(model=model, activity=str(tmp_path)), CONTEXT).problems
+    assert "needs two of them" in str(problem) and str(tmp_path) in str(problem.where)

@@ -210,7 +210,7 @@ def test_a_reading_that_was_cut_goes_on(models, texts, tmp_path, monkeypatch):
 
 
 def test_the_plan_counts_from_headers(models, texts):
-    plans = {m: plan(Neurons(model=str(models("mixtral")[2]), corpus={"en": str(texts["aa"])}, method=m), context())
+    plans = {m: plan(Neurons(model=str(models("mixtral")[2]), corpus={"en": str(texts["aa"]), "sw": str(texts["bb"])}, method=m), context())
              for m in ("lape", "mean-difference")}
     said = {m: p.lines[0] for m, p in plans.items()}
     assert not plans["lape"].problems and plans["lape"].peak_bytes > 0 and said["lape"] == "lape: 3 of 288 neurons in 2 layers" and "0 for each language of 288" in said["mean-difference"]
@@ -218,5 +218,7 @@ def test_the_plan_counts_from_headers(models, texts):
 
 def test_one_language_is_refused(models, texts, tmp_path):
     config = Neurons(model=str(models("llama")[2]), corpus={"en": str(texts["aa"])})
+    (problem,) = plan(config, context()).problems
+    assert "beside others only" in str(problem)
     with pytest.raises(InputError, match="beside others only"):
         run(config, context(), tmp_path)

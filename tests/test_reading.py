@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import re
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from polygraft.analysis.reading.bins import percentile
 from polygraft.analysis.reading.collect import Collector
 from polygraft.analysis.reading.config import Texts, Wanted, open_activity
 from polygraft.analysis.reading.passing import Reading, gather
+from polygraft.analysis.reading.planned import planned as plan_of
 from polygraft.analysis.reading.planned import said
 from polygraft.analysis.reading.steps import STEPS
 from polygraft.analysis.reading.texts import Batch, Stream, batches, budgeted, tokenized
@@ -520,24 +522,55 @@ def test_the_step_writes_a_reading_that_others_open(tiny, tmp_path, corpora):
     with pytest.raises(InputError, match="lacks") as e:
         open_activity(config, Wanted(norms=("qkv",)), context(tmp_path), tmp_path / "x")
     assert "input.qkv" in str(e.value.found)
-    with pytest.raises(InputError, match="another model"):
-        open_activity(Texts(model=str(tiny("gpt2")), activity=str(tmp_path / "out")), Wanted(), context(tmp_path), tmp_path / "x")
+    other = Texts(model=str(tiny("gpt2")), activity=str(tmp_path / "out"))
+    with pytest.raises(InputError, match="another model") as e:
+        open_activity(other, Wanted(), context(tmp_path), tmp_path / "x")
+    assert model in e.value.found and other.model in e.value.expected and max(map(len, re.findall("[0-9a-f]+", e.value.found))) == 12
+    assert [str(p) for p in plan_of(other, Wanted(), context(tmp_path), "").problems] == [str(e.value)]
+
+
+def test_a_damaged_reading_is_refused_when_it_is_opened(tiny, tmp_path):
+    net = live_models.load_folder(tiny("llama"))
+    made = gather(net, {"en": stream(drawn(5))}, Wanted(), tmp_path / "r", how=Reading(window=20))
+    assert made.array("en", "positive").any()
+    data = bytearray(made.path("en").read_bytes())
+    data[-20:] = b"x" * 20
+    made.path("en").write_bytes(data)
+    with pytest.raises(InputError, match="damaged or changed") as e:
+        Activity.open(tmp_path / "r").array("en", "positive")
+    assert e.value.where == made.path("en") and "again" in str(e.value.fix)
 
 
 def test_what_must_be_said_of_the_text(tiny, tmp_path, corpora):
     config = Texts(model=str(tiny("llama")), corpus=corpora, tokens=10_000, window=32, device="cpu")
     found = open_activity(config, Wanted(), context(tmp_path), tmp_path / "a")
-    assert isinstance(found, Activity) and "10,000 tokens" in said(config, found)[0] and "not parallel" in said(config, found)[1]
+    few, fewer, apart = said(config, found)
+    assert isinstance(found, Activity) and "10,000 tokens" in fewer and "not parallel" in apart
+    assert few.startswith(f"Only {found.tokens('en')} tokens")
+    plenty = {g: about | {"tokens": 500} for g, about in found.languages.items()}
+    assert not any("Only" in note for note in said(config, dataclasses.replace(found, languages=plenty)))
     config = Texts(model=str(tiny("llama")), corpus=corpora, parallel=True, window=32, device="cpu")
     found = open_activity(config, Wanted(), context(tmp_path), tmp_path / "b")
     assert found.parallel and found.tokens("en") > found.tokens("sw")
-    assert said(config, found) == ("The texts are parallel: the same documents in every language, in as many tokens as each takes.",)
+    assert said(config, found)[1:] == ("The texts are parallel: the same documents in every language, in as many tokens as each takes.",)
 
 
 def test_a_plan_reads_headers_and_tells_what_is_wrong(tiny, tmp_path, corpora):
     config = STEPS[0].config(model=str(tiny("llama")), corpus=corpora | {"de": str(tmp_path / "absent.txt")}, groups=3)
     planned = STEPS[0].plan(config, context(tmp_path))
     assert len(planned.problems) == 1 and planned.disk_bytes > 0 and planned.seconds > 0
+    (tmp_path / "fr.txt").write_text("\n \n")
+    (tmp_path / "de.txt").write_text("eine Zeile\n")
+
+    def problems(**options):
+        told = STEPS[0].plan(STEPS[0].config(**{"model": str(tiny("llama")), "corpus": corpora} | options), context(tmp_path)).problems
+        return [str(p).splitlines()[0] for p in told]
+
+    assert problems() == problems(parallel=True) == []
+    assert [p.endswith("the corpus holds no text") for p in problems(corpus=corpora | {"fr": str(tmp_path / "fr.txt")})] == [True]
+    uneven = problems(corpus=corpora | {"de": str(tmp_path / "de.txt")}, parallel=True)
+    assert [p.endswith("unequal numbers of documents") for p in uneven] == [True]
+    assert problems(window=10_000) == ["window: the window is longer than what the model sees"]
     with pytest.raises(RecipeError, match="made from corpora"):
         STEPS[0].plan(STEPS[0].config(model=str(tiny("llama")), activity="x"), context(tmp_path))
 

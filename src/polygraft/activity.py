@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def _count(value: Any) -> bool:
 
 def _language(about: Any) -> bool:
     return (isinstance(about, dict) and all(_count(about.get(n)) for n in ("tokens", "documents", "groups"))
-            and all(isinstance(about.get(n), str) for n in ("digest", "path")) and _count(about.get("characters", 0)))  # fmt: skip
+            and all(isinstance(about.get(n), str) for n in ("digest", "path")) and _count(about.get("characters", 0))
+            and isinstance(about.get("sha256", ""), str))  # fmt: skip
 
 
 def _edges(value: Any) -> bool:
@@ -69,12 +71,21 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "identity": ("a text", lambda v: isinstance(v, str)),
     "parallel": ("true or false", lambda v: isinstance(v, bool)),
     "window": ("a number of tokens", _count),
+    "model": ("a text", lambda v: isinstance(v, str)),
 }  # fmt: skip
 
 
 def _not_one(where: Path | str, found: str, expected: str) -> InputError:
     return InputError("not a reading of activity", where=where, found=found, expected=expected,
                       fix="make it again with `polygraft analyze activity`")
+
+
+@lru_cache(maxsize=1024)
+def _check_whole(path: Path, sha256: str, size: int, changed: int) -> None:
+    """Raise InputError unless the file is what was written; once for each state (bytes, nanoseconds) that it is seen in."""
+    if (found := files.sha256_file(path)) != sha256:
+        raise InputError("the reading was damaged or changed after it was written", where=path, found=f"sha256 {found[:12]}",
+                         expected=f"{sha256[:12]}, as {FILE} says", fix="read the text again")
 
 
 def real(sizes: Sequence[int]) -> np.ndarray:
@@ -84,9 +95,11 @@ def real(sizes: Sequence[int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Activity:
-    """`sizes[l]` neurons of layer l (experts together), `hidden` width, `edges` of the histogram's bins, `identity` of the model.
+    """`sizes[l]` neurons of layer l (experts together), `hidden` width, `edges` of the histogram's bins, `identity` of the model
+    and `model`, how it was named.
 
-    `languages` -> {"tokens", "documents", "groups", "digest", "path"} in the order asked. `parallel`: group g and document i mean
+    `languages` -> {"tokens", "documents", "groups", "digest", "path", "sha256"} in the order asked; `digest` is that of the text,
+    `sha256` that of the file of arrays, which is checked when it is first opened. `parallel`: group g and document i mean
     the same text in every language.
     """
 
@@ -100,6 +113,7 @@ class Activity:
     identity: str = ""
     parallel: bool = False
     window: int = 0
+    model: str = ""
 
     @classmethod
     def open(cls, folder: Path) -> Activity:
@@ -131,11 +145,16 @@ class Activity:
         return self.folder / f"activity.{language}.safetensors"
 
     def of(self, language: str) -> Mapping[str, np.ndarray]:
-        """The arrays of one language, read one at a time. Raises InputError for a language that was not read."""
+        """The arrays of one language, read one at a time. Raises InputError for a language that was not read, or a damaged file."""
         if language not in self.languages:
             raise InputError("no text of this language was read", where=self.folder, found=language,
                              expected=", ".join(self.languages))
-        return arrays.Arrays(self.path(language))
+        path, sha256 = self.path(language), self.languages[language].get("sha256")
+        opened = arrays.Arrays(path)  # tells what is no such file at all
+        if sha256:
+            state = path.stat()
+            _check_whole(path, sha256, state.st_size, state.st_mtime_ns)
+        return opened
 
     def array(self, language: str, name: str) -> np.ndarray:
         """One array (see NAMES). Raises InputError where the reading did not gather it."""

@@ -106,8 +106,13 @@ def squares_over_float32(net: Any, folder: Path) -> None:
 def nan_weights(net: Any, folder: Path) -> None:
     with torch.no_grad():
         net.model.model.layers[1].self_attn.o_proj.weight[0, 0] = float("nan")
-    with pytest.raises(StepFailed, match="not finite"):
+    with pytest.raises(StepFailed, match="not finite") as e:
         read(net, folder, en=stream([5, 6, 7]))
+    assert "weights" in str(e.value.fix) and "--dtype" not in str(e.value.fix)
+    net.model.to(torch.bfloat16)
+    with pytest.raises(StepFailed, match="not finite") as e:
+        read(net, folder, en=stream([5, 6, 7]))
+    assert "--dtype float32" in str(e.value.fix)
 
 
 def one_bin_holds_all(net: Any, folder: Path) -> None:

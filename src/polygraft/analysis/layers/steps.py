@@ -17,7 +17,7 @@ from polygraft.analysis.layers.decide import Decision, decide, summary
 from polygraft.analysis.layers.final import last_block
 from polygraft.analysis.layers.measure import Kind, Measured, measure, reference_of, two_or_more
 from polygraft.analysis.layers.noise import DRAWS
-from polygraft.analysis.reading.config import Texts, Wanted, open_activity
+from polygraft.analysis.reading.config import Texts, Wanted, languages_of, open_activity
 from polygraft.analysis.reading.planned import planned, said
 from polygraft.anatomy import Anatomy
 from polygraft.errors import UserError
@@ -77,16 +77,16 @@ def plan(config: Deviation, context: Context) -> Plan:
     which = f"{n} of layers 0 to {most - 1}" if config.rule == "top" else f"of layers 0 to {most - 1}, by rule {config.rule}"
     what = f"choose layers of {config.model}: {which}; {n} are {share:.2%} of all parameters"
     found = planned(config, wanted(config), context, what)
-    return replace(found, problems=(*found.problems, *_faults(config)))
+    return replace(found, problems=(*found.problems, *_faults(config, context)))
 
 
-def _faults(config: Deviation) -> list[UserError]:
+def _faults(config: Deviation, context: Context) -> list[UserError]:
     """What is wrong with the languages, told before any text is read."""
-    languages = tuple(config.corpus)
+    languages, where = languages_of(config, context)
     if not languages:
         return []
     try:
-        two_or_more(languages, "corpus")
+        two_or_more(languages, where)
         reference_of(languages, config.reference)
     except UserError as e:
         return [e]
@@ -95,7 +95,7 @@ def _faults(config: Deviation) -> list[UserError]:
 
 def run(config: Deviation, context: Context, folder: Path) -> Result:
     """Write deviation.safetensors and selection.json beside the reading. Raises InputError where nothing can be chosen."""
-    if faults := _faults(config):
+    if faults := _faults(config, context):
         raise faults[0]
     activity = open_activity(config, wanted(config), context, folder)
     source = context.model(config.model)

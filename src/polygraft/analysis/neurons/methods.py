@@ -37,6 +37,14 @@ class Rates:
     each: float = others.PER_LANGUAGE
 
 
+def two_or_more(languages: tuple[str, ...], where: object) -> None:
+    """Raise InputError for one language alone, which has nothing to be specific beside."""
+    if len(languages) < 2:
+        raise InputError("what is specific to a language shows beside others only", where=where,
+                         found=", ".join(languages) or "none", expected="two languages or more",
+                         fix="read text in more languages: --corpus L=PATH for each")  # fmt: skip
+
+
 def lacks(method: Method, activity: Activity) -> list[str]:
     """Names of arrays that the method needs and the reading did not gather."""
     return [name for name in NEEDS[method] if any(name not in activity.of(language) for language in activity.languages)]
@@ -45,10 +53,7 @@ def lacks(method: Method, activity: Activity) -> list[str]:
 def identify(method: Method, activity: Activity, rates: Rates) -> Found:
     """What a method finds. Raises InputError for fewer than two languages, and for what the reading did not gather."""
     languages = tuple(activity.languages)
-    if len(languages) < 2:
-        raise InputError("what is specific to a language shows beside others only", where=activity.folder,
-                         found=", ".join(languages) or "none", expected="two languages or more",
-                         fix="read text in more languages: --corpus L=PATH for each")  # fmt: skip
+    two_or_more(languages, activity.folder)
     if missing := lacks(method, activity):
         raise InputError(f"{method} needs what was not gathered when the text was read", where=activity.folder,
                          found="no " + ", ".join(missing), fix="read the text again and ask for it")  # fmt: skip

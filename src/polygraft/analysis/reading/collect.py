@@ -63,6 +63,7 @@ class Collector:
         self._pieces: list[Piece] = []
         self._shape = (0, 0)
         self._skip = 0
+        self._narrow = False  # whether any value came in less than float32
 
     # ------------------------------------------------------------------------------------------------------------- a batch
 
@@ -116,6 +117,7 @@ class Collector:
         """float32, on the device of the sums (layers may lie on several)."""
         import torch
 
+        self._narrow |= value.dtype != torch.float32
         return value.to(self.device, torch.float32)
 
     def _routed(self, p: Passing) -> None:
@@ -241,7 +243,8 @@ class Collector:
             if total is not None and not bool(total.isfinite().all()):
                 bad = int((~total.isfinite().reshape(len(total), -1).all(-1)).nonzero()[0])
                 raise StepFailed("the model's values are not finite", where=f"{name}, layer {bad}", found="NaN or infinity",
-                                 fix="read the text in float32: --dtype float32")
+                                 fix="read the text in float32: --dtype float32" if self._narrow else
+                                 "this was float32 already: look for NaN or huge values in the model's weights, or get it again")
         for name, total in self.totals.items():
             if total.is_floating_point() and not bool(total.isfinite().all()):
                 raise InputError("sums of this text are larger than float32 holds", where=self._place(name, total),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from polygraft import languages
+from polygraft import arrays, languages
 from polygraft.activity import Activity
 from polygraft.config import Strict
 from polygraft.errors import InputError, RecipeError
@@ -98,19 +99,51 @@ def open_activity(config: Texts, wanted: Wanted, context: Context, folder: Path)
         from polygraft.analysis.reading.passing import read
 
         return read(config, wanted, context, folder / READING)
-    path = context.folder(config.activity)
-    found = Activity.open(path / READING if (path / READING).is_dir() else path)
-    _check(found, config, wanted, context)
+    found = reading_at(context.folder(config.activity))
+    check(found, config, wanted, context)
     return found
 
 
-def _check(found: Activity, config: Texts, wanted: Wanted, context: Context) -> None:
+def reading_at(path: Path) -> Activity:
+    """The reading in a folder, or below that of the step which made it. Raises InputError."""
+    return Activity.open(path / READING if (path / READING).is_dir() else path)
+
+
+def named(config: Texts, context: Context) -> Activity | None:
+    """The reading that `config` names; None where it names none, or while planning where none can be opened yet."""
+    if config.activity is None:
+        return None
+    try:
+        return reading_at(context.folder(config.activity))
+    except InputError:
+        if context.planning:  # made later, or told by `planned`
+            return None
+        raise
+
+
+def languages_of(config: Texts, context: Context) -> tuple[tuple[str, ...], object]:
+    """The languages that are read and what names them; none of a reading that is not made yet."""
+    if config.activity is None:
+        return tuple(config.corpus), "corpus"
+    found = named(config, context)
+    return (tuple(found.languages), found.folder) if found else ((), "activity")
+
+
+def short(identity: str) -> str:
+    """An identity with its digests cut to what a person compares."""
+    return re.sub(r"[0-9a-f]{40,}", lambda m: m[0][:12], identity)[:160]
+
+
+def check(found: Activity, config: Texts, wanted: Wanted, context: Context) -> None:
+    """Raise InputError where a reading is another model's or lacks something of `wanted`; reads headers only."""
     identity = context.model(config.model).identity
     if found.identity and found.identity != identity:
-        raise InputError("the reading is another model's", where=found.folder, found=found.identity[:80], expected=identity[:80],
+        raise InputError("the reading is another model's", where=found.folder,
+                         found=f"that of {found.model or 'a model'} ({short(found.identity)})",
+                         expected=f"one of {config.model} ({short(identity)})",
                          fix="read the text with this model: leave out `activity` and give corpora")
     for language in found.languages:
-        names = tuple(found.of(language))
+        names = tuple(arrays.Arrays(found.path(language)))
         lacking = [n.rstrip(".") for n in wanted.names if not any(m == n or (n[-1] == "." and m.startswith(n)) for m in names)]
         if lacking:
             raise InputError("the reading lacks what this analysis needs", where=found.path(language),

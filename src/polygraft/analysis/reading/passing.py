@@ -52,6 +52,7 @@ class Reading:
     identity: str = ""
     every: float = EVERY
     ranks: Ranks = field(default_factory=Ranks)
+    model: str = ""  # how `identity` was named
 
 
 def gather(model: Live | Blocks, streams: Mapping[str, Stream], wanted: Wanted, folder: Path, progress: Progress = _quiet,
@@ -62,7 +63,7 @@ def gather(model: Live | Blocks, streams: Mapping[str, Stream], wanted: Wanted, 
     cannot see.
     """
     live: Live = getattr(model, "live", model)  # type: ignore[arg-type]
-    _check_window(live, how.window)
+    check_window(live.anatomy, how.window)
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".*.tmp"):  # of a writing that was killed
         left.unlink(missing_ok=True)
@@ -75,16 +76,19 @@ def gather(model: Live | Blocks, streams: Mapping[str, Stream], wanted: Wanted, 
         _language(model, live, stream, wanted, folder, told, how)
         done += stream.tokens
         about[language] = {"tokens": stream.tokens, "documents": stream.documents, "groups": wanted.groups, "digest": stream.digest,
-                           "path": stream.path, "characters": int(stream.characters.sum())}  # fmt: skip
+                           "path": stream.path, "characters": int(stream.characters.sum()),
+                           "sha256": files.sha256_file(folder / f"activity.{language}.safetensors")}  # fmt: skip
     anatomy = live.anatomy
     found = Activity(folder, about, anatomy.layers, edits.sizes(anatomy), anatomy.sizes.hidden, shapes.experts(anatomy),
-                     tuple(map(float, bins.edges())) if wanted.histogram else (), how.identity, how.parallel, how.window)
+                     tuple(map(float, bins.edges())) if wanted.histogram else (), how.identity, how.parallel, how.window,
+                     how.model)
     found.save()
     return found
 
 
-def _check_window(live: Live, window: int) -> None:
-    if (most := context_of(live.anatomy)) is not None and window > most:
+def check_window(anatomy: Anatomy, window: int) -> None:
+    """Raise InputError for a window that the model cannot see."""
+    if (most := context_of(anatomy)) is not None and window > most:
         raise InputError("the window is longer than what the model sees", where="window", found=window, expected=f"at most {most}")
 
 
@@ -270,7 +274,7 @@ def read(config: Texts, wanted: Wanted, context: Context, folder: Path) -> Activ
         streams, _ = streams_of(corpora, live.tokenizer, config)
         window = config.window or min(WINDOW, context_of(live.anatomy) or WINDOW)
         identity = context.model(config.model).identity
-        how = Reading(window, config.batch, config.parallel, identity, ranks=here)
+        how = Reading(window, config.batch, config.parallel, identity, ranks=here, model=config.model)
         found = gather(model, streams, wanted, folder, context.progress, how)
     with contextlib.suppress(OSError):
         (folder / STATES).rmdir()  # hidden states of a model run block by block lay there

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from polygraft.activity import Activity
-from polygraft.analysis.reading.config import Texts, Wanted
+from polygraft.analysis.reading.config import Texts, Wanted, check, reading_at
+from polygraft.analysis.reading.passing import check_window
 from polygraft.analysis.reading.shapes import nbytes, points, shapes
+from polygraft.analysis.reading.texts import check_even
 from polygraft.anatomy import Anatomy
 from polygraft.blocks import LIMIT, block_bytes, fits
 from polygraft.checkpoint import Weights
@@ -14,6 +18,8 @@ from polygraft.step import Context, Plan
 
 BYTES_A_TOKEN = 3  # of text, between 4 (English) and 1.5 (scripts that the tokenizer does not know)
 FLOPS = 3e10  # multiplications and additions a second: two cores
+COUNTED = 16 << 20  # bytes of parallel texts whose documents a plan counts
+FEW = 500  # tokens of a language under which its figures are mostly chance (ours: three paragraphs)
 
 
 def planned(config: Texts, wanted: Wanted, context: Context, what: str) -> Plan:
@@ -23,8 +29,9 @@ def planned(config: Texts, wanted: Wanted, context: Context, what: str) -> Plan:
     anatomy = Anatomy.of(weights.config, weights.tensors, where=config.model)
     points(wanted)
     if config.activity is not None:
-        return Plan((what, f"from the reading `{config.activity}`"))
+        return Plan((what, f"from the reading `{config.activity}`"), problems=_unfit(config, wanted, context))
     corpora, problems = corpora_of(config, context)
+    problems += _looked(config, corpora, anatomy)
     model = sum(t.nbytes for t in weights.tensors.values())
     kept = nbytes(shapes(anatomy, wanted))
     tokens = expected_tokens(config, corpora)
@@ -39,6 +46,42 @@ def planned(config: Texts, wanted: Wanted, context: Context, what: str) -> Plan:
     return Plan(lines, peak_bytes=resident + 2 * kept + 8 * tokens * max(1, n), disk_bytes=kept * (n + 1) + max(0, states - LIMIT),
                 read_bytes=passes * model + sum(c.path.stat().st_size for c in corpora), problems=tuple(problems),
                 seconds=2 * parameters * tokens * n / FLOPS)  # fmt: skip
+
+
+def _unfit(config: Texts, wanted: Wanted, context: Context) -> tuple[UserError, ...]:
+    """Why a reading that is there already cannot be used; nothing of one that an earlier step has yet to make."""
+    try:
+        path = context.folder(config.activity or "")
+    except UserError:  # the planner tells it
+        return ()
+    try:
+        check(reading_at(path), config, wanted, context)
+    except UserError as e:
+        return (e,)
+    return ()
+
+
+def _looked(config: Texts, corpora: list[Corpus], anatomy: Anatomy) -> list[UserError]:
+    """What a small look at the texts and at the model's config shows to be wrong."""
+    wrong = list[UserError]()
+    counted = config.parallel and sum(c.path.stat().st_size for c in corpora) <= COUNTED
+    counts = dict[str, tuple[int, str]]()
+    for corpus in corpora:
+        documents = corpus.documents(aligned=config.parallel)
+        try:
+            counts[corpus.language] = sum(1 for _ in (documents if counted else islice(documents, 1))), str(corpus.path)
+        except UserError as e:
+            wrong.append(e)
+    try:
+        if counted and len(counts) == len(config.corpus):
+            check_even(counts)
+    except UserError as e:
+        wrong.append(e)
+    try:
+        check_window(anatomy, config.window or 0)
+    except UserError as e:
+        wrong.append(e)
+    return wrong
 
 
 def by_blocks(config: Texts, weights: Weights) -> bool:
@@ -69,6 +112,9 @@ def said(config: Texts, found: Activity) -> tuple[str, ...]:
     """Sentences about the text that every analysis of it should repeat: budgets that were not met, texts not parallel."""
     tokens = {g: found.tokens(g) for g in found.languages}
     notes = []
+    if (fewest := min(tokens.values(), default=FEW)) < FEW:
+        notes.append(f"Only {fewest:,} token{'s' * (fewest != 1)} of a language {'were' if fewest != 1 else 'was'} read: "
+                     f"under {FEW:,}, what is found is mostly chance and the subject of the text.")
     if config.tokens and not found.parallel and (least := min(tokens.values(), default=0)) < config.tokens:
         notes.append(f"{config.tokens:,} tokens a language were asked for; {least:,} were read of each, since one has no more.")
     if found.parallel and len(set(tokens.values())) > 1:

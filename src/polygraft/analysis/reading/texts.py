@@ -154,12 +154,16 @@ def _equal(streams: Mapping[str, Stream], tokens: int | None) -> tuple[dict[str,
     return {g: s.first(taken) for g, s in streams.items()}, notes
 
 
-def _parallel(streams: Mapping[str, Stream], tokens: int | None) -> tuple[dict[str, Stream], list[str]]:
-    if len({s.documents for s in streams.values()}) != 1:  # whatever the budget: their documents do not correspond
-        found = ", ".join(f"{g} {s.documents:,}" for g, s in streams.items())
-        paths = ", ".join(s.path or g for g, s in streams.items())
-        raise InputError("parallel texts with unequal numbers of documents", where=paths, found=found,
+def check_even(counts: Mapping[str, tuple[int, str]]) -> None:
+    """Raise InputError where parallel texts, language -> (documents, path), do not correspond."""
+    if len({n for n, _ in counts.values()}) > 1:
+        raise InputError("parallel texts with unequal numbers of documents", where=", ".join(path for _, path in counts.values()),
+                         found=", ".join(f"{g} {n:,}" for g, (n, _) in counts.items()),
                          fix="give files whose lines correspond, none of them empty")
+
+
+def _parallel(streams: Mapping[str, Stream], tokens: int | None) -> tuple[dict[str, Stream], list[str]]:
+    check_even({g: (s.documents, s.path or g) for g, s in streams.items()})  # whatever the budget
     if tokens is None:
         return dict(streams), []
     n = min(int(np.searchsorted(s.starts, tokens, side="right")) - 1 for s in streams.values())

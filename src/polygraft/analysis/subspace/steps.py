@@ -9,13 +9,13 @@ from pydantic import Field
 
 from polygraft import arrays
 from polygraft.activity import Activity
-from polygraft.analysis.reading.config import Texts, Wanted, open_activity
+from polygraft.analysis.reading.config import Texts, Wanted, languages_of, open_activity
 from polygraft.analysis.reading.planned import planned, said
 from polygraft.analysis.subspace import tables, words
 from polygraft.analysis.subspace.depths import LEAST
 from polygraft.analysis.subspace.found import Found, as_arrays, find
 from polygraft.analysis.subspace.lens import WINDOW, Lens, look, occurrences, windows_of
-from polygraft.errors import RecipeError, UserError
+from polygraft.errors import InputError, RecipeError, UserError
 from polygraft.result import Result
 from polygraft.step import Context, Plan, Step
 
@@ -39,13 +39,13 @@ def wanted(config: Subspace) -> Wanted:
 def plan(config: Subspace, context: Context) -> Plan:
     """Cost of the reading; too few languages, or a rank that they cannot have, is told before any text is read."""
     found = planned(config, wanted(config), context, f"directions that tell languages apart in {config.model}")
-    return replace(found, problems=(*found.problems, *_faults(config)))
+    return replace(found, problems=(*found.problems, *_faults(config, context)))
 
 
-def _faults(config: Subspace) -> list[UserError]:
-    languages = tuple(config.corpus)
-    if languages and len(languages) < 2:
-        return [RecipeError("subspaces of languages need two languages", where="corpus", found=languages[0],
+def _faults(config: Subspace, context: Context) -> list[UserError]:
+    languages, where = languages_of(config, context)
+    if len(languages) == 1:
+        return [InputError("subspaces of languages need two languages", where=where, found=languages[0],
                             fix="give a second --corpus LANGUAGE=PATH")]
     if languages and config.rank is not None and config.rank >= len(languages):
         return [RecipeError("no subspace of this rank", where="rank", found=config.rank,
@@ -55,7 +55,7 @@ def _faults(config: Subspace) -> list[UserError]:
 
 def run(config: Subspace, context: Context, folder: Path) -> Result:
     """Write subspace.safetensors beside the reading. Raises InputError where languages cannot be told apart by their means."""
-    if faults := _faults(config):
+    if faults := _faults(config, context):
         raise faults[0]
     activity = open_activity(config, wanted(config), context, folder)
     found = find(activity, config.rank, config.directions, config.draws, config.seed, context.progress)
