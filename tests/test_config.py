@@ -8,7 +8,7 @@ import time
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import Field, field_validator
 
@@ -68,6 +68,7 @@ trees = st.recursive(
 
 
 @settings(max_examples=300, deadline=None)
+@example({"\x85": "a\x85b"})
 @given(trees)
 def test_what_we_write_reads_back_as_the_same_values(tree):
     document = parse_document(dump({"tree": tree}), "r.yaml")

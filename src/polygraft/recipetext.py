@@ -270,7 +270,8 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
-_Dumper.add_multi_representer(str, _text)  # references are kinds of str
+_Dumper.add_representer(str, _text)
+_Dumper.add_multi_representer(str, _text)  # references are kinds of str; a kind's own representer goes before these
 
 
 def dump(value: Any) -> str:
