@@ -14,7 +14,8 @@ from polygraft.evals.run import Job
 from polygraft.result import Estimate
 from polygraft.sources import resolve
 from polygraft.step import Context
-from polygraft.tune.sft import STATE, Settings, Watched, train
+from polygraft.tune.settings import Settings
+from polygraft.tune.training import STATE, Watched, Work, train
 from polygraft.watching import Log, Reading, Watch, told
 
 ROWS = [{"prompt": f"{a}+{b}=", "completion": str(a + b)} for a in range(4) for b in range(5)]
@@ -59,9 +60,9 @@ def weights(done) -> bytes:
 def test_training_is_the_same_with_and_without(base, context, tmp_path):
     watch = Watch(**ASKED)
     settings = dataclasses.replace(FAST, dropout=0.1)  # draws random numbers at every step
-    plain = train(base, ROWS, settings, tmp_path / "plain")
+    plain = train(Work(base, ROWS, settings), tmp_path / "plain")
     log = Log(2)
-    seen = train(base, ROWS, settings, tmp_path / "seen", watched=Watched(callback.TaskWatcher(watch, context, tmp_path), log))
+    seen = train(Work(base, ROWS, settings, watched=Watched(callback.TaskWatcher(watch, context, tmp_path), log)), tmp_path / "seen")
     assert weights(plain) == weights(seen) and plain.losses == seen.losses
     assert [r.step for r in log.readings] == [0, 2, 4, 6]
     first, last = log.readings[0].scores, log.readings[-1].scores
@@ -72,8 +73,8 @@ def test_training_is_the_same_with_and_without(base, context, tmp_path):
 
 def test_the_best_step_is_kept(base, tmp_path):
     watcher, log = Planted({0: 1.0, 2: 5.0, 4: 9.0, 6: 3.0}), Log(2)
-    best = train(base, ROWS, FAST, tmp_path / "best", watched=Watched(watcher, log, best=True))
-    four = train(base, ROWS, FAST, tmp_path / "four", watched=Watched(Planted({0: 0, 2: 0, 4: 0, 6: 0}, fails_at=4), Log(2)))
+    best = train(Work(base, ROWS, FAST, watched=Watched(watcher, log, best=True)), tmp_path / "best")
+    four = train(Work(base, ROWS, FAST, watched=Watched(Planted({0: 0, 2: 0, 4: 0, 6: 0}, fails_at=4), Log(2))), tmp_path / "four")
     assert log.best.step == 4 and four.steps == 4 and best.steps == 6
     assert weights(best) == weights(four)
     assert not (tmp_path / "best" / STATE).exists()
@@ -81,7 +82,7 @@ def test_the_best_step_is_kept(base, tmp_path):
 
 def test_a_failed_bound_stops_and_still_writes(base, tmp_path):
     log = Log(2)
-    done = train(base, ROWS, FAST, tmp_path, watched=Watched(Planted({0: 1.0, 2: 1.0, 4: 1.0}, fails_at=4), log))
+    done = train(Work(base, ROWS, FAST, watched=Watched(Planted({0: 1.0, 2: 1.0, 4: 1.0}, fails_at=4), log)), tmp_path)
     assert done.steps == 4 and done.planned == 6 and done.path.is_dir()
     assert "Stopped at step 4 of 6: copying fell." in told(log, done.steps, done.planned, 1.0)
 
@@ -94,11 +95,11 @@ def test_a_resumed_training_gives_the_same_curve(base, tmp_path, at):
         if done == at:
             raise Cut
     whole = Log(2)
-    want = train(base, ROWS, FAST, tmp_path / "whole", watched=Watched(Planted(values), whole, best=True))
+    want = train(Work(base, ROWS, FAST, watched=Watched(Planted(values), whole, best=True)), tmp_path / "whole")
     with pytest.raises(Cut):
-        train(base, ROWS, FAST, tmp_path / "cut", cut, Watched(Planted(values), Log(2), best=True))
+        train(Work(base, ROWS, FAST, watched=Watched(Planted(values), Log(2), best=True)), tmp_path / "cut", cut)
     again, log = Planted(values), Log(2)
-    done = train(base, ROWS, FAST, tmp_path / "cut", watched=Watched(again, log, best=True))
+    done = train(Work(base, ROWS, FAST, watched=Watched(again, log, best=True)), tmp_path / "cut")
     assert [r.step for r in log.readings] == [0, 2, 4, 6] and again.seen == [s for s in (0, 2, 4, 6) if s > at - 1 or at == 1]
     assert weights(done) == weights(want)
 

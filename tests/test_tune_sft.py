@@ -11,7 +11,8 @@ import pytest
 from polygraft.errors import InputError, StepFailed
 from polygraft.sources import resolve
 from polygraft.tune import state
-from polygraft.tune.sft import STATE, Settings, train
+from polygraft.tune.settings import Settings
+from polygraft.tune.training import STATE, Work, train
 
 ROWS = [{"prompt": f"{a}+{b}=", "completion": str(a + b)} for a in range(4) for b in range(5)]
 FAST = Settings(r=2, steps=6, batch=4, lr=1e-2, save_every=2, length=32, device="cpu")
@@ -40,11 +41,11 @@ def base(tiny):
 
 @pytest.fixture(scope="module")
 def whole(base, tmp_path_factory):
-    return train(base, ROWS, FAST, tmp_path_factory.mktemp("whole"))
+    return train(Work(base, ROWS, FAST), tmp_path_factory.mktemp("whole"))
 
 
 def test_learns(base, tmp_path):
-    done = train(base, ROWS[:4], dataclasses.replace(FAST, steps=60, lr=3e-2, save_every=0, r=8), tmp_path)
+    done = train(Work(base, ROWS[:4], dataclasses.replace(FAST, steps=60, lr=3e-2, save_every=0, r=8)), tmp_path)
     assert np.mean(done.losses[-5:]) < 0.5 * np.mean(done.losses[:5])
     assert done.steps == 60 and len(done.losses) == 60 and done.tokens > done.answer_tokens > 0
     assert 0 < done.trainable < done.total
@@ -53,9 +54,9 @@ def test_learns(base, tmp_path):
 @pytest.mark.parametrize(("step", "from_step"), [(1, 0), (3, 2), (5, 4)])
 def test_resume_is_exact(base, whole, tmp_path, step, from_step):
     with pytest.raises(Cut):
-        train(base, ROWS, FAST, tmp_path, cut_at(step))
+        train(Work(base, ROWS, FAST), tmp_path, cut_at(step))
     assert not (tmp_path / "model").exists()
-    again = train(base, ROWS, FAST, tmp_path)
+    again = train(Work(base, ROWS, FAST), tmp_path)
     assert again.resumed == from_step
     assert same(again.path, whole.path)
     assert again.losses == whole.losses
@@ -64,10 +65,10 @@ def test_resume_is_exact(base, whole, tmp_path, step, from_step):
 
 def test_resume_restores_random_numbers(base, tmp_path):
     settings = dataclasses.replace(FAST, dropout=0.5, weight_decay=0.1, schedule="cosine", accumulate=2)
-    first = train(base, ROWS, settings, tmp_path / "a")
+    first = train(Work(base, ROWS, settings), tmp_path / "a")
     with pytest.raises(Cut):
-        train(base, ROWS, settings, tmp_path / "b", cut_at(5))
-    second = train(base, ROWS, settings, tmp_path / "b")
+        train(Work(base, ROWS, settings), tmp_path / "b", cut_at(5))
+    second = train(Work(base, ROWS, settings), tmp_path / "b")
     assert second.resumed == 4 and same(first.path, second.path)
 
 
@@ -75,10 +76,10 @@ def test_full_tuning_resumes_and_keeps_the_folder(base, tmp_path):
     from polygraft.checkpoint import Checkpoint
 
     settings = dataclasses.replace(FAST, method="full", lr=1e-3)
-    first = train(base, ROWS, settings, tmp_path / "a")
+    first = train(Work(base, ROWS, settings), tmp_path / "a")
     with pytest.raises(Cut):
-        train(base, ROWS, settings, tmp_path / "b", cut_at(5))
-    second = train(base, ROWS, settings, tmp_path / "b")
+        train(Work(base, ROWS, settings), tmp_path / "b", cut_at(5))
+    second = train(Work(base, ROWS, settings), tmp_path / "b")
     one, two = Checkpoint.open(first.path), Checkpoint.open(second.path)
     assert one.tensors.keys() == base.checkpoint.tensors.keys() and one.config == base.checkpoint.config
     assert all(one.read(k) == two.read(k) for k in one.tensors)
@@ -88,26 +89,26 @@ def test_full_tuning_resumes_and_keeps_the_folder(base, tmp_path):
 
 def test_damaged_or_foreign_state_is_not_used(base, whole, tmp_path):
     with pytest.raises(Cut):
-        train(base, ROWS, FAST, tmp_path, cut_at(5))
+        train(Work(base, ROWS, FAST), tmp_path, cut_at(5))
     (newest,) = (tmp_path / STATE).glob("step-*[0-9]")
     raw = bytearray((newest / "state.safetensors").read_bytes())
     raw[-3] ^= 1
     (newest / "state.safetensors").write_bytes(raw)
-    again = train(base, ROWS, FAST, tmp_path)
+    again = train(Work(base, ROWS, FAST), tmp_path)
     assert again.resumed == 0 and same(again.path, whole.path)
     assert state.latest(tmp_path, "another job") is None
 
 
 def test_state_is_json_and_safetensors(base, tmp_path):
     with pytest.raises(Cut):
-        train(base, ROWS, FAST, tmp_path, cut_at(5))
+        train(Work(base, ROWS, FAST), tmp_path, cut_at(5))
     files = {p.name for p in (tmp_path / STATE).rglob("*") if p.is_file()}
     assert files == {"state.safetensors", "state.json", "trainer_state.json", "manifest.json"}
 
 
 def test_same_bytes_again_and_another_seed(base, whole, tmp_path):
-    assert same(train(base, ROWS, dataclasses.replace(FAST, save_every=0), tmp_path / "a").path, whole.path)
-    assert not same(train(base, ROWS, dataclasses.replace(FAST, seed=1), tmp_path / "b").path, whole.path)
+    assert same(train(Work(base, ROWS, dataclasses.replace(FAST, save_every=0)), tmp_path / "a").path, whole.path)
+    assert not same(train(Work(base, ROWS, dataclasses.replace(FAST, seed=1)), tmp_path / "b").path, whole.path)
 
 
 def test_adapter_is_peft_and_mergeable(base, whole):
@@ -132,36 +133,36 @@ def test_adapter_is_peft_and_mergeable(base, whole):
 def test_packing_gives_the_loss_of_separate_rows(base, tmp_path):
     """One step over all rows: packed or not, the mean loss over answer tokens is the same number."""
     one = dataclasses.replace(FAST, steps=1, batch=len(ROWS), save_every=0, schedule="constant", warmup=0.0)
-    apart = train(base, ROWS, one, tmp_path / "a")
+    apart = train(Work(base, ROWS, one), tmp_path / "a")
     packed = dataclasses.replace(one, packing=True, length=64)
     rows = len(examples_packed(base, packed))
-    together = train(base, ROWS, dataclasses.replace(packed, batch=rows), tmp_path / "b")
+    together = train(Work(base, ROWS, dataclasses.replace(packed, batch=rows)), tmp_path / "b")
     assert rows < len(ROWS)
     assert together.losses[0] == pytest.approx(apart.losses[0], rel=1e-4)
 
 
 def examples_packed(base, settings):
     from polygraft.model import load
-    from polygraft.tune.sft import prepare
+    from polygraft.tune.training import prepare
 
     return prepare(ROWS, load(base).tokenizer, settings)[0]
 
 
 def test_bf16_autocast_trains(base, tmp_path):
-    assert len(train(base, ROWS, dataclasses.replace(FAST, dtype="bf16", steps=2, save_every=0), tmp_path).losses) == 2
+    assert len(train(Work(base, ROWS, dataclasses.replace(FAST, dtype="bf16", steps=2, save_every=0)), tmp_path).losses) == 2
 
 
 def test_a_loss_that_explodes_is_named(base, tmp_path):
     with pytest.raises(StepFailed, match="loss is not a number"):
-        train(base, ROWS, dataclasses.replace(FAST, method="full", lr=1e30, clip=1e30, steps=20, save_every=0), tmp_path)
+        train(Work(base, ROWS, dataclasses.replace(FAST, method="full", lr=1e30, clip=1e30, steps=20, save_every=0)), tmp_path)
     assert not (tmp_path / "model").exists()
 
 
 def test_refusals(base, whole, tmp_path):
     with pytest.raises(InputError, match="adapter cannot be tuned"):
-        train(resolve(whole.path, base=base), ROWS, FAST, tmp_path)
+        train(Work(resolve(whole.path, base=base), ROWS, FAST), tmp_path)
     with pytest.raises(InputError, match="no example has an answer"):
-        train(base, [{"prompt": "x" * 100, "completion": "y"}], dataclasses.replace(FAST, length=8), tmp_path)
+        train(Work(base, [{"prompt": "x" * 100, "completion": "y"}], dataclasses.replace(FAST, length=8)), tmp_path)
 
 
 def test_a_device_that_is_not_there(base, tmp_path):
@@ -170,4 +171,4 @@ def test_a_device_that_is_not_there(base, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(InputError, match="no CUDA device"):
-        train(base, ROWS, dataclasses.replace(FAST, device="cuda"), tmp_path)
+        train(Work(base, ROWS, dataclasses.replace(FAST, device="cuda")), tmp_path)

@@ -15,11 +15,12 @@ from polygraft.evals.callback import WATCHERS
 from polygraft.result import Result
 from polygraft.sources import resolve
 from polygraft.step import Context
-from polygraft.tune.steps import Sft, sft_step
+from polygraft.tune.config import Around
+from polygraft.tune.sft import Sft, sft_step
 from polygraft.yamltext import parse_document
 
 TWO = {"toy": lambda spec: [{"prompt": f"{spec}{i}", "completion": "y"} for i in range(4)]}
-STEP = sft_step(TWO, WATCHERS)
+STEP = sft_step(Around(TWO, WATCHERS))
 
 
 @pytest.fixture

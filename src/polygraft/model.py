@@ -185,7 +185,12 @@ def view(model: Any, anatomy: Anatomy, key: str) -> torch.Tensor | None:
         return None
     if part.label == "head" and anatomy.tied:
         return model.get_input_embeddings().weight.data
-    value = model.get_parameter(name).data
+    return inside(anatomy, key, model.get_parameter(name).data)
+
+
+def inside(anatomy: Anatomy, key: str, value: torch.Tensor) -> torch.Tensor:
+    """The part of a live parameter's `value` (or of its gradient) that file tensor `key` fills: one expert's of a stack, else all."""
+    part = anatomy.parts[key]
     if part.expert is None:
         return value
     value, half = value[part.expert], anatomy.sizes.moe_ffn

@@ -15,9 +15,9 @@ from polygraft.evals.steps import STEPS as EVALS
 from polygraft.evals.tasks.problems.examples import examples
 from polygraft.merge.steps import STEPS as MERGE
 from polygraft.step import Step
-from polygraft.tune.steps import sft_step
+from polygraft.tune.steps import steps as tune_steps
 
 BENCH = Bench(conditions.write, conditions.language, conditions.nats, conditions.planned, conditions.Conditions,
               conditions.seconds)
 ANALYSIS = (*DELTA, *READING, *NEURONS, *LAYERS, *SUBSPACE, steer_step(BENCH))
-TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, sft_step({"problems": examples}, WATCHERS))
+TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, *tune_steps({"problems": examples}, WATCHERS))

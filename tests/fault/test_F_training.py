@@ -19,10 +19,11 @@ def job(base: str, folder: Path) -> None:
     """One training in a process of its own, saving after every second step."""
     import torch
 
-    from polygraft.tune.sft import Settings, train
+    from polygraft.tune.settings import Settings
+    from polygraft.tune.training import Work, train
 
     torch.set_num_threads(1)  # a forked child has none of its parent's worker threads
-    train(resolve(base), ROWS, Settings(r=2, steps=12, batch=4, lr=1e-2, save_every=2, length=32, device="cpu"), folder)
+    train(Work(resolve(base), ROWS, Settings(r=2, steps=12, batch=4, lr=1e-2, save_every=2, length=32, device="cpu")), folder)
 
 
 def attempt(base: str, folder: Path, seconds: float | None) -> int:

@@ -41,6 +41,7 @@ VERBS: dict = {
     },
     "tune": {
         "sft": ("step:tune.sft", "Supervised fine-tuning, full or LoRA, loss on answers only."),
+        "neurons": ("step:tune.neurons", "Train chosen FFN neurons and nothing else."),
     },
     "tasks": ("polygraft.cli.tasks:tasks", "What can be asked; check a task file and see its first item."),
     "eval": ("step:eval", "Score models with intervals and paired tests."),

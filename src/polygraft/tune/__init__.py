@@ -1,5 +1,6 @@
-"""Training: supervised fine-tuning, full or LoRA, resumable to the byte."""
+"""Training: what a selection says and nothing else, full or by adapter, resumable to the byte."""
 
-from polygraft.tune.sft import Settings, Trained, train
+from polygraft.tune.settings import Settings
+from polygraft.tune.training import Trained, Work, train
 
-__all__ = ["Settings", "Trained", "train"]
+__all__ = ["Settings", "Trained", "Work", "train"]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from polygraft.checkpoint import Checkpoint
     from polygraft.model import Live
     from polygraft.sources import Source
-
+    from polygraft.tune.chosen import Chosen
 
 
 def write_adapter(model: Any, source: Source, out: Path) -> None:
@@ -38,21 +38,39 @@ def _main_dtype(checkpoint: Checkpoint) -> str:
     return max(sizes, key=lambda d: sizes[d])
 
 
-def write_model(live: Live, base: Checkpoint, out: Path) -> None:
-    """A model folder with the base's keys, dtypes, config and tokenizer, and the live weights rounded once."""
-    from polygraft.floats import from_f32
-    from polygraft.model import view
+def write_model(live: Live, base: Checkpoint, out: Path, chosen: Chosen) -> None:
+    """A model folder with the base's keys, dtypes, config and tokenizer: the trained rows rounded once, all else the base's bytes."""
     from polygraft.writer import CheckpointWriter
 
     out.mkdir(parents=True, exist_ok=True)
     with CheckpointWriter(out, {k: (t.dtype, t.shape) for k, t in base.tensors.items()}) as writer:
-        for key, info in base.tensors.items():
-            value = view(live.model, live.anatomy, key)
-            if value is None:  # a buffer that the live model does not keep
-                writer.write(key, base.read(key))
-            else:
-                writer.write(key, from_f32(value.detach().float().cpu().numpy().reshape(-1), info.dtype))
+        for key in base.tensors:
+            writer.write(key, after(live, base, chosen, key))
         writer.close()
     write_json(out / "config.json", base.config)
     for name, path in base.extras.items():
         write_atomic(out / name, path.read_bytes())
+
+
+def after(live: Live, base: Checkpoint, chosen: Chosen, key: str) -> bytes:
+    """The bytes of file tensor `key` after training: those of the base, with what was trained put in, in the base's dtype."""
+    import numpy as np
+
+    from polygraft.floats import from_f32
+    from polygraft.model import view
+
+    if key not in chosen.selection:
+        return base.read(key)
+    info, rows = base.tensors[key], chosen.selection.rows[key]
+    held = chosen.value(key)
+    if held is None:
+        value = view(live.model, live.anatomy, key)
+        if value is None:  # a buffer, which the live model does not keep
+            return base.read(key)
+        return from_f32(value.detach().float().cpu().numpy().reshape(-1), info.dtype)
+    new = np.frombuffer(from_f32(held.float().cpu().numpy().reshape(-1), info.dtype), dtype=f"V{info.itemsize}").reshape(held.shape)
+    if rows is None:
+        return new.tobytes()
+    all_of_it = np.frombuffer(base.read(key), dtype=f"V{info.itemsize}").reshape(info.shape).copy()
+    all_of_it[(slice(None),) * chosen.selection.axis.get(key, 0) + (rows,)] = new
+    return all_of_it.tobytes()

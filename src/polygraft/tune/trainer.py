@@ -15,7 +15,9 @@ from polygraft.watching import trainer_callback
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}  # transformers' names; all warm up
 
 if TYPE_CHECKING:
-    from polygraft.tune.sft import Settings, Watched
+    from polygraft.tune.chosen import Chosen
+    from polygraft.tune.settings import Settings
+    from polygraft.tune.training import Watched, Work
 
 
 def arguments(s: Settings, steps: int, folder: Path) -> Any:
@@ -55,6 +57,17 @@ def told(progress: Callable[..., None]) -> Any:
     return Told()
 
 
+def synced(chosen: Chosen) -> Any:
+    """A callback that writes the grafts' values into their tensors after each optimiser step."""
+    from transformers import TrainerCallback
+
+    class Synced(TrainerCallback):
+        def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+            chosen.grafts.sync()
+
+    return Synced()
+
+
 class Resumable:
     """What our trainer does in its own way: a state without pickles, and the weights of the best step put aside.
 
@@ -67,6 +80,8 @@ class Resumable:
     args: Any
     state: Any
     job: str
+    work: Work
+    chosen: Chosen | None
     watched: Watched | None
 
     @property
@@ -95,6 +110,7 @@ class Resumable:
         tensors |= {f"optimizer.{k}": v for k, v in optimizer.items()} | {f"random.{k}": v for k, v in numbers.items()}
         facts = {"optimizer": opt_facts, "random": random_facts, "schedule": self.lr_scheduler.state_dict()}
         facts["watch"] = self.watched.log.to_json() if self.watched is not None else None
+        facts["hooks"] = [dict(hook.kept()) for hook in self.work.hooks]
         history = dataclasses.asdict(self.state)
         state.save(Path(self.args.output_dir), self.state.global_step, self.job, tensors, facts, history)
 
@@ -105,6 +121,8 @@ class Resumable:
         with torch.no_grad():
             for name, parameter in self._trained().items():
                 parameter.copy_(tensors[f"weight.{name}"])
+        if self.chosen is not None:
+            self.chosen.grafts.sync()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -114,6 +132,8 @@ class Resumable:
         self.lr_scheduler.load_state_dict(facts["schedule"])
         if self.watched is not None and facts.get("watch") is not None:
             self.watched.log.take(facts["watch"])
+        for hook, kept in zip(self.work.hooks, facts["hooks"], strict=True):
+            hook.take(kept)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -131,14 +151,29 @@ def trainer_class() -> type:
     from trl import SFTTrainer
 
     class Trainer(Resumable, SFTTrainer):
-        """TRL's trainer, resumed and watched."""
+        """TRL's trainer, resumed, watched, and with the methods' hooks."""
 
-        def __init__(self, *, job: str, progress: Callable[..., None], watched: Watched | None = None, **kwargs: Any):
+        def __init__(self, *, work: Work, chosen: Chosen | None, progress: Callable[..., None], **kwargs: Any):
             super().__init__(callbacks=[told(progress)], **kwargs)
             self.remove_callback(PrinterCallback)
-            self.job, self.watched = job, watched
-            if watched is not None:
-                keep = self.keep if watched.best else None
-                self.add_callback(trainer_callback(watched.watcher, watched.log, kwargs["processing_class"], keep))
+            self.work, self.chosen, self.job, self.watched = work, chosen, work.job, work.watched
+            if chosen is not None and chosen.grafts.all:
+                self.add_callback(synced(chosen))
+            if work.watched is not None:
+                keep = self.keep if work.watched.best else None
+                self.add_callback(trainer_callback(work.watched.watcher, work.watched.log, kwargs["processing_class"], keep))
+
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            for hook in self.work.hooks:
+                hook.before(self.state.global_step)
+            return super().training_step(*args, **kwargs)
+
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+            found = super().compute_loss(model, inputs, return_outputs, **kwargs)
+            added = [x for hook in self.work.hooks if (x := hook.loss(model, self.state.global_step)) is not None]
+            if not added:
+                return found
+            loss = (found[0] if return_outputs else found) + sum(added) / self.args.gradient_accumulation_steps
+            return (loss, found[1]) if return_outputs else loss
 
     return Trainer

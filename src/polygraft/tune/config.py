@@ -1,0 +1,92 @@
+"""What every verb of training may be told, and the way from there to a Result: data, one training, what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from polygraft.config import Strict
+from polygraft.result import InputRef
+from polygraft.step import Context, DataRef, Detail, ModelRef
+from polygraft.tune import examples
+from polygraft.tune.examples import Generator
+from polygraft.tune.settings import Settings
+from polygraft.tune.training import STATE, Watched
+from polygraft.watching import Log, Watch, Watchers
+
+
+class Training(Strict):
+    """The fields of every verb of training."""
+
+    model: ModelRef = Field(description="the model to train", json_schema_extra={"argument": True})
+    data: tuple[DataRef, ...] = Field(min_length=1, description="examples: .jsonl[.gz|.xz], or problems:en?n=2000; repeatable")
+    steps: int | None = Field(None, ge=1, description="optimiser steps (default: as `epochs` says)")
+    epochs: float = Field(1.0, gt=0, description="times round the examples, when no steps are given")
+    batch: int = Field(8, ge=1, description="examples in one forward pass")
+    accumulate: int = Field(1, ge=1, description="forward passes in one optimiser step")
+    lr: float | None = Field(None, gt=0, description="peak learning rate (default: 2e-4 for lora, 1e-5 for full)")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the learning rate falls after the warm-up")
+    warmup: float = Field(0.05, ge=0, le=1, description="share of the steps in which the learning rate rises from 0")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    clip: float = Field(1.0, gt=0, description="largest norm of a gradient; a longer one is scaled down to it")
+    length: int = Field(1024, ge=8, description="longest example in tokens; what is beyond is cut")
+    packing: bool = Field(False, description="put several short examples into one row")
+    answer_only: bool = Field(True, description="loss on answers only, or on all of an example's tokens")
+    template: Literal["chat", "human-assistant"] = Field(
+        "chat", description="how messages become text: the model's chat template, or plain `Human: ... Assistant: ...` (SLAM)")
+    dtype: Literal["fp32", "bf16"] = Field("fp32", description="type to compute in; weights are held in float32 either way")
+    seed: int = Field(0, ge=0, description="seed of the order of examples, of the adapter's start and of dropout")
+    save_every: Annotated[int, Detail] = Field(100, ge=0, description="steps between two saved states, from which an interrupted "
+                                               "training goes on; 0: none")
+    recompute: Annotated[bool, Detail] = Field(False, description="compute activations twice: less memory, more time")
+    device: Annotated[Literal["auto", "cpu", "cuda"], Detail] = Field(
+        "auto", description="auto: a GPU where there is one (which of several: CUDA_VISIBLE_DEVICES)")
+    watch: Watch = Field(default=Watch(), description="scores taken while training")
+
+    def settings(self) -> Settings:
+        """How to train, as the trainer takes it."""
+        known = set(Settings.__dataclass_fields__)
+        return Settings(**({k: v for k, v in self.model_dump().items() if k in known} | {"method": self.way}))
+
+    @property
+    def way(self) -> Literal["lora", "full"]:
+        """Whether an adapter or the weights themselves are trained."""
+        return "full"
+
+
+class Adapter(Strict):
+    """The shape of an adapter."""
+
+    r: int = Field(16, ge=1, description="rank of the adapter's matrices (LoRA)")
+    alpha: float | None = Field(None, gt=0, description="the adapter is scaled by alpha / r (LoRA; default: 2 r)")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the adapter's inputs dropped in training (LoRA)")
+    rslora: bool = Field(False, description="scale by alpha / sqrt(r) instead (LoRA, arXiv 2312.03732)")
+
+
+@dataclass(frozen=True)
+class Around:
+    """What training may call and does not own: named generators of examples (`problems`), and what scores a model in training."""
+
+    generators: Mapping[str, Generator]
+    watchers: Watchers
+
+
+def gather(config: Training, context: Context, around: Around) -> tuple[list[dict], tuple[InputRef, ...]]:
+    """All examples in order, and what they came from."""
+    rows, inputs = [], []
+    for spec in config.data:
+        new = examples.load(spec, around.generators, context.data)
+        rows += new
+        inputs.append(InputRef("data", spec, digest=examples.digest(new)))
+    return rows, tuple(inputs)
+
+
+def watching(watch: Watch, context: Context, folder: Path, watchers: Watchers) -> Watched:
+    """The watcher of this training and its empty log."""
+    seconds = watchers.seconds(watch.time_budget) if watch.time_budget else None
+    log = Log(watch.every, seconds)
+    return Watched(watchers.make(watch, context, folder / STATE), log, watch.best is not None, watch.model_dump(mode="json"))

@@ -1,0 +1,39 @@
+"""Where a method steps into the training loop: before a forward pass, beside the loss, and in what a training state keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polygraft.model import Live
+    from polygraft.tune.chosen import Chosen
+
+
+class Hook:
+    """One method's part in a training; each of these does nothing unless it is overridden.
+
+    A training that is resumed calls `start` anew, then `take` with what `kept` gave when the state was saved.
+    """
+
+    @property
+    def key(self) -> Any:
+        """JSON of what decides the result: a training state of another key is not resumed."""
+        return type(self).__name__
+
+    def start(self, live: Live, chosen: Chosen | None) -> None:
+        """The model is prepared (`chosen` is None for LoRA) and has not been trained."""
+
+    def before(self, step: int) -> None:
+        """A forward pass begins; `step` optimiser steps are done."""
+
+    def loss(self, model: Any, step: int) -> Any:
+        """What is added to the loss of this forward pass: a scalar tensor, or None."""
+        return None
+
+    def kept(self) -> Mapping[str, Any]:
+        """JSON for the training state."""
+        return {}
+
+    def take(self, kept: Mapping[str, Any]) -> None:
+        """The inverse of `kept`."""

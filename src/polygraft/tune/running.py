@@ -1,0 +1,146 @@
+"""From a verb's config to a Plan and a Result: what is trained on what, its cost, and what the training did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from polygraft.anatomy import Anatomy
+from polygraft.checkpoint import Checkpoint
+from polygraft.errors import InputError
+from polygraft.maps import Cell, layer_map
+from polygraft.result import InputRef, LayerMap, Result, Table
+from polygraft.selection import Selection
+from polygraft.sources import Source
+from polygraft.step import Context, Plan
+from polygraft.tune.chosen import checked, everything, size
+from polygraft.tune.config import Around, Training, watching
+from polygraft.tune.hooks import Hook
+from polygraft.tune.training import Trained, Work, train
+from polygraft.watching import Log, told
+
+LINEAR = {"attn", "ffn"}  # what peft's "all-linear" reaches in a decoder: every projection, not the embedding nor the head
+FLOPS = 5e10  # per second, a modest two-core machine; a GPU is hundreds of times faster
+ACTIVATION = 34 * 2  # bytes that a float32 backward pass keeps per token, layer and hidden unit (Korthikanti et al. 2022, 4.1)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a verb has made of its config: the examples, what may move (None: everything, or for LoRA every linear layer), and its
+    own part in the loop and in the report. `title` begins the result's: "SLAM", "Full tuning"."""
+
+    source: Source
+    rows: Sequence[Mapping[str, Any]]
+    inputs: tuple[InputRef, ...]
+    title: str
+    selection: Selection | None = None
+    hooks: tuple[Hook, ...] = ()
+    summary: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    caveats: tuple[str, ...] = ()
+    data: Mapping[str, Any] | None = None
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The tensors to start from. Raises InputError for an adapter."""
+        if self.source.checkpoint is None:
+            raise InputError("an adapter cannot be tuned further", where=self.source.spec, fix="merge it into its base and tune that")
+        return self.source.checkpoint
+
+    @property
+    def anatomy(self) -> Anatomy:
+        return Anatomy.of(self.checkpoint.config, self.checkpoint.tensors)
+
+
+def trained_sizes(task: Task, config: Training) -> tuple[dict[str, int], LayerMap]:
+    """Trained parameters by tensor, and their share of each part of each layer as a map. Raises RecipeError for an empty selection."""
+    checkpoint, anatomy = task.checkpoint, task.anatomy
+    shapes = {key: t.shape for key, t in checkpoint.tensors.items()}
+    if config.way == "lora":
+        rank, targets = int(getattr(config, "r", 0)), tuple(getattr(config, "targets", ()))
+        trained = {}
+        for key, part in anatomy.parts.items():
+            name = key.removesuffix(".weight").rsplit(".", 1)[-1]
+            wanted = name in targets if targets else part.kind in LINEAR
+            if wanted and len(shapes[key]) == 2 and key.endswith(".weight") and (task.selection is None or key in task.selection):
+                trained[key] = rank * sum(shapes[key])
+    else:
+        selection = everything(checkpoint) if task.selection is None else checked(task.selection, anatomy, checkpoint)
+        trained = {k: Selection({k: r}, selection.axis).count(shapes) for k, r in selection.rows.items()}
+    return trained, share_map(anatomy, checkpoint, trained)
+
+
+def share_map(anatomy: Anatomy, checkpoint: Checkpoint, trained: Mapping[str, int]) -> LayerMap:
+    """Trained parameters over stored ones, for every part of every layer."""
+    count: dict[Cell, list[int]] = {}
+    for key, part in anatomy.parts.items():
+        cell = count.setdefault((part.label, part.layer), [0, 0])
+        cell[0] += trained.get(key, 0)
+        cell[1] += prod(checkpoint.tensors[key].shape)
+    share = {k: a / b for k, (a, b) in count.items()}
+    return layer_map(anatomy, share, "Trained share", unit="of the weights", low=0.0, high=max(share.values()))
+
+
+def plan_task(task: Task, config: Training, context: Context, around: Around) -> Plan:
+    """Steps, memory and a rough time, from headers and the examples' text."""
+    s, checkpoint = config.settings(), task.checkpoint
+    trained, shares = trained_sizes(task, config)
+    total, some = size(checkpoint), sum(trained.values())
+    if not some:
+        raise InputError("no layer has one of these names", where=task.source.spec, found=", ".join(getattr(config, "targets", ())),
+                         fix="see `polygraft inspect`")  # fmt: skip
+    tokens = sum(min(s.length, text_bytes(row) // 3) for row in task.rows) / len(task.rows)  # about three bytes a token
+    steps = s.count(len(task.rows))
+    seconds = steps * s.batch * s.accumulate * tokens * total * (6 if task.selection is None and s.method == "full" else 4) / FLOPS
+    hidden = int(checkpoint.config.get("hidden_size") or 1024)
+    peak = 4 * total + 12 * some + int(s.batch * tokens * shares.layers * hidden * ACTIVATION) + (700 << 20)
+    stored = sum(t.nbytes for t in checkpoint.tensors.values())
+    disk = stored if s.method == "full" else 2 * some
+    share = f"{some:,} trained parameters ({some / total:.2%})"
+    lines = (f"{len(task.rows):,} examples, {steps:,} steps of {s.batch * s.accumulate}, {share}",)
+    notes = ("the time is a guess for two CPU cores; a GPU is hundreds of times faster",)
+    wrong = tuple(around.watchers.faults(config.watch, context)) if config.watch.wanted else ()
+    return Plan(lines, peak, disk + (12 * some if s.save_every else 0), stored, seconds,
+                (shares,), wrong, notes, like=task.source if s.method == "full" else None)  # fmt: skip
+
+
+def text_bytes(row: Mapping) -> int:
+    """UTF-8 bytes of an example's texts."""
+    texts = [m["content"] for m in row["messages"]] if "messages" in row else row.values()
+    return sum(len(t.encode("utf-8", "surrogatepass")) for t in texts)
+
+
+def run_task(task: Task, config: Training, context: Context, folder: Path, around: Around) -> Result:
+    """Train; the adapter or model lies in `folder/model`."""
+    watched = watching(config.watch, context, folder, around.watchers) if config.watch.wanted else None
+    work = Work(task.source, task.rows, config.settings(), task.selection, watched, task.hooks)
+    done = train(work, folder, context.progress)
+    log = watched.log if watched else Log(1)
+    data: dict[str, Any] = dict(task.data or {}) | ({"watch": log.to_json()} if watched else {})
+    if watched and config.watch.criteria is not None:  # decides the exit code, as an evaluation's do
+        data["criteria"] = {"passed": not log.readings[-1].failed, "reasons": list(log.readings[-1].failed)}
+    speed = round(done.tokens / max(done.seconds, 1e-9), 1)
+    data |= {"seconds": round(done.seconds, 1), "tokens_per_second": speed, "resumed_at": done.resumed, "steps": done.steps}
+    return Result(
+        step="", id=context.step_id, title=f"{task.title} of {task.source.spec}",
+        summary=(*said(done, task), *task.summary, *(told(log, done.steps, done.planned, done.seconds - log.seconds) if watched else ())),
+        tables=(done.table(), *((done.proof.table(),) if done.proof else ()), *task.tables, *((log.table(),) if watched else ())),
+        maps=(trained_sizes(task, config)[1],), curves=(done.curve(), *log.curves()),
+        inputs=(task.source.ref(config.model), *task.inputs), data=data,
+        caveats=("a falling training loss says that the examples were learnt, not that the model is better", *task.caveats, *done.notes),
+    )  # fmt: skip
+
+
+def said(done: Trained, task: Task) -> tuple[str, ...]:
+    """What the training did, in sentences."""
+    first, last = done.ends()
+    proof = done.proof
+    kept = (f"The written files show it: {proof.changed:,} of these changed, and not one byte of the other "
+            f"{proof.total - proof.selected:,}.") if proof else ""
+    return tuple(line for line in (
+        f"{task.title} of {task.source.spec}: {done.steps:,} steps on {len(task.rows):,} examples.",
+        f"{done.trainable:,} trained parameters, {done.trainable / done.total:.2%} of the model.", kept,
+        f"Loss {first:.3f} in the first tenth of the steps, {last:.3f} in the last.") if line)

@@ -1,0 +1,249 @@
+"""One trainer for every way of tuning: TRL's on our examples, our order of them, our training state and what was chosen to be trained.
+
+LoRA: Hu et al. 2021, arXiv 2106.09685. What is trained is held in float32 (a bfloat16 step smaller than 1/256 of a weight would be
+rounded away); `bf16` computes in bfloat16 by autocast. What is saved has the base's dtypes.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polygraft.errors import InputError
+from polygraft.files import digest as digest_of
+from polygraft.result import Curve, Table
+from polygraft.tune import examples, state
+from polygraft.tune.chosen import Chosen, checked, choose, everything, size
+from polygraft.tune.hooks import Hook
+from polygraft.tune.output import after, write_adapter, write_model
+from polygraft.tune.proof import Proof, prove
+from polygraft.tune.settings import Settings
+from polygraft.watching import Log, Watcher
+
+if TYPE_CHECKING:
+    from polygraft.checkpoint import Checkpoint
+    from polygraft.model import Live
+    from polygraft.selection import Selection
+    from polygraft.sources import Source
+
+STATE = "state"  # where the resumable training state lies while training runs
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What scores the model while it is trained, where the readings go, and whether the best step's weights are kept."""
+
+    watcher: Watcher
+    log: Log
+    best: bool = False
+    key: Mapping[str, Any] = field(default_factory=dict)  # what was asked for: a training state of another watch is not resumed
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training did: where the weights are, losses by step, and how much of the model had gradients."""
+
+    path: Path
+    losses: tuple[float, ...]
+    accuracies: tuple[float, ...]
+    trainable: int
+    total: int
+    tokens: int
+    answer_tokens: int
+    steps: int
+    planned: int
+    resumed: int
+    seconds: float
+    notes: tuple[str, ...] = field(default=())
+    proof: Proof | None = None  # of a written model; an adapter leaves its base as it is
+
+    def curve(self, points: int = 200) -> Curve:
+        """Loss and token accuracy over steps, averaged in bins when there are more steps than points."""
+        width = max(1, math.ceil(len(self.losses) / points))
+        x = tuple(float(min(i + width, len(self.losses))) for i in range(0, len(self.losses), width))
+        series: dict[str, tuple[float | None, ...]] = {
+            "loss (nats per answer token)": _bins(self.losses, width),
+            "answer tokens guessed right": _bins(self.accuracies, width),
+        }
+        return Curve("Training", x, series, "step", "")
+
+    def ends(self) -> tuple[float, float]:
+        """Mean loss over the first and the last tenth of the steps."""
+        tenth = max(1, len(self.losses) // 10)
+        return _mean(self.losses[:tenth]), _mean(self.losses[-tenth:])
+
+    def table(self) -> Table:
+        first, last = self.ends()
+        rows = (("steps", self.steps), ("tokens seen", self.tokens), ("of them with loss", self.answer_tokens),
+                ("trained parameters", self.trainable), ("share of the model", f"{self.trainable / self.total:.2%}"),
+                ("loss, first tenth", round(first, 4)), ("loss, last tenth", round(last, 4)))  # fmt: skip
+        return Table("Training", ("what", "value"), rows)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _bins(values: Sequence[float], width: int) -> tuple[float, ...]:
+    return tuple(_mean(values[i : i + width]) for i in range(0, len(values), width))
+
+
+@dataclass(frozen=True)
+class Work:
+    """One training. `selection` is what may move; None: everything. For LoRA it says whose matrices get an adapter; None: every
+    linear layer. `hooks` are the parts that methods take in the loop."""
+
+    source: Source
+    rows: Sequence[Mapping[str, Any]]
+    settings: Settings
+    selection: Selection | None = None
+    watched: Watched | None = None
+    hooks: tuple[Hook, ...] = ()
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The tensors to start from. Raises InputError for an adapter."""
+        if self.source.checkpoint is None:
+            raise InputError("an adapter cannot be tuned further", where=self.source.spec, fix="merge it into its base and tune that")
+        return self.source.checkpoint
+
+    @property
+    def job(self) -> str:
+        """The digest of all that decides the result: a training state belongs to one of these."""
+        chosen = [self.selection.to_json()] if self.selection is not None else []
+        hooks = [[h.key for h in self.hooks]] if self.hooks else []
+        watch = [self.watched.key] if self.watched else []
+        return digest_of([self.source.identity, examples.digest(self.rows), _meaning(self.settings), *chosen, *hooks, *watch])
+
+
+def train(work: Work, folder: Path, progress: Callable[..., None] = lambda *_: None) -> Trained:
+    """Train on the examples and write an adapter or a model to `folder/model`.
+
+    While it runs, `folder/state` holds the newest training state; the same call continues from it, to the same bytes as without
+    the interruption (one process, same machine and versions). Raises InputError for examples that leave nothing to learn.
+    """
+    from polygraft.model import quiet
+
+    begun = time.monotonic()
+    live, chosen = opened(work)
+    data, notes = prepare(work.rows, live.tokenizer, work.settings)
+    steps = work.settings.count(len(data))
+    if work.watched is not None:
+        work.watched.watcher.job = work.job
+    with quiet():
+        trainer = _trainer(live, data, work, chosen, steps, folder / STATE, progress)
+        start = state.latest(folder / STATE, work.job)
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+        if work.watched is not None and work.watched.best and (best := work.watched.log.best) is not None:
+            trainer.restore(best.step)
+    out = folder / "model"
+    proof = _written(work, live, chosen, trainer.model, out)
+    shutil.rmtree(folder / STATE, ignore_errors=True)
+    history = [h for h in trainer.state.log_history if "loss" in h]
+    trainable = chosen.trainable if chosen else sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    tokens, answers = _tokens(trainer.train_dataset)
+    return Trained(
+        path=out, losses=tuple(h["loss"] for h in history), accuracies=tuple(h.get("mean_token_accuracy", 0.0) for h in history),
+        trainable=trainable, total=size(work.checkpoint), tokens=tokens,
+        answer_tokens=answers, steps=trainer.state.global_step, planned=steps,
+        resumed=int(start.name.removeprefix(state.PREFIX)) if start else 0,
+        seconds=time.monotonic() - begun, notes=tuple(notes), proof=proof,
+    )  # fmt: skip
+
+
+def opened(work: Work) -> tuple[Live, Chosen | None]:
+    """The model in memory with its trained parameters chosen; None where an adapter is to be laid on it.
+
+    Everything is held in float32, or, where only a part is trained and `bf16` computes, the frozen rest in bfloat16.
+    """
+    from polygraft.model import anatomy_of, load
+
+    checkpoint, s = work.checkpoint, work.settings
+    selection = work.selection
+    if selection is not None:
+        selection = checked(selection, anatomy_of(work.source.path), checkpoint)
+    part = s.method == "full" and selection is not None and s.dtype == "bf16"
+    live = load(work.source, dtype="bfloat16" if part else "float32", device=s.device)
+    if live.tokenizer is None:
+        raise InputError("the model has no tokenizer", where=work.source.spec, expected="tokenizer.json")
+    if s.method == "lora":
+        return live, None
+    return live, choose(live, everything(checkpoint) if selection is None else selection, checkpoint)
+
+
+def _written(work: Work, live: Live, chosen: Chosen | None, model: Any, out: Path) -> Proof | None:
+    """Write what was trained; for a model, prove from its files that it is that and no more."""
+    from polygraft.checkpoint import Checkpoint
+
+    if chosen is None:
+        write_adapter(model, work.source, out)
+        return None
+    write_model(live, work.checkpoint, out, chosen)
+    return prove(work.checkpoint, Checkpoint.open(out), chosen.selection, lambda key: after(live, work.checkpoint, chosen, key))
+
+
+def _meaning(settings: Settings) -> dict[str, Any]:
+    """The settings that decide the result; how often to save and how to save memory do not."""
+    return {k: v for k, v in vars(settings).items() if k not in {"save_every", "recompute"}}
+
+
+def prepare(rows: Sequence[Mapping[str, Any]], tokenizer: Any, settings: Settings) -> tuple[Any, list[str]]:
+    """Tokenised (and packed) training rows as a Dataset, and notes on what was cut or dropped."""
+    from datasets import Dataset
+
+    tokens = [examples.tokenize(row, tokenizer, settings.length, settings.answer_only, settings.template) for row in rows]
+    kept = [t for t in tokens if any(label != examples.IGNORE for label in t["labels"])]
+    cut = sum(len(t["input_ids"]) == settings.length for t in kept)
+    notes = []
+    if len(kept) < len(tokens):
+        lost = len(tokens) - len(kept)
+        notes.append(f"{lost} of {len(tokens)} examples have no answer within {settings.length} tokens and were left out")
+    if cut:
+        notes.append(f"{cut} of {len(kept)} examples were cut at {settings.length} tokens")
+    if not kept:
+        raise InputError("no example has an answer within the length", found=f"length {settings.length}", fix="raise `length`")
+    data = Dataset.from_list([dict(t) for t in kept])
+    if settings.packing:
+        from trl import pack_dataset
+
+        data = pack_dataset(data, settings.length, strategy="bfd")
+    return data, notes
+
+
+def _tokens(data: Any) -> tuple[int, int]:
+    return sum(map(len, data["input_ids"])), sum(label != examples.IGNORE for labels in data["labels"] for label in labels)
+
+
+def _trainer(live: Live, data: Any, work: Work, chosen: Chosen | None, steps: int, folder: Path,
+             progress: Callable[..., None]) -> Any:  # fmt: skip
+    from transformers import set_seed
+
+    from polygraft.tune.trainer import arguments, trainer_class
+
+    # peft and transformers tell each other of a name that changes
+    warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing` is deprecated", category=FutureWarning)
+    s = work.settings
+    set_seed(s.seed)
+    model = live.model if chosen is not None else _adapted(live, s)
+    model.train()
+    for hook in work.hooks:
+        hook.start(live, chosen)
+    places = examples.order(len(data), steps * s.batch * s.accumulate, s.seed)
+    return trainer_class()(work=work, chosen=chosen, progress=progress, model=model, args=arguments(s, steps, folder),
+                           train_dataset=data.select(places), processing_class=live.tokenizer)  # fmt: skip
+
+
+def _adapted(live: Live, s: Settings) -> Any:
+    """The model with an adapter on it, as peft lays one."""
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(live.model, LoraConfig(
+        r=s.r, lora_alpha=s.scale,  # type: ignore[arg-type]
+        lora_dropout=s.dropout, use_rslora=s.rslora, task_type="CAUSAL_LM",
+        target_modules=list(s.targets) or "all-linear"))  # fmt: skip
