@@ -58,7 +58,8 @@ def main() -> None:
     items, log = sum(len(j.items) for j in watcher.jobs), Log(10**9)
     settings = Settings(r=16, steps=args.steps, batch=8, length=256, save_every=0, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
-        train(Work(resolve("demo:smollm2"), rows(args.data, 8 * args.steps), settings, watched=Watched(watcher, log)), Path(folder), lambda *_: stamps.append(now()))
+        work = Work(resolve("demo:smollm2"), rows(args.data, 8 * args.steps), settings, watched=Watched(watcher, log))
+        train(work, Path(folder), lambda *_: stamps.append(now()))
     timed = stamps[:-1]  # the last stamp comes after the last check
     steps = [(b - a) / (len(timed) - 1) for a, b in zip(timed[0], timed[-1])]
     print("| what | wall seconds | CPU seconds |\n| --- | --- | --- |")

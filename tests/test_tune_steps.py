@@ -74,5 +74,5 @@ def test_what_is_typed_is_checked(line):
 
 
 def test_planning_imports_nothing_heavy():
-    code = "import sys, polygraft.tune.steps as s; s.Sft(model='m', data=['d']); print({'torch','trl','peft','transformers'} & set(sys.modules))"
+    code = "import sys, polygraft.tune.steps, polygraft.tune.sft as s; s.Sft(model='m', data=['d']); print({'torch','trl','peft','transformers'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"

@@ -41,8 +41,9 @@ def checked(selection: Selection, anatomy: Anatomy, checkpoint: Checkpoint) -> S
     if anatomy.tied and embed and head and (embed in found or head in found):
         both = embed in found and head in found
         if not both or not _alike(found, embed, head):
-            raise RecipeError("embedding and head are one tensor in this model, and only one of them is selected", where=checkpoint.path,
-                              found=embed if embed in found else head, fix="select both (kinds `embed` and `head`), or neither")
+            raise RecipeError("embedding and head are one tensor in this model, and only one of them is selected",
+                              where=checkpoint.path, found=embed if embed in found else head,
+                              fix="select both (kinds `embed` and `head`), or neither")
     return found
 
 

@@ -1,9 +1,10 @@
 """Rows and columns that are trained while the rest of their tensor stays: a gradient and optimiser state for the subset alone.
 
-A graft is a float32 parameter `held` with the selected rows (or columns) of one tensor, `place` says where they lie. The tensor itself
-takes no gradient; it always holds the rounded current values, so that the forward pass is the plain model's own. What is trained is
-exactly what training the whole tensor and keeping only the selected rows' updates would give, weight decay included, because AdamW
-acts on each element by itself. (Neuron-limited tuning: arXiv 2510.13580 trains such rows and columns by masking whole gradients.)
+A graft is a float32 parameter `held` with the selected rows (or columns) of one tensor, `place` says where they lie. The tensor
+itself takes no gradient; it always holds the rounded current values, so that the forward pass is the plain model's own. What is
+trained is exactly what training the whole tensor and keeping only the selected rows' updates would give, weight decay included,
+because AdamW acts on each element by itself. (Neuron-limited tuning, arXiv 2510.13580, trains such rows and columns by masking
+whole gradients.)
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SUFFIX = "_graft"  # a graft of a module's `weight` is its parameter `weight_gra
 
 @dataclass(frozen=True)
 class Place:
-    """Where a graft lies: the file tensor, the live parameter that holds it, the axis as in the file, and the sorted rows (None: all)."""
+    """Where a graft lies: the file tensor, the live parameter that holds it, the file's axis, the sorted rows (None: all)."""
 
     key: str
     live: str
@@ -134,7 +135,7 @@ def _attach(model: Any, name: str, places: list[Place], values: Callable[[str], 
 
 
 def _use(module: Any, attribute: str, places: list[Place], held: list[Any]) -> None:
-    """Let a module compute with the grafts in its graph: a Linear's rows or columns directly, whatever else through its own forward."""
+    """Let a module compute with the grafts in its graph: a Linear's rows or columns directly, all else through its forward."""
     import torch
 
     plain = isinstance(module, torch.nn.Linear) and type(module).forward is torch.nn.Linear.forward and len(places) == 1

@@ -42,4 +42,5 @@ def run(config: Neurons, context: Context, folder: Path, around: Around) -> Resu
 
 
 def neurons_step(around: Around) -> Step:
-    return Step("tune.neurons", 1, Neurons, partial(plan, around=around), partial(run, around=around), makes_model=True, resumable=True)
+    return Step("tune.neurons", 1, Neurons, partial(plan, around=around), partial(run, around=around),
+                makes_model=True, resumable=True)  # fmt: skip

@@ -39,7 +39,7 @@ def _main_dtype(checkpoint: Checkpoint) -> str:
 
 
 def write_model(live: Live, base: Checkpoint, out: Path, chosen: Chosen) -> None:
-    """A model folder with the base's keys, dtypes, config and tokenizer: the trained rows rounded once, all else the base's bytes."""
+    """A model folder with the base's keys, dtypes, config and tokenizer: trained rows rounded once, all else the base's bytes."""
     from polygraft.writer import CheckpointWriter
 
     out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The proof after training, read from the written files: what was to stay is byte for byte the base's, what was trained is there."""
+"""The proof after training, read from the written files: what was to stay is the base's to the byte, what was trained is there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Proof:
-    """Elements of the files: all, selected, and selected ones whose bytes changed; tensors that were selected, and those that changed."""
+    """Elements of the files: all, selected, selected ones whose bytes changed; tensors with a selection, and those that changed."""
 
     total: int
     selected: int
@@ -30,9 +30,11 @@ class Proof:
         def share(n: int) -> str:
             return f"{n / self.total:.2%}"
 
-        rows = (("parameters selected", self.selected, share(self.selected)), ("of them changed", self.changed, share(self.changed)),
-                ("parameters outside the selection", self.total - self.selected, share(self.total - self.selected)),
-                ("of them changed", 0, share(0)), ("tensors with a selection", self.tensors, ""), ("of them changed", self.moved, ""))
+        outside = self.total - self.selected
+        rows = (("parameters selected", self.selected, share(self.selected)),
+                ("of them changed", self.changed, share(self.changed)),
+                ("parameters outside the selection", outside, share(outside)), ("of them changed", 0, share(0)),
+                ("tensors with a selection", self.tensors, ""), ("of them changed", self.moved, ""))
         return Table("What the written files show", ("what", "count", "share of the model"), rows,
                      "every tensor was read again from the files and compared with the start's, byte by byte")
 

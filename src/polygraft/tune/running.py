@@ -47,7 +47,8 @@ class Task:
     def checkpoint(self) -> Checkpoint:
         """The tensors to start from. Raises InputError for an adapter."""
         if self.source.checkpoint is None:
-            raise InputError("an adapter cannot be tuned further", where=self.source.spec, fix="merge it into its base and tune that")
+            raise InputError("an adapter cannot be tuned further", where=self.source.spec,
+                             fix="merge it into its base and tune that")  # fmt: skip
         return self.source.checkpoint
 
     @property
@@ -56,7 +57,7 @@ class Task:
 
 
 def trained_sizes(task: Task, config: Training) -> tuple[dict[str, int], LayerMap]:
-    """Trained parameters by tensor, and their share of each part of each layer as a map. Raises RecipeError for an empty selection."""
+    """Trained parameters by tensor, and their share of each part of each layer. Raises RecipeError for an empty selection."""
     checkpoint, anatomy = task.checkpoint, task.anatomy
     shapes = {key: t.shape for key, t in checkpoint.tensors.items()}
     if config.way == "lora":
@@ -126,11 +127,13 @@ def run_task(task: Task, config: Training, context: Context, folder: Path, aroun
     data |= {"seconds": round(done.seconds, 1), "tokens_per_second": speed, "resumed_at": done.resumed, "steps": done.steps}
     return Result(
         step="", id=context.step_id, title=f"{task.title} of {task.source.spec}",
-        summary=(*said(done, task), *task.summary, *(told(log, done.steps, done.planned, done.seconds - log.seconds) if watched else ())),
+        summary=(*said(done, task), *task.summary,
+                 *(told(log, done.steps, done.planned, done.seconds - log.seconds) if watched else ())),
         tables=(done.table(), *((done.proof.table(),) if done.proof else ()), *task.tables, *((log.table(),) if watched else ())),
         maps=(trained_sizes(task, config)[1],), curves=(done.curve(), *log.curves()),
         inputs=(task.source.ref(config.model), *task.inputs), data=data,
-        caveats=("a falling training loss says that the examples were learnt, not that the model is better", *task.caveats, *done.notes),
+        caveats=("a falling training loss says that the examples were learnt, not that the model is better",
+                 *task.caveats, *done.notes),
     )  # fmt: skip
 
 

@@ -23,7 +23,8 @@ class Sft(Adapter, Training):
     """
 
     method: Literal["lora", "full"] = Field("lora", description="lora: train a small adapter; full: train the weights themselves")
-    select: SelectRef | None = Field(None, description="what may move: ID_OR_FILE[:NAME[+NAME]] of a selection (default: everything)")
+    select: SelectRef | None = Field(
+        None, description="what may move: ID_OR_FILE[:NAME[+NAME]] of a selection (default: everything)")
     targets: tuple[str, ...] = Field((), description="modules that get an adapter, such as q_proj (LoRA; default: all linear)")
 
     @property

@@ -1,4 +1,4 @@
-"""One trainer for every way of tuning: TRL's on our examples, our order of them, our training state and what was chosen to be trained.
+"""One trainer for every way of tuning: TRL's on our examples, our order of them, our training state, and what was chosen.
 
 LoRA: Hu et al. 2021, arXiv 2106.09685. What is trained is held in float32 (a bfloat16 step smaller than 1/256 of a weight would be
 rounded away); `bf16` computes in bfloat16 by autocast. What is saved has the base's dtypes.
@@ -110,7 +110,8 @@ class Work:
     def checkpoint(self) -> Checkpoint:
         """The tensors to start from. Raises InputError for an adapter."""
         if self.source.checkpoint is None:
-            raise InputError("an adapter cannot be tuned further", where=self.source.spec, fix="merge it into its base and tune that")
+            raise InputError("an adapter cannot be tuned further", where=self.source.spec,
+                             fix="merge it into its base and tune that")  # fmt: skip
         return self.source.checkpoint
 
     @property
