@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from polygraft.result import Curve, Table
 
 if TYPE_CHECKING:
     from polygraft.model import Live
     from polygraft.tune.chosen import Chosen
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a method adds to the result once the training is over."""
+
+    summary: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    caveats: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Hook:
@@ -30,6 +44,13 @@ class Hook:
     def loss(self, model: Any, step: int) -> Any:
         """What is added to the loss of this forward pass: a scalar tensor, or None."""
         return None
+
+    def end(self, model: Any, step: int) -> None:
+        """Training is over after `step` optimiser steps, and `model` holds what will be written."""
+
+    def said(self) -> Said:
+        """What the result tells of it, asked for after `end`."""
+        return Said()
 
     def kept(self) -> Mapping[str, Any]:
         """JSON for the training state."""

@@ -125,15 +125,19 @@ def run_task(task: Task, config: Training, context: Context, folder: Path, aroun
         data["criteria"] = {"passed": not log.readings[-1].failed, "reasons": list(log.readings[-1].failed)}
     speed = round(done.tokens / max(done.seconds, 1e-9), 1)
     data |= {"seconds": round(done.seconds, 1), "tokens_per_second": speed, "resumed_at": done.resumed, "steps": done.steps}
+    more = [hook.said() for hook in work.hooks]
+    for one in more:
+        data |= one.data
     return Result(
         step="", id=context.step_id, title=f"{task.title} of {task.source.spec}",
-        summary=(*said(done, task), *task.summary,
+        summary=(*said(done, task), *task.summary, *(line for m in more for line in m.summary),
                  *(told(log, done.steps, done.planned, done.seconds - log.seconds) if watched else ())),
-        tables=(done.table(), *((done.proof.table(),) if done.proof else ()), *task.tables, *((log.table(),) if watched else ())),
-        maps=(trained_sizes(task, config)[1],), curves=(done.curve(), *log.curves()),
+        tables=(done.table(), *((done.proof.table(),) if done.proof else ()), *task.tables, *(t for m in more for t in m.tables),
+                *((log.table(),) if watched else ())),
+        maps=(trained_sizes(task, config)[1],), curves=(done.curve(), *(c for m in more for c in m.curves), *log.curves()),
         inputs=(task.source.ref(config.model), *task.inputs), data=data,
         caveats=("a falling training loss says that the examples were learnt, not that the model is better",
-                 *task.caveats, *done.notes),
+                 *task.caveats, *(line for m in more for line in m.caveats), *done.notes),
     )  # fmt: skip
 
 
