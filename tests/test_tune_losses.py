@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracle import losses_oracle
-from tiny import FAMILIES
 
+from oracle import losses_oracle
 from polygraft import stats
 from polygraft.tune import losses
 from polygraft.tune.losses import Losses
+from tiny import FAMILIES
 
 ROWS = [{"input_ids": [1, *range(5, 5 + n)], "labels": [-100, *(i if i % 3 else -100 for i in range(5, 5 + n))]} for n in (2, 7, 3, 12)]
 
