@@ -113,7 +113,7 @@ def test_what_cannot_be_chosen_is_refused_and_writes_nothing(tiny, tmp_path):
         steps.plan(steps.Deviation(model=str(model), activity="x", top=3), CONTEXT)
     with pytest.raises(InputError, match="more than other documents would"):
         measured(tmp_path / "same", model, np.full((4, 40, 3), 0.4))
-    with pytest.raises(InputError, match="needs two of them"):
+    with pytest.raises(InputError, match="beside one another"):
         measured(tmp_path / "one", model, np.full((4, 40, 1), 0.4))
     assert not list((tmp_path / "same" / "out").iterdir()) and not list((tmp_path / "one" / "out").iterdir())
 
@@ -123,12 +123,12 @@ def test_a_plan_tells_the_languages_that_will_not_do(tiny, tmp_path):
     one = {"en": str(tmp_path / "en.txt")}
     model = str(tiny("llama", layers=4))
     (problem,) = steps.plan(steps.Deviation(model=model, corpus=one), CONTEXT).problems
-    assert "needs two of them" in str(problem)
+    assert "beside one another" in str(problem)
     (problem,) = steps.plan(steps.Deviation(model=model, corpus=one | {"de": one["en"]}, reference="fr"), CONTEXT).problems
     assert "not among those read" in str(problem)
     found = steps.plan(steps.Deviation(model=model, corpus=one | {"de": one["en"]}), CONTEXT)
     assert not found.problems and found.peak_bytes > 0 and "2 of layers 0 to 1" in found.lines[0]
-    with pytest.raises(InputError, match="needs two of them"):
+    with pytest.raises(InputError, match="beside one another"):
         steps.run(steps.Deviation(model=model, corpus=one), CONTEXT, tmp_path)
 
 
@@ -140,4 +140,4 @@ def test_a_plan_looks_into_a_reading_made_before(tiny, tmp_path):
     assert "not among those read" in str(problem)
     dataclasses.replace(made, languages={"en": made.languages["en"]}).save()
     (problem,) = steps.plan(steps.Deviation(model=model, activity=str(tmp_path)), CONTEXT).problems
-    assert "needs two of them" in str(problem) and str(tmp_path) in str(problem.where)
+    assert "beside one another" in str(problem) and str(tmp_path) in str(problem.where)

@@ -219,6 +219,6 @@ def test_the_plan_counts_from_headers(models, texts):
 def test_one_language_is_refused(models, texts, tmp_path):
     config = Neurons(model=str(models("llama")[2]), corpus={"en": str(texts["aa"])})
     (problem,) = plan(config, context()).problems
-    assert "beside others only" in str(problem)
-    with pytest.raises(InputError, match="beside others only"):
+    assert "beside one another" in str(problem)
+    with pytest.raises(InputError, match="beside one another"):
         run(config, context(), tmp_path)

@@ -156,7 +156,7 @@ def test_what_a_reading_lacks_is_left_out_or_refused(tmp_path):
 
 def test_one_language_is_refused(tmp_path):
     alone = written(tmp_path / "o", {"en": planted()["en"]})
-    with pytest.raises(InputError, match="beside others only"):
+    with pytest.raises(InputError, match="beside one another"):
         identify("lape", alone, RATES)
 
 

@@ -409,7 +409,7 @@ def test_a_plan_tells_what_cannot_be_found(tiny, tmp_path):
     def problems(**options):
         return [str(p) for p in steps.plan(steps.Subspace(model=str(tiny("llama")), **options), context).problems]
 
-    assert "need two languages" in problems(corpus={"en": texts["en"]})[0]
+    assert "beside one another" in problems(corpus={"en": texts["en"]})[0]
     assert "no subspace of this rank" in problems(corpus=texts, rank=3)[0]
     assert "no such corpus" in problems(corpus=texts | {"fr": str(tmp_path / "none.txt")})[0]
     assert problems(corpus=texts, rank=2) == []

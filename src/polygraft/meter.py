@@ -13,6 +13,7 @@ from pathlib import Path
 from polygraft.result import Cost
 
 _PROC = Path("/proc/self")
+LIBRARIES = 450 << 20  # bytes that Python takes with torch and transformers imported, before any model: for plans
 
 
 @dataclass

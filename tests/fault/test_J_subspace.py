@@ -37,7 +37,7 @@ def too_few_groups(items):
     return items[:, :3]
 
 
-REFUSED = {one_language: "two languages", same_text_twice: "same mean states", all_zero: "same mean states", not_finite: "not finite",
+REFUSED = {one_language: "beside one another", same_text_twice: "same mean states", all_zero: "same mean states", not_finite: "not finite",
            a_nan: "not finite", too_few_groups: "too few groups"}
 
 

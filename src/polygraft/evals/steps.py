@@ -18,6 +18,7 @@ from polygraft.evals.run import Job
 from polygraft.evals.settings import EvalConfig
 from polygraft.evals.verdicts import criteria, planning
 from polygraft.evals.verdicts import suites as suite_results
+from polygraft.meter import LIBRARIES
 from polygraft.result import Result, Sample
 from polygraft.sources import SERVER
 from polygraft.step import Context, Plan, Step
@@ -50,7 +51,7 @@ def plan(config: EvalConfig, context: Context) -> Plan:
         seconds += work.seconds(parameters)
         peak = max(peak, parameters * 4 + stored)
     uncounted = bool(later or foreign_words(config, context))
-    return Plan(tuple(lines), peak_bytes=peak + (1 << 29), disk_bytes=1 << 20, seconds=seconds, problems=tuple(wrong),
+    return Plan(tuple(lines), peak_bytes=peak + LIBRARIES, disk_bytes=1 << 20, seconds=seconds, problems=tuple(wrong),
                 notes=(work.note(uncounted), *said(config, context)))
 
 

@@ -11,7 +11,8 @@ from polygraft.activity import Activity
 from polygraft.analysis.groups import basic
 from polygraft.analysis.layers import deviation, final
 from polygraft.analysis.layers.noise import groups_of, noise, resampled, vectors
-from polygraft.errors import InputError, RecipeError, suggestion
+from polygraft.analysis.reading.config import several
+from polygraft.errors import RecipeError, suggestion
 
 NAMES = {
     "msd": "float64 [layers]: mean squared deviation of the neurons' shares of active tokens over languages",
@@ -83,13 +84,6 @@ def reference_of(languages: tuple[str, ...], asked: str | None) -> str:
     return asked or ("en" if "en" in languages else languages[0])
 
 
-def two_or_more(languages: tuple[str, ...], where: object) -> None:
-    """Raise InputError for one language alone, which deviates from nothing."""
-    if len(languages) < 2:
-        raise InputError("a deviation over languages needs two of them", where=where, found=", ".join(languages) or "none",
-                         fix="read more: --corpus L=PATH for each language")  # fmt: skip
-
-
 def measure(
     activity: Activity, *, tau: float, reference: str, draws: int, seed: int, attention: bool, stream: bool, kind: Kind = "neuron"
 ) -> Measured:
@@ -98,7 +92,7 @@ def measure(
     Raises InputError for fewer than two languages, or where the reading lacks what is asked.
     """
     languages = tuple(activity.languages)
-    two_or_more(languages, activity.folder)
+    several(languages, activity.folder)
     p, real, at = activity.probability(), activity.real, languages.index(reference)
     values = {"msd": deviation.msd_neuron(p, real), "msd.count": deviation.msd_count(p, real)}
     values |= _named("language", languages, deviation.by_language(p, real))

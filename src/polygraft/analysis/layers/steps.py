@@ -15,9 +15,9 @@ from polygraft.analysis.layers import choose, tables
 from polygraft.analysis.layers.choose import Rule, Within
 from polygraft.analysis.layers.decide import Decision, decide, summary
 from polygraft.analysis.layers.final import last_block
-from polygraft.analysis.layers.measure import Kind, Measured, measure, reference_of, two_or_more
+from polygraft.analysis.layers.measure import Kind, Measured, measure, reference_of
 from polygraft.analysis.layers.noise import DRAWS
-from polygraft.analysis.reading.config import Texts, Wanted, languages_of, open_activity
+from polygraft.analysis.reading.config import Texts, Wanted, open_activity, refused
 from polygraft.analysis.reading.planned import planned, said
 from polygraft.anatomy import Anatomy
 from polygraft.errors import UserError
@@ -81,16 +81,10 @@ def plan(config: Deviation, context: Context) -> Plan:
 
 
 def _faults(config: Deviation, context: Context) -> list[UserError]:
-    """What is wrong with the languages, told before any text is read."""
-    languages, where = languages_of(config, context)
-    if not languages:
-        return []
-    try:
-        two_or_more(languages, where)
+    def named(languages: tuple[str, ...]) -> None:
         reference_of(languages, config.reference)
-    except UserError as e:
-        return [e]
-    return []
+
+    return refused(config, context, named)
 
 
 def run(config: Deviation, context: Context, folder: Path) -> Result:

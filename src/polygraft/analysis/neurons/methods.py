@@ -15,6 +15,7 @@ from polygraft.analysis.neurons import lape, others
 from polygraft.analysis.neurons.lape import Scores
 from polygraft.analysis.neurons.owners import Found
 from polygraft.analysis.neurons.stability import Refit
+from polygraft.analysis.reading.config import several
 from polygraft.errors import InputError
 
 Method = Literal["lape", "align-lape", "mean-difference", "pooled-90p", "probability-90p"]
@@ -37,14 +38,6 @@ class Rates:
     each: float = others.PER_LANGUAGE
 
 
-def two_or_more(languages: tuple[str, ...], where: object) -> None:
-    """Raise InputError for one language alone, which has nothing to be specific beside."""
-    if len(languages) < 2:
-        raise InputError("what is specific to a language shows beside others only", where=where,
-                         found=", ".join(languages) or "none", expected="two languages or more",
-                         fix="read text in more languages: --corpus L=PATH for each")  # fmt: skip
-
-
 def lacks(method: Method, activity: Activity) -> list[str]:
     """Names of arrays that the method needs and the reading did not gather."""
     return [name for name in NEEDS[method] if any(name not in activity.of(language) for language in activity.languages)]
@@ -53,7 +46,7 @@ def lacks(method: Method, activity: Activity) -> list[str]:
 def identify(method: Method, activity: Activity, rates: Rates) -> Found:
     """What a method finds. Raises InputError for fewer than two languages, and for what the reading did not gather."""
     languages = tuple(activity.languages)
-    two_or_more(languages, activity.folder)
+    several(languages, activity.folder)
     if missing := lacks(method, activity):
         raise InputError(f"{method} needs what was not gathered when the text was read", where=activity.folder,
                          found="no " + ", ".join(missing), fix="read the text again and ask for it")  # fmt: skip

@@ -12,14 +12,13 @@ from pydantic import Field
 from polygraft import arrays, edits, selections
 from polygraft.activity import Activity
 from polygraft.analysis.neurons import lape, others, stability, tables
-from polygraft.analysis.neurons.methods import NEEDS, Method, Rates, two_or_more
+from polygraft.analysis.neurons.methods import NEEDS, Method, Rates
 from polygraft.analysis.neurons.owners import listed
 from polygraft.analysis.neurons.study import Study, study
-from polygraft.analysis.reading.config import Texts, Wanted, languages_of, open_activity
+from polygraft.analysis.reading.config import Texts, Wanted, open_activity, refused
 from polygraft.analysis.reading.planned import planned, said
 from polygraft.analysis.reading.steps import texts
 from polygraft.anatomy import Anatomy
-from polygraft.errors import UserError
 from polygraft.result import InputRef, Result
 from polygraft.step import Context, Plan, Step
 
@@ -61,23 +60,12 @@ def plan(config: Neurons, context: Context) -> Plan:
     what = f"{config.method}: {n:,}{'' if whole else ' for each language'} of {sum(sizes):,} neurons in {anatomy.layers} layers"
     found = planned(config, wanted(config), context, what)
     studied = max(1, len(config.corpus)) * len(sizes) * max(sizes, default=0) * (4 * config.groups + 24)  # a group array of each
-    return replace(found, peak_bytes=found.peak_bytes + studied, problems=(*found.problems, *_faults(config, context)))
-
-
-def _faults(config: Neurons, context: Context) -> list[UserError]:
-    """What is wrong with the languages, told before any text is read."""
-    languages, where = languages_of(config, context)
-    try:
-        if languages:
-            two_or_more(languages, where)
-    except UserError as e:
-        return [e]
-    return []
+    return replace(found, peak_bytes=found.peak_bytes + studied, problems=(*found.problems, *refused(config, context)))
 
 
 def run(config: Neurons, context: Context, folder: Path) -> Result:
     """Write neurons.safetensors and selection.json beside the reading. Raises InputError for fewer than two languages."""
-    if faults := _faults(config, context):
+    if faults := refused(config, context):
         raise faults[0]
     activity = open_activity(config, wanted(config), context, folder)
     return report(activity, config, folder, lambda text: context.progress(1, 1, text), context)

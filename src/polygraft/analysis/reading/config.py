@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -12,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from polygraft import arrays, languages
 from polygraft.activity import Activity
 from polygraft.config import Strict
-from polygraft.errors import InputError, RecipeError
+from polygraft.errors import InputError, RecipeError, UserError
 from polygraft.step import Context, DataRef, Detail, FolderRef, ModelRef
 
 READING = "activity"  # the folder of a reading below that of the analysis which made it
@@ -127,6 +128,25 @@ def languages_of(config: Texts, context: Context) -> tuple[tuple[str, ...], obje
         return tuple(config.corpus), "corpus"
     found = named(config, context)
     return (tuple(found.languages), found.folder) if found else ((), "activity")
+
+
+def several(languages: tuple[str, ...], where: object) -> None:
+    """Raise InputError for one language alone: nothing shows what is its own."""
+    if len(languages) < 2:
+        raise InputError("languages are told apart beside one another only", where=where, found=", ".join(languages) or "none",
+                         expected="two languages or more", fix="read text in more languages: --corpus L=PATH for each")
+
+
+def refused(config: Texts, context: Context, check: Callable[[tuple[str, ...]], None] = lambda _: None) -> list[UserError]:
+    """What is wrong with the languages to be read, told before any text is; `check` raises what else an analysis asks of them."""
+    languages, where = languages_of(config, context)
+    try:
+        if languages:
+            several(languages, where)
+            check(languages)
+    except UserError as e:
+        return [e]
+    return []
 
 
 def short(identity: str) -> str:

@@ -272,13 +272,18 @@ def read(config: Texts, wanted: Wanted, context: Context, folder: Path) -> Activ
         if live.tokenizer is None:
             raise InputError("the model has no tokenizer", where=config.model, fix="give a folder that has one")
         streams, _ = streams_of(corpora, live.tokenizer, config)
-        window = config.window or min(WINDOW, context_of(live.anatomy) or WINDOW)
+        window = window_of(config, live.anatomy)
         identity = context.model(config.model).identity
         how = Reading(window, config.batch, config.parallel, identity, ranks=here, model=config.model)
         found = gather(model, streams, wanted, folder, context.progress, how)
     with contextlib.suppress(OSError):
         (folder / STATES).rmdir()  # hidden states of a model run block by block lay there
     return found
+
+
+def window_of(config: Texts, anatomy: Anatomy) -> int:
+    """Tokens seen together: as asked, else 512 or as many as the model can."""
+    return config.window or min(WINDOW, context_of(anatomy) or WINDOW)
 
 
 def opened(config: Texts, context: Context) -> list[Corpus]:

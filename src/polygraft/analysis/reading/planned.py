@@ -14,6 +14,7 @@ from polygraft.blocks import LIMIT, block_bytes, fits
 from polygraft.checkpoint import Weights
 from polygraft.data import Corpus, open_corpus
 from polygraft.errors import UserError
+from polygraft.meter import LIBRARIES
 from polygraft.step import Context, Plan
 
 BYTES_A_TOKEN = 3  # of text, between 4 (English) and 1.5 (scripts that the tokenizer does not know)
@@ -36,14 +37,16 @@ def planned(config: Texts, wanted: Wanted, context: Context, what: str) -> Plan:
     kept = nbytes(shapes(anatomy, wanted))
     tokens = expected_tokens(config, corpora)
     parameters = sum(t.numel for t in weights.tensors.values())
-    lines: tuple[str, ...] = (what, f"{len(config.corpus)} languages, about {tokens:,} tokens each; {anatomy.layers} layers")
+    read = f"{len(config.corpus)} language{'s' * (len(config.corpus) != 1)}, about {tokens:,} tokens each"
+    lines: tuple[str, ...] = (what, f"{read}; {anatomy.layers} layers")
     n, states, passes = len(corpora), 0, 1
     resident = 2 * model
     if by_blocks(config, weights):  # every language goes through all layers, which are read again for it
         states, passes = 4 * tokens * anatomy.sizes.hidden, max(1, n)
         resident = 2 * block_bytes(weights, anatomy) + min(states, LIMIT)
         lines += ("one layer in memory at a time, read again for every language",)
-    return Plan(lines, peak_bytes=resident + 2 * kept + 8 * tokens * max(1, n), disk_bytes=kept * (n + 1) + max(0, states - LIMIT),
+    resident += LIBRARIES + 2 * kept + 8 * tokens * max(1, n)
+    return Plan(lines, peak_bytes=resident, disk_bytes=kept * (n + 1) + max(0, states - LIMIT),
                 read_bytes=passes * model + sum(c.path.stat().st_size for c in corpora), problems=tuple(problems),
                 seconds=2 * parameters * tokens * n / FLOPS)  # fmt: skip
 

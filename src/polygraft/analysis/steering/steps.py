@@ -23,6 +23,7 @@ from polygraft.analysis.steering.targets import Row
 from polygraft.anatomy import Anatomy
 from polygraft.edits import at_work
 from polygraft.errors import RecipeError, UserError
+from polygraft.meter import LIBRARIES
 from polygraft.result import LayerMap, Result, Table
 from polygraft.step import Context, Plan, Step
 
@@ -60,7 +61,7 @@ def plan(config: Steer, context: Context, bench: Bench) -> Plan:
     stored = sum(t.nbytes for t in source.weights.tensors.values())
     if _asks(config):
         notes = (*notes, "time is a rough guess for two CPU cores; tasks from the hub are not in it")
-    return Plan(lines, parameters * 4 + stored + (1 << 29), 1 << 22, stored, seconds, notes=notes, problems=tuple(wrong))
+    return Plan(lines, parameters * 4 + stored + LIBRARIES, 1 << 22, stored, seconds, notes=notes, problems=tuple(wrong))
 
 
 def _seconds(config: Steer, context: Context, bench: Bench, masks: Mapping[str, Any], parameters: int, runs: int,

@@ -6,6 +6,7 @@ import numpy as np
 
 from polygraft.activity import Activity
 from polygraft.analysis.groups import Groups
+from polygraft.analysis.reading.config import several
 from polygraft.errors import InputError
 
 LEAST = 4  # groups: two to fit on and two to measure on, or no spread could be told
@@ -17,9 +18,7 @@ class Depths:
     def __init__(self, activity: Activity):
         self.languages = list(activity.languages)
         self.depths, self.hidden = activity.layers + 1, activity.hidden
-        if len(self.languages) < 2:
-            raise InputError("subspaces of languages need two languages", where=activity.folder, found=", ".join(self.languages),
-                             fix="give a second --corpus LANGUAGE=PATH")
+        several(tuple(self.languages), activity.folder)
         self.groups = Groups.of(activity, "group.residual")
         for language, n in zip(self.languages, self.groups.sizes):
             if n < LEAST:

@@ -9,13 +9,13 @@ from pydantic import Field
 
 from polygraft import arrays
 from polygraft.activity import Activity
-from polygraft.analysis.reading.config import Texts, Wanted, languages_of, open_activity
+from polygraft.analysis.reading.config import Texts, Wanted, open_activity, refused
 from polygraft.analysis.reading.planned import planned, said
 from polygraft.analysis.subspace import tables, words
 from polygraft.analysis.subspace.depths import LEAST
 from polygraft.analysis.subspace.found import Found, as_arrays, find
-from polygraft.analysis.subspace.lens import WINDOW, Lens, look, occurrences, windows_of
-from polygraft.errors import InputError, RecipeError, UserError
+from polygraft.analysis.subspace.lens import Lens, look, occurrences, windows_of
+from polygraft.errors import RecipeError, UserError
 from polygraft.result import Result
 from polygraft.step import Context, Plan, Step
 
@@ -43,14 +43,12 @@ def plan(config: Subspace, context: Context) -> Plan:
 
 
 def _faults(config: Subspace, context: Context) -> list[UserError]:
-    languages, where = languages_of(config, context)
-    if len(languages) == 1:
-        return [InputError("subspaces of languages need two languages", where=where, found=languages[0],
-                            fix="give a second --corpus LANGUAGE=PATH")]
-    if languages and config.rank is not None and config.rank >= len(languages):
-        return [RecipeError("no subspace of this rank", where="rank", found=config.rank,
-                            expected=f"less than the number of languages ({len(languages)})")]
-    return []
+    def has_rank(languages: tuple[str, ...]) -> None:
+        if config.rank is not None and config.rank >= len(languages):
+            raise RecipeError("no subspace of this rank", where="rank", found=config.rank,
+                              expected=f"less than the number of languages ({len(languages)})")
+
+    return refused(config, context, has_rank)
 
 
 def run(config: Subspace, context: Context, folder: Path) -> Result:
@@ -84,14 +82,13 @@ def _no_lens(config: Subspace, context: Context) -> str:
 
 def _lens(config: Subspace, context: Context) -> Lens:
     """The logit lens on windows of the text that was read, tokens owned by their counts in it."""
-    from polygraft.analysis.reading.passing import context_of, opened, streams_of
+    from polygraft.analysis.reading.passing import opened, streams_of, window_of
     from polygraft.model import device_for, dtype_for, load
 
     device = device_for(config.device)
     live = load(context.model(config.model), dtype=dtype_for(device, config.dtype)[0], device=device, offline=context.offline)
     streams, _ = streams_of(opened(config, context), live.tokenizer, config)
-    window = config.window or min(WINDOW, context_of(live.anatomy) or WINDOW)
-    windows = [windows_of(s, window, config.lens) for s in streams.values()]
+    windows = [windows_of(s, window_of(config, live.anatomy), config.lens) for s in streams.values()]
     seen = occurrences(list(streams.values()), live.model.get_input_embeddings().weight.shape[0])
     return look(live, windows, seen, config.lens, config.seed, context.progress)
 
