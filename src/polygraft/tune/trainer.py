@@ -8,36 +8,42 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polygraft.errors import RecipeError, StepFailed
+from polygraft import ranks
+from polygraft.errors import StepFailed
 from polygraft.tune import state
+from polygraft.tune.processes import OneReader, dealt
 from polygraft.watching import trainer_callback
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}  # transformers' names; all warm up
 
 if TYPE_CHECKING:
+    from polygraft.ranks import Ranks
     from polygraft.tune.chosen import Chosen
     from polygraft.tune.settings import Settings
     from polygraft.tune.training import Watched, Work
 
 
-def arguments(s: Settings, steps: int, folder: Path) -> Any:
-    """TRL's arguments for these settings. Weights stay in float32; `bf16` computes in bfloat16 by autocast."""
+def arguments(s: Settings, steps: int, folder: Path, still: bool = False) -> Any:
+    """TRL's arguments for these settings. Weights stay in float32; `bf16` computes in bfloat16 by autocast.
+
+    `still`: some trained parameters may take no part in a step, which several processes must be told.
+    """
     import torch
     from trl import SFTConfig
 
+    batch, accumulate = dealt(s, ranks.size())
     on_cpu = s.device == "cpu" or not torch.cuda.is_available()
     made = SFTConfig(
-        output_dir=str(folder), max_steps=steps, num_train_epochs=1, per_device_train_batch_size=s.batch,
-        gradient_accumulation_steps=s.accumulate, learning_rate=s.rate, lr_scheduler_type=SCHEDULES[s.schedule],
+        output_dir=str(folder), max_steps=steps, num_train_epochs=1, per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulate, learning_rate=s.rate, lr_scheduler_type=SCHEDULES[s.schedule],
         warmup_steps=round(s.warmup * steps), weight_decay=s.weight_decay, max_grad_norm=s.clip, optim="adamw_torch",
         bf16=s.dtype == "bf16", fp16=False, tf32=None if on_cpu else False, use_cpu=on_cpu, seed=s.seed, data_seed=s.seed,
         max_length=s.length, packing=s.packing, dataset_kwargs={"skip_prepare_dataset": True}, completion_only_loss=False,
         train_sampling_strategy="sequential", gradient_checkpointing=s.recompute, dataloader_num_workers=0,
         logging_steps=1, logging_nan_inf_filter=False, report_to="none", disable_tqdm=True, push_to_hub=False,
+        ddp_find_unused_parameters=still,
         save_strategy="steps" if s.save_every else "no", save_steps=s.save_every or 500,
     )  # fmt: skip
-    if made.world_size > 1:
-        raise RecipeError("tune sft trains in one process", found=f"{made.world_size} processes", fix="start it without a launcher")
     made._n_gpu = min(1, made.n_gpu)  # with several GPUs in sight, transformers would wrap the model in DataParallel
     return made
 
@@ -83,6 +89,8 @@ class Resumable:
     work: Work
     chosen: Chosen | None
     watched: Watched | None
+    here: Ranks
+    moved: frozenset[str]
 
     @property
     def _best(self) -> Path:
@@ -90,6 +98,8 @@ class Resumable:
 
     def keep(self, step: int) -> None:
         """Put the trained weights aside, whole or not at all; the ones of an earlier step go."""
+        if self.here.rank:
+            return
         state.save(self._best, step, self.job, {f"weight.{k}": v for k, v in self._trained().items()}, {}, {})
 
     def restore(self, step: int) -> None:
@@ -101,9 +111,12 @@ class Resumable:
         self._load_from_checkpoint(str(kept))
 
     def _trained(self) -> dict[str, Any]:
-        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        """The parameters that training moves, those that a hook holds still for the moment too."""
+        return {n: p for n, p in self.model.named_parameters() if n in self.moved}
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.here.rank:
+            return
         optimizer, opt_facts = state.split_optimizer(self.optimizer.state_dict())
         numbers, random_facts = state.random_state()
         tensors = {f"weight.{k}": v for k, v in self._trained().items()}
@@ -153,15 +166,18 @@ def trainer_class() -> type:
     class Trainer(Resumable, SFTTrainer):
         """TRL's trainer, resumed, watched, and with the methods' hooks."""
 
-        def __init__(self, *, work: Work, chosen: Chosen | None, progress: Callable[..., None], **kwargs: Any):
+        def __init__(self, *, work: Work, chosen: Chosen | None, progress: Callable[..., None], here: Ranks,
+                     **kwargs: Any):  # fmt: skip
             super().__init__(callbacks=[told(progress)], **kwargs)
             self.remove_callback(PrinterCallback)
-            self.work, self.chosen, self.job, self.watched = work, chosen, work.job, work.watched
+            self.work, self.chosen, self.job, self.watched, self.here = work, chosen, work.job, work.watched, here
+            self.moved = frozenset(n for n, p in self.model.named_parameters() if p.requires_grad)
             if chosen is not None and chosen.grafts.all:
                 self.add_callback(synced(chosen))
             if work.watched is not None:
                 keep = self.keep if work.watched.best else None
-                self.add_callback(trainer_callback(work.watched.watcher, work.watched.log, kwargs["processing_class"], keep))
+                reader = OneReader(work.watched.watcher, here)
+                self.add_callback(trainer_callback(reader, work.watched.log, kwargs["processing_class"], keep))
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             for hook in self.work.hooks:

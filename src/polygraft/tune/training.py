@@ -15,15 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polygraft import ranks
 from polygraft.errors import InputError
 from polygraft.files import digest as digest_of
+from polygraft.ranks import Ranks
 from polygraft.result import Curve, Table
 from polygraft.tune import examples, state
 from polygraft.tune.chosen import Chosen, checked, choose, everything, size
 from polygraft.tune.hooks import Hook
 from polygraft.tune.output import after, write_adapter, write_model
+from polygraft.tune.processes import from_first
 from polygraft.tune.proof import Proof, prove
 from polygraft.tune.settings import Settings
+from polygraft.tune.sides import Sides
 from polygraft.watching import Log, Watcher
 
 if TYPE_CHECKING:
@@ -97,7 +101,7 @@ def _bins(values: Sequence[float], width: int) -> tuple[float, ...]:
 @dataclass(frozen=True)
 class Work:
     """One training. `selection` is what may move; None: everything. For LoRA it says whose matrices get an adapter; None: every
-    linear layer. `hooks` are the parts that methods take in the loop."""
+    linear layer. `hooks` are the parts that methods take in the loop. `sides`: the rows are those of several sides, end to end."""
 
     source: Source
     rows: Sequence[Mapping[str, Any]]
@@ -105,6 +109,7 @@ class Work:
     selection: Selection | None = None
     watched: Watched | None = None
     hooks: tuple[Hook, ...] = ()
+    sides: Sides | None = None
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -120,32 +125,43 @@ class Work:
         chosen = [self.selection.to_json()] if self.selection is not None else []
         hooks = [[h.key for h in self.hooks]] if self.hooks else []
         watch = [self.watched.key] if self.watched else []
-        return digest_of([self.source.identity, examples.digest(self.rows), _meaning(self.settings), *chosen, *hooks, *watch])
+        sides = [self.sides.key] if self.sides else []
+        return digest_of([self.source.identity, examples.digest(self.rows), _meaning(self.settings), *chosen, *hooks, *watch, *sides])
 
 
 def train(work: Work, folder: Path, progress: Callable[..., None] = lambda *_: None) -> Trained:
     """Train on the examples and write an adapter or a model to `folder/model`.
 
     While it runs, `folder/state` holds the newest training state; the same call continues from it, to the same bytes as without
-    the interruption (one process, same machine and versions). Raises InputError for examples that leave nothing to learn.
+    the interruption (same machine, versions and number of processes). Several processes, started by torchrun, do the same steps
+    together; the first alone writes. Raises InputError for examples that leave nothing to learn.
     """
+    from polygraft.model import device_for
+
+    with ranks.joined(ranks.device(device_for(work.settings.device))) as here:
+        return _train(work, Path(from_first(here, str(folder))), progress, here)
+
+
+def _train(work: Work, folder: Path, progress: Callable[..., None], here: Ranks) -> Trained:
     from polygraft.model import quiet
 
     begun = time.monotonic()
     live, chosen = opened(work)
-    data, notes = prepare(work.rows, live.tokenizer, work.settings)
-    steps = work.settings.count(len(data))
+    data, steps, notes = ordered(work, live.tokenizer)
     if work.watched is not None:
         work.watched.watcher.job = work.job
     with quiet():
-        trainer = _trainer(live, data, work, chosen, steps, folder / STATE, progress)
-        start = state.latest(folder / STATE, work.job)
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
-        if work.watched is not None and work.watched.best and (best := work.watched.log.best) is not None:
+        trainer = _trainer(live, data, work, chosen, steps, folder / STATE, progress, here)
+        start = from_first(here, here.rank == 0 and str(state.latest(folder / STATE, work.job) or ""))
+        trainer.train(resume_from_checkpoint=start or None)
+        if here.rank == 0 and work.watched is not None and work.watched.best and (best := work.watched.log.best) is not None:
             trainer.restore(best.step)
+        for hook in work.hooks:
+            hook.end(trainer.model, trainer.state.global_step)
     out = folder / "model"
-    proof = _written(work, live, chosen, trainer.model, out)
-    shutil.rmtree(folder / STATE, ignore_errors=True)
+    proof = _written(work, live, chosen, trainer.model, out) if here.rank == 0 else None
+    if here.rank == 0:
+        shutil.rmtree(folder / STATE, ignore_errors=True)
     history = [h for h in trainer.state.log_history if "loss" in h]
     trainable = chosen.trainable if chosen else sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     tokens, answers = _tokens(trainer.train_dataset)
@@ -153,7 +169,7 @@ def train(work: Work, folder: Path, progress: Callable[..., None] = lambda *_: N
         path=out, losses=tuple(h["loss"] for h in history), accuracies=tuple(h.get("mean_token_accuracy", 0.0) for h in history),
         trainable=trainable, total=size(work.checkpoint), tokens=tokens,
         answer_tokens=answers, steps=trainer.state.global_step, planned=steps,
-        resumed=int(start.name.removeprefix(state.PREFIX)) if start else 0,
+        resumed=int(Path(start).name.removeprefix(state.PREFIX)) if start else 0,
         seconds=time.monotonic() - begun, notes=tuple(notes), proof=proof,
     )  # fmt: skip
 
@@ -163,14 +179,14 @@ def opened(work: Work) -> tuple[Live, Chosen | None]:
 
     Everything is held in float32, or, where only a part is trained and `bf16` computes, the frozen rest in bfloat16.
     """
-    from polygraft.model import anatomy_of, load
+    from polygraft.model import anatomy_of, device_for, load
 
     checkpoint, s = work.checkpoint, work.settings
     selection = work.selection
     if selection is not None:
         selection = checked(selection, anatomy_of(work.source.path), checkpoint)
     part = s.method == "full" and selection is not None and s.dtype == "bf16"
-    live = load(work.source, dtype="bfloat16" if part else "float32", device=s.device)
+    live = load(work.source, dtype="bfloat16" if part else "float32", device=ranks.device(device_for(s.device)))
     if live.tokenizer is None:
         raise InputError("the model has no tokenizer", where=work.source.spec, expected="tokenizer.json")
     if s.method == "lora":
@@ -192,6 +208,20 @@ def _written(work: Work, live: Live, chosen: Chosen | None, model: Any, out: Pat
 def _meaning(settings: Settings) -> dict[str, Any]:
     """The settings that decide the result; how often to save and how to save memory do not."""
     return {k: v for k, v in vars(settings).items() if k not in {"save_every", "recompute"}}
+
+
+def ordered(work: Work, tokenizer: Any) -> tuple[Any, int, list[str]]:
+    """The training rows in the order in which steps see them, how many optimiser steps that makes, and notes on what was left out."""
+    from datasets import concatenate_datasets
+
+    s = work.settings
+    groups = [work.rows] if work.sides is None else work.sides.split(work.rows)
+    made = [prepare(rows, tokenizer, s) for rows in groups]
+    sizes = [len(data) for data, _ in made]
+    steps, each = s.count(sum(sizes)), s.batch * s.accumulate
+    places = examples.order(sizes[0], steps * each, s.seed) if work.sides is None else work.sides.places(sizes, steps, each, s.seed)
+    data = made[0][0] if work.sides is None else concatenate_datasets([data for data, _ in made])
+    return data.select(places), steps, [note for _, notes in made for note in notes]
 
 
 def prepare(rows: Sequence[Mapping[str, Any]], tokenizer: Any, settings: Settings) -> tuple[Any, list[str]]:
@@ -222,7 +252,7 @@ def _tokens(data: Any) -> tuple[int, int]:
 
 
 def _trainer(live: Live, data: Any, work: Work, chosen: Chosen | None, steps: int, folder: Path,
-             progress: Callable[..., None]) -> Any:  # fmt: skip
+             progress: Callable[..., None], here: Ranks) -> Any:  # fmt: skip
     from transformers import set_seed
 
     from polygraft.tune.trainer import arguments, trainer_class
@@ -235,9 +265,8 @@ def _trainer(live: Live, data: Any, work: Work, chosen: Chosen | None, steps: in
     model.train()
     for hook in work.hooks:
         hook.start(live, chosen)
-    places = examples.order(len(data), steps * s.batch * s.accumulate, s.seed)
-    return trainer_class()(work=work, chosen=chosen, progress=progress, model=model, args=arguments(s, steps, folder),
-                           train_dataset=data.select(places), processing_class=live.tokenizer)  # fmt: skip
+    return trainer_class()(work=work, chosen=chosen, progress=progress, here=here, model=model,
+                           args=arguments(s, steps, folder, bool(work.hooks)), train_dataset=data, processing_class=live.tokenizer)  # fmt: skip
 
 
 def _adapted(live: Live, s: Settings) -> Any:
