@@ -16,19 +16,24 @@ if TYPE_CHECKING:
 
 def write_adapter(model: Any, source: Source, out: Path) -> None:
     """A peft adapter folder in the base's dtype, naming the base as the user did. Same weights, same bytes."""
-    import torch
-    from peft import get_peft_model_state_dict
     from safetensors.torch import save
 
-    dtypes = {"BF16": torch.bfloat16, "F16": torch.float16}
     assert source.checkpoint is not None
-    dtype = dtypes.get(_main_dtype(source.checkpoint), torch.float32)
-    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in sorted(get_peft_model_state_dict(model).items())}
+    tensors = adapter_tensors(model, source.checkpoint)
     config = {k: sorted(v) if isinstance(v, set) else v for k, v in model.peft_config["default"].to_dict().items()}
     config |= {"base_model_name_or_path": source.spec, "inference_mode": True}
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "adapter_model.safetensors", save(tensors, metadata={"format": "pt"}))
     write_json(out / "adapter_config.json", dict(sorted(config.items())))
+
+
+def adapter_tensors(model: Any, base: Checkpoint) -> dict[str, Any]:
+    """The adapter's tensors as its file has them: peft's keys, on the CPU, in the dtype of most of the base."""
+    import torch
+    from peft import get_peft_model_state_dict
+
+    dtype = {"BF16": torch.bfloat16, "F16": torch.float16}.get(_main_dtype(base), torch.float32)
+    return {k: v.detach().to("cpu", dtype).contiguous() for k, v in sorted(get_peft_model_state_dict(model).items())}
 
 
 def _main_dtype(checkpoint: Checkpoint) -> str:

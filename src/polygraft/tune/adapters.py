@@ -1,0 +1,213 @@
+"""LoRA on what a selection says, and on nothing else.
+
+A pair changes a matrix W [out, in] by s B A with A [r, in] and B [out, r] (Hu et al. 2021, arXiv 2106.09685, equation 3). Where rows of
+W are selected only their rows of B are trained, where columns are selected only their columns of A; all else in A and B is exactly zero,
+so that s B A is zero outside them. Of FFN neurons these are B's rows for gate and up and A's columns for down. Mondal et al.
+(arXiv 2503.17456) mask B so, of gate alone, beside unrestricted LoRA on attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polygraft.errors import RecipeError, StepFailed
+from polygraft.result import Table
+from polygraft.selection import Selection, Shapes
+from polygraft.tune.chosen import size
+from polygraft.tune.output import adapter_tensors, write_adapter
+
+if TYPE_CHECKING:
+    from polygraft.anatomy import Anatomy
+    from polygraft.model import Live
+    from polygraft.sources import Source
+    from polygraft.tune.settings import Settings
+
+LINEAR = ("attn", "ffn")
+ROUTERS = ("router", "shared.router")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A matrix that gets a pair. `outs` and `ins` are the trained rows of B and columns of A, int64, or None for all."""
+
+    key: str
+    module: str  # its name in the live model
+    size: tuple[int, int]  # (out, in)
+    outs: np.ndarray | None = None
+    ins: np.ndarray | None = None
+
+    def parameters(self, rank: int) -> int:
+        """Trained elements of A and B."""
+        return rank * sum(self._ends)
+
+    @property
+    def reach(self) -> int:
+        """Elements of the matrix that the pair can change."""
+        out, into = self._ends
+        return out * into
+
+    @property
+    def _ends(self) -> tuple[int, int]:
+        return tuple(n if rows is None else len(rows) for n, rows in zip(self.size, (self.outs, self.ins), strict=True))  # type: ignore[return-value]
+
+
+def adaptable(anatomy: Anatomy, shapes: Shapes) -> set[str]:
+    """The matrices that LoRA can lie on here: attention and dense FFN. A mixture's experts share one tensor in memory."""
+    return {key for key, p in anatomy.parts.items() if p.layer is not None and p.kind in LINEAR and p.expert is None
+            and p.role not in ROUTERS and len(shapes[key]) == 2 and key.endswith(".weight")}
+
+
+def fitted(selection: Selection, anatomy: Anatomy, shapes: Shapes) -> tuple[Selection, tuple[str, ...]]:
+    """What of a selection LoRA can train, and what it leaves, in a sentence: vectors (biases, gains of norms).
+
+    Raises RecipeError where a selected matrix takes no adapter, or no matrix is selected.
+    """
+    able = adaptable(anatomy, shapes)
+    labels = {key: anatomy.parts[key].label for key in selection.rows if key not in able}
+    if found := sorted({labels[key] for key in labels if len(shapes[key]) > 1}):
+        why = "the experts of a mixture are one stacked tensor in memory" if any("experts" in label for label in found) else "LoRA is for attention and FFN"
+        raise RecipeError(f"no adapter can be laid on this: {why}", where="LoRA", found=", ".join(found), expected="attention or dense FFN matrices",
+                          fix="limit it to `attn`, or train the weights themselves (tune neurons, tune sft --method full, tune embeddings)")
+    kept = Selection({k: r for k, r in selection.rows.items() if k in able}, {k: a for k, a in selection.axis.items() if k in able})
+    if not kept.rows:
+        raise RecipeError("nothing is left to lay an adapter on", where="LoRA", found=", ".join(sorted(set(labels.values()))) or "no tensor",
+                          expected="attention or dense FFN matrices", fix="see `polygraft inspect` for the parts of the model")
+    left = f"LoRA leaves vectors as they are: {', '.join(sorted(set(labels.values())))} (biases, norms)" if labels else ""
+    return kept, (left,) if left else ()
+
+
+def slots(anatomy: Anatomy, shapes: Shapes, selection: Selection | None, targets: Sequence[str] = ()) -> tuple[Slot, ...]:
+    """The matrices that get a pair: of the selection (None: all adaptable ones) those whose module's last name is in `targets`, if any."""
+    keys = adaptable(anatomy, shapes)
+    names = {key: str(anatomy.live_name(key)).removesuffix(".weight") for key in keys}
+    wanted = [k for k in anatomy.parts if k in keys and (selection is None or k in selection)
+              and (not targets or names[k].rpartition(".")[2] in targets)]
+    return tuple(_slot(k, names[k], shapes[k], selection, anatomy.traits.transposed) for k in wanted)
+
+
+def _slot(key: str, module: str, shape: Sequence[int], selection: Selection | None, turned: bool) -> Slot:
+    out, into = (shape[1], shape[0]) if turned else (shape[0], shape[1])
+    rows = None if selection is None else selection.rows[key]
+    axis = 0 if selection is None else selection.axis.get(key, 0)
+    outward = axis == int(turned)
+    return Slot(key, module, (out, into), rows if outward else None, None if outward else rows)
+
+
+# ---------------------------------------------------------------------------------------------------------- on a live model
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A model with an adapter on it. `start` holds the adapter's tensors as the files would have held them before training."""
+
+    model: Any
+    slots: tuple[Slot, ...]
+    rank: int
+    start: Mapping[str, Any]
+
+    @property
+    def trainable(self) -> int:
+        return sum(slot.parameters(self.rank) for slot in self.slots)
+
+    def write(self, source: Source, out: Path) -> AdapterProof:
+        """Write the adapter, and prove from its files that it is what memory holds and reaches what was selected and no more."""
+        assert source.checkpoint is not None
+        write_adapter(self.model, source, out)
+        memory = {k: _bytes(v) for k, v in adapter_tensors(self.model, source.checkpoint).items()}
+        return prove(out, self, memory, size(source.checkpoint))
+
+
+def lay(live: Live, source: Source, s: Settings, selection: Selection | None) -> Laid:
+    """Lay an adapter on the model as peft does, seeded; outside the selected rows and columns it is zero and stays so."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    assert source.checkpoint is not None
+    places = slots(live.anatomy, {k: t.shape for k, t in source.checkpoint.tensors.items()}, selection, s.targets)
+    set_seed(s.seed)
+    model = get_peft_model(live.model, LoraConfig(
+        r=s.r, lora_alpha=s.scale,  # type: ignore[arg-type]
+        lora_dropout=s.dropout, use_rslora=s.rslora, task_type="CAUSAL_LM", fan_in_fan_out=live.anatomy.traits.transposed,
+        target_modules=[slot.module for slot in places]))  # fmt: skip
+    for slot in places:
+        layer = live.model.get_submodule(slot.module)
+        _limit(layer.lora_B["default"].weight, 0, slot.outs)
+        _limit(layer.lora_A["default"].weight, 1, slot.ins)
+    return Laid(model, places, s.r, {k: _bytes(v) for k, v in adapter_tensors(model, source.checkpoint).items()})
+
+
+def _limit(parameter: Any, axis: int, rows: np.ndarray | None) -> None:
+    """Zero the parameter but for these rows (or columns), and its every gradient; AdamW keeps a zero without gradient at zero."""
+    import torch
+
+    if rows is None:
+        return
+    mask = torch.zeros(parameter.shape[axis], device=parameter.device)
+    mask[torch.as_tensor(rows, device=parameter.device)] = 1.0
+    mask = mask[:, None] if axis == 0 else mask[None, :]
+    with torch.no_grad():
+        parameter.mul_(mask)
+    parameter.register_hook(lambda gradient: gradient * mask)
+
+
+def _bytes(tensor: Any) -> bytes:
+    import torch
+
+    return tensor.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+# ------------------------------------------------------------------------------------------------------------------ the proof
+
+
+@dataclass(frozen=True)
+class AdapterProof:
+    """Elements: of the model, of the adapter that were trained, of them changed, of the model that a merge can change; matrices with a pair."""
+
+    total: int
+    selected: int
+    changed: int
+    reach: int
+    matrices: int
+
+    def table(self) -> Table:
+        def share(n: int) -> str:
+            return f"{n / self.total:.2%}"
+
+        rows = (("parameters of the adapter that were trained", self.selected, share(self.selected)),
+                ("of them changed", self.changed, share(self.changed)), ("matrices with a pair", self.matrices, ""),
+                ("parameters of the model that merging it can change", self.reach, share(self.reach)))
+        return Table("What the written files show", ("what", "count", "share of the model"), rows,
+                     "read again from the adapter's files; the model itself was not written, and no pair reaches a row outside the selection")
+
+    @property
+    def sentence(self) -> str:
+        return (f"The written files show it: {self.changed:,} of these changed; merged, the adapter can change {self.reach:,} parameters "
+                f"({self.reach / self.total:.2%}), and not one of the others.")
+
+
+def prove(folder: Path, laid: Laid, memory: Mapping[str, bytes], total: int) -> AdapterProof:
+    """Read the adapter again: memory's bytes, a pair for each slot and for nothing else, zeros outside the trained rows and columns.
+
+    Raises StepFailed where one of these does not hold: each would be a fault of this program or of the disk.
+    """
+    from polygraft.adapter import Adapter
+
+    adapter, changed = Adapter.open(folder), 0
+    if adapter.tensors.keys() != memory.keys() or adapter.pairs.keys() != {slot.module for slot in laid.slots}:
+        raise StepFailed("the written adapter has other pairs than were trained", where=folder)
+    for slot in laid.slots:
+        pair = adapter.pairs[slot.module]
+        for key, axis, rows in ((pair.a, 1, slot.ins), (pair.b, 0, slot.outs)):
+            info, now = adapter.tensors[key], adapter.read(key)
+            if now != memory[key]:
+                raise StepFailed("a written tensor is not what memory held", where=key, fix="the disk may be failing: train again")
+            if rows is not None and np.delete(adapter.f32(key).reshape(info.shape), rows, axis).any():
+                raise StepFailed("a row outside the selection changed", where=key)
+            differs = np.frombuffer(now, np.uint8) != np.frombuffer(laid.start[key], np.uint8)
+            changed += int(differs.reshape(-1, info.itemsize).any(1).sum())
+    return AdapterProof(total, laid.trainable, changed, sum(slot.reach for slot in laid.slots), len(laid.slots))
