@@ -198,7 +198,8 @@ def trainer_callback(watcher: Watcher, log: Log, tokenizer: Any = None, keep: Ca
             model, words = found["model"], found.get("processing_class") or tokenizer
             with undisturbed(model):
                 reading = watcher.read(model, words, state.global_step)
-            reading = Reading(reading.step, round(time.monotonic() - begun, 3), reading.scores, reading.better, reading.failed)
+            seconds = reading.seconds or round(time.monotonic() - begun, 3)
+            reading = Reading(reading.step, seconds, reading.scores, reading.better, reading.failed)
             values = {f"watch/{name}": e.value for name, e in reading.scores.items()}
             state.log_history.append({**values, "watch/seconds": reading.seconds, "step": state.global_step})
             if log.add(reading):

@@ -126,7 +126,8 @@ class Work:
         hooks = [[h.key for h in self.hooks]] if self.hooks else []
         watch = [self.watched.key] if self.watched else []
         sides = [self.sides.key] if self.sides else []
-        return digest_of([self.source.identity, examples.digest(self.rows), _meaning(self.settings), *chosen, *hooks, *watch, *sides])
+        data = examples.digest(self.rows)
+        return digest_of([self.source.identity, data, _meaning(self.settings), *chosen, *hooks, *watch, *sides])
 
 
 def train(work: Work, folder: Path, progress: Callable[..., None] = lambda *_: None) -> Trained:
@@ -211,7 +212,7 @@ def _meaning(settings: Settings) -> dict[str, Any]:
 
 
 def ordered(work: Work, tokenizer: Any) -> tuple[Any, int, list[str]]:
-    """The training rows in the order in which steps see them, how many optimiser steps that makes, and notes on what was left out."""
+    """The training rows in the order in which steps see them, how many optimiser steps that makes, and notes on what was cut."""
     from datasets import concatenate_datasets
 
     s = work.settings
@@ -265,8 +266,9 @@ def _trainer(live: Live, data: Any, work: Work, chosen: Chosen | None, steps: in
     model.train()
     for hook in work.hooks:
         hook.start(live, chosen)
-    return trainer_class()(work=work, chosen=chosen, progress=progress, here=here, model=model,
-                           args=arguments(s, steps, folder, bool(work.hooks)), train_dataset=data, processing_class=live.tokenizer)  # fmt: skip
+    return trainer_class()(
+        work=work, chosen=chosen, progress=progress, here=here, model=model, args=arguments(s, steps, folder, bool(work.hooks)),
+        train_dataset=data, processing_class=live.tokenizer)  # fmt: skip
 
 
 def _adapted(live: Live, s: Settings) -> Any:
