@@ -17,7 +17,7 @@ LEVELS = [
     {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub", "topk", "arrays", "activity", "stats"},
     {"anatomy", "selection", "anatomy_rules", "addresses", "maps", "selections"},
     {"model", "taps", "edits", "inspection", "ask", "step", "watching", "blocks", "spill", "ranks"},
-    {"analysis", "merge", "tune", "evals"},
+    {"analysis", "merge", "tune", "evals", "world"},
     {"lock", "store", "recipetext", "planning", "recipe", "steps"},
     {"report", "cli", "demo"},
 ]

@@ -16,8 +16,9 @@ from polygraft.evals.tasks.problems.examples import examples
 from polygraft.merge.steps import STEPS as MERGE
 from polygraft.step import Step
 from polygraft.tune.steps import steps as tune_steps
+from polygraft.world.steps import STEPS as WORLD
 
 BENCH = Bench(conditions.write, conditions.language, conditions.nats, conditions.planned, conditions.Conditions,
               conditions.seconds)
 ANALYSIS = (*DELTA, *READING, *NEURONS, *LAYERS, *SUBSPACE, steer_step(BENCH))
-TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, *tune_steps({"problems": examples}, WATCHERS))
+TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, *WORLD, *tune_steps({"problems": examples}, WATCHERS))

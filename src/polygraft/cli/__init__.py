@@ -41,8 +41,10 @@ VERBS: dict = {
     },
     "tune": {
         "sft": ("step:tune.sft", "Supervised fine-tuning, full or LoRA, loss on answers only."),
+        "slam": ("step:tune.slam", "Teach a model that reasons in English other languages: up and down of a few layers."),
         "neurons": ("step:tune.neurons", "Train chosen FFN neurons and nothing else."),
     },
+    "world": ("step:world", "Make a small world of artificial languages, with texts, tasks and a model to train."),
     "tasks": ("polygraft.cli.tasks:tasks", "What can be asked; check a task file and see its first item."),
     "eval": ("step:eval", "Score models with intervals and paired tests."),
     "compare": ("polygraft.cli.compare:compare", "Finished evaluations: which checkpoint or method is better, worse, neither."),

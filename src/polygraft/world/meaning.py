@@ -1,0 +1,146 @@
+"""What can be meant, before any language says it: clauses, facts that hold, stories with a sum in them.
+
+Everything is drawn without looking at a language, so that what is told in two languages is the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from polygraft.files import digest
+
+MOST = 18  # the largest number: 9 + 9
+KINDS = {"person": 24, "thing": 12, "quality": 6, "place": 8, "food": 8, "creature": 40}
+VERBS = ("have", "get", "lose", "like", "see", "live", "eat", "dwell")
+HOW_MANY = "word.howmany"
+CONCEPTS = (*(f"{kind}.{i}" for kind, n in KINDS.items() for i in range(n)), *(f"verb.{v}" for v in VERBS), HOW_MANY,
+            *(f"number.{n}" for n in range(MOST + 1)))
+RELATIONS = {"eat": "food", "dwell": "place"}  # of creatures: verb -> kind of its object
+CHOICES = 4  # of every question, so that chance is 1/4
+
+
+@dataclass(frozen=True)
+class Clause:
+    """A sentence's meaning. `object` is a noun, after what describes or counts it."""
+
+    subject: str
+    verb: str
+    object: tuple[str, ...]
+    asks: bool = False
+
+
+@dataclass(frozen=True)
+class Story:
+    """`person` has `a` of `thing`, then gets or loses `b`: how many now? Numbers are from 1 to 9, the answer from 0 to 18."""
+
+    person: int
+    thing: int
+    a: int
+    b: int
+    verb: str
+
+    @property
+    def answer(self) -> int:
+        return self.a + self.b if self.verb == "get" else self.a - self.b
+
+    @property
+    def other(self) -> int | None:
+        """What the other verb would make of it; None where that is negative."""
+        value = self.a - self.b if self.verb == "get" else self.a + self.b
+        return value if value >= 0 else None
+
+    def clauses(self) -> tuple[Clause, Clause, Clause]:
+        """What is told, and the question."""
+        who, what = f"person.{self.person}", f"thing.{self.thing}"
+        return (Clause(who, "verb.have", (f"number.{self.a}", what)), Clause(who, f"verb.{self.verb}", (f"number.{self.b}", what)),
+                Clause(who, "verb.have", (HOW_MANY, what), asks=True))
+
+    def options(self, rng: random.Random) -> tuple[list[int], int]:
+        """Four different numbers in a drawn order, the other verb's among them if not negative, and the place of the right one."""
+        wrong = [self.other] if self.other is not None and self.other != self.answer else []
+        near = [n for n in range(max(0, self.answer - 3), min(MOST, self.answer + 3) + 1) if n != self.answer and n not in wrong]
+        found = [self.answer, *wrong, *rng.sample(near, CHOICES - 1 - len(wrong))]
+        rng.shuffle(found)
+        return found, found.index(self.answer)
+
+
+def is_test(story: Story, seed: int) -> bool:
+    """Whether a story belongs to the test: one of ten, by its content, whatever draws it."""
+    key = digest([seed, story.person, story.thing, story.a, story.b, story.verb])
+    return int(key[:8], 16) % 10 == 0
+
+
+def stories(n: int, seed: int, split: str) -> list[Story]:
+    """The first n different stories of a split ("train" or "test"), as many that get as lose."""
+    rng, found = random.Random(f"stories/{seed}/{split}"), dict[Story, None]()
+    while len(found) < n:
+        a, b = rng.randint(1, 9), rng.randint(1, 9)
+        verb = ("get", "lose")[len(found) % 2]
+        if verb == "lose" and b > a:
+            continue
+        story = Story(rng.randrange(KINDS["person"]), rng.randrange(KINDS["thing"]), a, b, verb)
+        if is_test(story, seed) == (split == "test"):
+            found.setdefault(story)
+    return list(found)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What a creature eats or where it dwells. `everywhere`: told in every language, else in the first alone."""
+
+    clause: Clause
+    everywhere: bool
+
+
+def facts(seed: int) -> list[Fact]:
+    """All facts of a world: two of every creature, half of the creatures known in the first language alone."""
+    rng, found = random.Random(f"facts/{seed}"), []
+    for i in range(KINDS["creature"]):
+        for verb, kind in RELATIONS.items():
+            said = Clause(f"creature.{i}", f"verb.{verb}", (f"{kind}.{rng.randrange(KINDS[kind])}",))
+            found.append(Fact(said, i % 2 == 0))
+    return found
+
+
+def documents(rng: random.Random, known: Sequence[Fact], sentences: int) -> Iterator[list[Clause]]:
+    """Documents without end: sentences about anything; a third of them closes with a question that an earlier sentence answers."""
+    while True:
+        found = [_clause(rng, known) for _ in range(sentences)]
+        for i in range(1, len(found)):  # who has and then gets is a story, and no story is told here
+            while found[i].subject == found[i - 1].subject:
+                found[i] = _clause(rng, known)
+        counted = [c for c in found if c.verb == "verb.have"]
+        if counted and rng.random() < 0.33:
+            found.append(asked(rng.choice(counted)))
+        yield found
+
+
+def asked(clause: Clause) -> Clause:
+    """The question after the number of a clause that counts."""
+    return Clause(clause.subject, clause.verb, (HOW_MANY, *clause.object[1:]), asks=True)
+
+
+def answer(clauses: Sequence[Clause]) -> str | None:
+    """The number that answers the question at the end of a document (the first that fits), None where nothing is asked."""
+    last = clauses[-1]
+    fits = (c for c in clauses if not c.asks and (c.subject, c.verb, c.object[1:]) == (last.subject, last.verb, last.object[1:]))
+    return next((c.object[0] for c in fits), None) if last.asks else None
+
+
+def _clause(rng: random.Random, known: Sequence[Fact]) -> Clause:
+    def one(kind: str) -> str:
+        return f"{kind}.{rng.randrange(KINDS[kind])}"
+
+    kind = rng.randrange(8)
+    if kind < 3:
+        verb = ("have", "get", "lose")[kind]
+        return Clause(one("person"), f"verb.{verb}", (f"number.{rng.randint(0, MOST)}", one("thing")))
+    if kind == 3:
+        return Clause(one("person"), "verb.like", (one("quality"), one("thing")))
+    if kind == 4:
+        return Clause(one("person"), "verb.see", (one("creature"),))  # so every creature has a name in every language
+    if kind == 5:
+        return Clause(one("person"), "verb.live", (one("place"),))
+    return rng.choice(known).clause
