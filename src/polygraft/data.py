@@ -44,7 +44,7 @@ class Corpus:
         """
         count = 0
         for where, text in _read(self.path, self.field):
-            _check_text(text, where)
+            check_text(text, where)
             if text.strip():
                 count += 1
                 if aligned and not where.endswith(f":{count}"):
@@ -133,7 +133,8 @@ def decode(line: bytes, where: str) -> str:
         ) from e
 
 
-def _check_text(text: str, where: str) -> None:
+def check_text(text: str, where: str) -> None:
+    """Raises InputError for a NUL character or half a surrogate pair, which no text has."""
     if "\0" in text:
         raise InputError(
             "a NUL character in the text", where=where, expected="text", fix="remove the line, or check that this is a text file"

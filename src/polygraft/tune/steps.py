@@ -9,10 +9,11 @@ from polygraft.tune.config import Around
 from polygraft.tune.examples import Generator
 from polygraft.tune.neurons import neurons_step
 from polygraft.tune.sft import sft_step
+from polygraft.tune.slam import slam_step
 from polygraft.watching import Watchers
 
 
 def steps(generators: Mapping[str, Generator], watchers: Watchers) -> tuple[Step, ...]:
     """All steps of training, with the named generators that `data` may call, and what scores while training."""
     around = Around(generators, watchers)
-    return sft_step(around), neurons_step(around)
+    return sft_step(around), neurons_step(around), slam_step(around)
