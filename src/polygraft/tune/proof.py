@@ -26,6 +26,11 @@ class Proof:
     tensors: int
     moved: int
 
+    @property
+    def sentence(self) -> str:
+        rest = self.total - self.selected
+        return f"The written files show it: {self.changed:,} of these changed, and not one byte of the other {rest:,}."
+
     def table(self) -> Table:
         def share(n: int) -> str:
             return f"{n / self.total:.2%}"

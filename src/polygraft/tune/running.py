@@ -16,13 +16,14 @@ from polygraft.result import InputRef, LayerMap, Result, Table
 from polygraft.selection import Selection
 from polygraft.sources import Source
 from polygraft.step import Context, Plan
+from polygraft.tune.adapters import slots
 from polygraft.tune.chosen import checked, everything, size
-from polygraft.tune.config import Around, Training, watching
+from polygraft.tune.config import Around, Tuning, watching
 from polygraft.tune.hooks import Hook
+from polygraft.tune.sides import Sides
 from polygraft.tune.training import Trained, Work, train
 from polygraft.watching import Log, told
 
-LINEAR = {"attn", "ffn"}  # what peft's "all-linear" reaches in a decoder: every projection, not the embedding nor the head
 FLOPS = 5e10  # per second, a modest two-core machine; a GPU is hundreds of times faster
 ACTIVATION = 34 * 2  # bytes that a float32 backward pass keeps per token, layer and hidden unit (Korthikanti et al. 2022, 4.1)
 
@@ -30,7 +31,7 @@ ACTIVATION = 34 * 2  # bytes that a float32 backward pass keeps per token, layer
 @dataclass(frozen=True)
 class Task:
     """What a verb has made of its config: the examples, what may move (None: everything, or for LoRA every linear layer), and its
-    own part in the loop and in the report. `title` begins the result's: "SLAM", "Full tuning"."""
+    own part in the loop and in the report; `sides` where the rows are those of several sides, end to end. `title` begins the result's: "SLAM", "Full tuning"."""
 
     source: Source
     rows: Sequence[Mapping[str, Any]]
@@ -38,6 +39,7 @@ class Task:
     title: str
     selection: Selection | None = None
     hooks: tuple[Hook, ...] = ()
+    sides: Sides | None = None
     summary: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     caveats: tuple[str, ...] = ()
@@ -56,18 +58,14 @@ class Task:
         return Anatomy.of(self.checkpoint.config, self.checkpoint.tensors)
 
 
-def trained_sizes(task: Task, config: Training) -> tuple[dict[str, int], LayerMap]:
+def trained_sizes(task: Task, config: Tuning) -> tuple[dict[str, int], LayerMap]:
     """Trained parameters by tensor, and their share of each part of each layer. Raises RecipeError for an empty selection."""
     checkpoint, anatomy = task.checkpoint, task.anatomy
     shapes = {key: t.shape for key, t in checkpoint.tensors.items()}
     if config.way == "lora":
-        rank, targets = int(getattr(config, "r", 0)), tuple(getattr(config, "targets", ()))
-        trained = {}
-        for key, part in anatomy.parts.items():
-            name = key.removesuffix(".weight").rsplit(".", 1)[-1]
-            wanted = name in targets if targets else part.kind in LINEAR
-            if wanted and len(shapes[key]) == 2 and key.endswith(".weight") and (task.selection is None or key in task.selection):
-                trained[key] = rank * sum(shapes[key])
+        s = config.settings()
+        selection = None if task.selection is None else checked(task.selection, anatomy, checkpoint)
+        trained = {slot.key: slot.parameters(s.r) for slot in slots(anatomy, shapes, selection, s.targets)}
     else:
         selection = everything(checkpoint) if task.selection is None else checked(task.selection, anatomy, checkpoint)
         trained = {k: Selection({k: r}, selection.axis).count(shapes) for k, r in selection.rows.items()}
@@ -85,7 +83,7 @@ def share_map(anatomy: Anatomy, checkpoint: Checkpoint, trained: Mapping[str, in
     return layer_map(anatomy, share, "Trained share", unit="of the weights", low=0.0, high=max(share.values()))
 
 
-def plan_task(task: Task, config: Training, context: Context, around: Around) -> Plan:
+def plan_task(task: Task, config: Tuning, context: Context, around: Around) -> Plan:
     """Steps, memory and a rough time, from headers and the examples' text."""
     s, checkpoint = config.settings(), task.checkpoint
     trained, shares = trained_sizes(task, config)
@@ -114,10 +112,10 @@ def text_bytes(row: Mapping) -> int:
     return sum(len(t.encode("utf-8", "surrogatepass")) for t in texts)
 
 
-def run_task(task: Task, config: Training, context: Context, folder: Path, around: Around) -> Result:
+def run_task(task: Task, config: Tuning, context: Context, folder: Path, around: Around) -> Result:
     """Train; the adapter or model lies in `folder/model`."""
     watched = watching(config.watch, context, folder, around.watchers) if config.watch.wanted else None
-    work = Work(task.source, task.rows, config.settings(), task.selection, watched, task.hooks)
+    work = Work(task.source, task.rows, config.settings(), task.selection, watched, task.hooks, task.sides)
     done = train(work, folder, context.progress)
     log = watched.log if watched else Log(1)
     data: dict[str, Any] = dict(task.data or {}) | ({"watch": log.to_json()} if watched else {})
@@ -144,9 +142,7 @@ def run_task(task: Task, config: Training, context: Context, folder: Path, aroun
 def said(done: Trained, task: Task) -> tuple[str, ...]:
     """What the training did, in sentences."""
     first, last = done.ends()
-    proof = done.proof
-    kept = (f"The written files show it: {proof.changed:,} of these changed, and not one byte of the other "
-            f"{proof.total - proof.selected:,}.") if proof else ""
+    kept = done.proof.sentence if done.proof else ""
     return tuple(line for line in (
         f"{task.title} of {task.source.spec}: {done.steps:,} steps on {len(task.rows):,} examples.",
         f"{done.trainable:,} trained parameters, {done.trainable / done.total:.2%} of the model.", kept,

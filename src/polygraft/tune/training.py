@@ -21,9 +21,10 @@ from polygraft.files import digest as digest_of
 from polygraft.ranks import Ranks
 from polygraft.result import Curve, Table
 from polygraft.tune import examples, state
+from polygraft.tune.adapters import AdapterProof, Laid, lay
 from polygraft.tune.chosen import Chosen, checked, choose, everything, size
 from polygraft.tune.hooks import Hook
-from polygraft.tune.output import after, write_adapter, write_model
+from polygraft.tune.output import after, write_model
 from polygraft.tune.processes import from_first
 from polygraft.tune.proof import Proof, prove
 from polygraft.tune.settings import Settings
@@ -65,7 +66,7 @@ class Trained:
     resumed: int
     seconds: float
     notes: tuple[str, ...] = field(default=())
-    proof: Proof | None = None  # of a written model; an adapter leaves its base as it is
+    proof: Proof | AdapterProof | None = None  # read from the written files
 
     def curve(self, points: int = 200) -> Curve:
         """Loss and token accuracy over steps, averaged in bins when there are more steps than points."""
@@ -148,11 +149,12 @@ def _train(work: Work, folder: Path, progress: Callable[..., None], here: Ranks)
 
     begun = time.monotonic()
     live, chosen = opened(work)
+    laid = lay(live, work.source, work.settings, work.selection) if chosen is None else None
     data, steps, notes = ordered(work, live.tokenizer)
     if work.watched is not None:
         work.watched.watcher.job = work.job
     with quiet():
-        trainer = _trainer(live, data, work, chosen, steps, folder / STATE, progress, here)
+        trainer = _trainer(live, data, work, chosen, laid, steps, folder / STATE, progress, here)
         start = from_first(here, here.rank == 0 and str(state.latest(folder / STATE, work.job) or ""))
         trainer.train(resume_from_checkpoint=start or None)
         if here.rank == 0 and work.watched is not None and work.watched.best and (best := work.watched.log.best) is not None:
@@ -160,11 +162,11 @@ def _train(work: Work, folder: Path, progress: Callable[..., None], here: Ranks)
         for hook in work.hooks:
             hook.end(trainer.model, trainer.state.global_step)
     out = folder / "model"
-    proof = _written(work, live, chosen, trainer.model, out) if here.rank == 0 else None
+    proof = _written(work, live, chosen, laid, out) if here.rank == 0 else None
     if here.rank == 0:
         shutil.rmtree(folder / STATE, ignore_errors=True)
     history = [h for h in trainer.state.log_history if "loss" in h]
-    trainable = chosen.trainable if chosen else sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    trainable = laid.trainable if laid else chosen.trainable if chosen else 0
     tokens, answers = _tokens(trainer.train_dataset)
     return Trained(
         path=out, losses=tuple(h["loss"] for h in history), accuracies=tuple(h.get("mean_token_accuracy", 0.0) for h in history),
@@ -195,13 +197,13 @@ def opened(work: Work) -> tuple[Live, Chosen | None]:
     return live, choose(live, everything(checkpoint) if selection is None else selection, checkpoint)
 
 
-def _written(work: Work, live: Live, chosen: Chosen | None, model: Any, out: Path) -> Proof | None:
-    """Write what was trained; for a model, prove from its files that it is that and no more."""
+def _written(work: Work, live: Live, chosen: Chosen | None, laid: Laid | None, out: Path) -> Proof | AdapterProof:
+    """Write what was trained, and prove from its files that it is that and no more."""
     from polygraft.checkpoint import Checkpoint
 
-    if chosen is None:
-        write_adapter(model, work.source, out)
-        return None
+    if laid is not None:
+        return laid.write(work.source, out)
+    assert chosen is not None
     write_model(live, work.checkpoint, out, chosen)
     return prove(work.checkpoint, Checkpoint.open(out), chosen.selection, lambda key: after(live, work.checkpoint, chosen, key))
 
@@ -252,7 +254,7 @@ def _tokens(data: Any) -> tuple[int, int]:
     return sum(map(len, data["input_ids"])), sum(label != examples.IGNORE for labels in data["labels"] for label in labels)
 
 
-def _trainer(live: Live, data: Any, work: Work, chosen: Chosen | None, steps: int, folder: Path,
+def _trainer(live: Live, data: Any, work: Work, chosen: Chosen | None, laid: Laid | None, steps: int, folder: Path,
              progress: Callable[..., None], here: Ranks) -> Any:  # fmt: skip
     from transformers import set_seed
 
@@ -262,20 +264,10 @@ def _trainer(live: Live, data: Any, work: Work, chosen: Chosen | None, steps: in
     warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing` is deprecated", category=FutureWarning)
     s = work.settings
     set_seed(s.seed)
-    model = live.model if chosen is not None else _adapted(live, s)
+    model = live.model if laid is None else laid.model
     model.train()
     for hook in work.hooks:
         hook.start(live, chosen)
     return trainer_class()(
         work=work, chosen=chosen, progress=progress, here=here, model=model, args=arguments(s, steps, folder, bool(work.hooks)),
         train_dataset=data, processing_class=live.tokenizer)  # fmt: skip
-
-
-def _adapted(live: Live, s: Settings) -> Any:
-    """The model with an adapter on it, as peft lays one."""
-    from peft import LoraConfig, get_peft_model
-
-    return get_peft_model(live.model, LoraConfig(
-        r=s.r, lora_alpha=s.scale,  # type: ignore[arg-type]
-        lora_dropout=s.dropout, use_rslora=s.rslora, task_type="CAUSAL_LM",
-        target_modules=list(s.targets) or "all-linear"))  # fmt: skip
