@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,12 +18,13 @@ from polygraft.tune.settings import Settings
 from polygraft.tune.training import STATE, Watched
 from polygraft.watching import Log, Watch, Watchers
 
+EXAMPLES = "examples: .jsonl[.gz|.xz], or problems:en?n=2000; repeatable"
 
-class Training(Strict):
-    """The fields of every verb of training."""
+
+class Tuning(Strict):
+    """The fields of every verb of training but what it learns from."""
 
     model: ModelRef = Field(description="the model to train", json_schema_extra={"argument": True})
-    data: tuple[DataRef, ...] = Field(min_length=1, description="examples: .jsonl[.gz|.xz], or problems:en?n=2000; repeatable")
     steps: int | None = Field(None, ge=1, description="optimiser steps (default: as `epochs` says)")
     epochs: float = Field(1.0, gt=0, description="times round the examples, when no steps are given")
     batch: int = Field(8, ge=1, description="examples in one forward pass")
@@ -58,6 +59,12 @@ class Training(Strict):
         return "full"
 
 
+class Training(Tuning):
+    """The fields of every verb of training that learns from one collection of examples."""
+
+    data: tuple[DataRef, ...] = Field(min_length=1, description=EXAMPLES)
+
+
 class Adapter(Strict):
     """The shape of an adapter."""
 
@@ -77,8 +84,13 @@ class Around:
 
 def gather(config: Training, context: Context, around: Around) -> tuple[list[dict], tuple[InputRef, ...]]:
     """All examples in order, and what they came from."""
+    return read(config.data, context, around)
+
+
+def read(specs: Iterable[str], context: Context, around: Around) -> tuple[list[dict], tuple[InputRef, ...]]:
+    """All examples of these files and generators in order, and what they came from."""
     rows, inputs = [], []
-    for spec in config.data:
+    for spec in specs:
         new = examples.load(spec, around.generators, context.data)
         rows += new
         inputs.append(InputRef("data", spec, digest=examples.digest(new)))

@@ -31,7 +31,8 @@ ACTIVATION = 34 * 2  # bytes that a float32 backward pass keeps per token, layer
 @dataclass(frozen=True)
 class Task:
     """What a verb has made of its config: the examples, what may move (None: everything, or for LoRA every linear layer), and its
-    own part in the loop and in the report; `sides` where the rows are those of several sides, end to end. `title` begins the result's: "SLAM", "Full tuning"."""
+    own part in the loop and in the report. `sides`: the rows are those of several sides, end to end. `title` begins the result's:
+    "SLAM", "Full tuning"."""
 
     source: Source
     rows: Sequence[Mapping[str, Any]]
