@@ -132,6 +132,16 @@ def test_a_full_disk_behind_standard_output_is_no_bug(at):
     assert done.returncode == 4 and "bug" not in done.stderr
 
 
+def test_what_a_failed_run_leaves_is_named(at, capsys):
+    (at / "few.jsonl").write_text('{"prompt": "ab", "completion": "cd"}\n' * 8)
+    words = ["tune", "sft", "base", "--data", "few.jsonl", "--method", "full", "--lr", "1e30", "--clip", "1e30",
+             "--steps", "6", "--batch", "1", "--length", "64", "--save-every", "1", "--device", "cpu", "--out", "burst"]
+    code, _, err = call(capsys, *words)
+    assert code == 5 and "burst.partial: the same command goes on from there" in err and (at / "burst.partial").exists()
+    code, _, err = call(capsys, "tune", "sft", "nowhere", *words[3:-1], "other")
+    assert code == 3 and "other.partial" not in err
+
+
 def test_the_same_verb_again_changes_nothing(at, capsys):
     words = ["merge", "soup", "math", "swahili", "--out", "twice"]
     assert call(capsys, *words)[0] == 0
