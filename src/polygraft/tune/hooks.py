@@ -42,7 +42,10 @@ class Hook:
         """A forward pass begins; `step` optimiser steps are done."""
 
     def loss(self, model: Any, step: int) -> Any:
-        """What is added to the loss of this forward pass: a scalar tensor, or None."""
+        """What this forward pass adds to the loss of its optimiser step: a scalar tensor, or None.
+
+        The examples' own loss is a mean over all tokens of a step; what is returned here is summed over its passes.
+        """
         return None
 
     def end(self, model: Any, step: int) -> None:

@@ -189,7 +189,14 @@ def trainer_class() -> type:
             added = [x for hook in self.work.hooks if (x := hook.loss(model, self.state.global_step)) is not None]
             if not added:
                 return found
-            loss = (found[0] if return_outputs else found) + sum(added) / self.args.gradient_accumulation_steps
+            loss = (found[0] if return_outputs else found) + sum(added) * self._divided_later(kwargs.get("num_items_in_batch"))
             return (loss, found[1]) if return_outputs else loss
+
+        def _divided_later(self, num_items_in_batch: Any) -> int:
+            """By what transformers will divide the loss of a forward pass, which is a mean over the optimiser step or over the pass."""
+            whole = self.loss_is_scaled_for_ga
+            if whole is None:
+                whole = (self.model_accepts_loss_kwargs and num_items_in_batch is not None) or self.compute_loss_func is not None
+            return 1 if whole else self.current_gradient_accumulation_steps
 
     return Trainer
