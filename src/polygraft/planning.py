@@ -19,7 +19,7 @@ from polygraft import __version__
 from polygraft.errors import InputError, RecipeError, ResourceError, UserError
 from polygraft.files import MANIFEST, digest, disk_of, free_space, list_files, read_json, sha256_file, verify_folder
 from polygraft.meter import memory_limit
-from polygraft.recipetext import AdapterSpec, Recipe, StepUse, references, rooted
+from polygraft.recipetext import AdapterSpec, Recipe, StepUse, inside, references, rooted
 from polygraft.result import InputRef
 from polygraft.step import Context, DataName, Detail, FolderName, ModelName, Name, Plan, SelectName
 from polygraft.store import RunFolder
@@ -134,6 +134,8 @@ class Workspace:
         """
         if ref in self.ids:
             return self._made(ref, planning)
+        if inside(ref, self.ids):
+            return self._open(str(self.data(ref)), None, planning)
         spec = self.recipe.models.get(ref, ref)
         if isinstance(spec, str):
             return self._open(spec, None, planning)
@@ -174,8 +176,11 @@ class Workspace:
         return self._sources[key]
 
     def data(self, ref: str) -> Path:
-        """The path of a data reference. Raises InputError when nothing is there."""
-        path = Path(rooted(ref, self.recipe.folder))
+        """The path of a data reference. Raises InputError when nothing is there; NotMade for what a step yet to run will write."""
+        if (id := inside(ref, self.ids)) is not None:
+            path = self.made(id) / ref.partition("/")[2]
+        else:
+            path = Path(rooted(ref, self.recipe.folder))
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise InputError("not a plain file", where=ref, fix="name a file or a folder; pipes and devices are not read")
         if not path.exists():
@@ -199,8 +204,12 @@ class Workspace:
 
     def input(self, ref: Name) -> InputRef:
         """A reference as it goes into the records. Raises InputError when it leads nowhere."""
+        if (id := inside(ref.target, self.ids)) is not None:
+            if id not in self.keys:
+                raise NotMade(f"the step `{id}` cannot be planned")
+            return InputRef(ref, f"step {ref}", identity=f"{self.keys[id]}/{ref.target.partition('/')[2]}")
         if isinstance(ref, DataName):
-            path = self.data(ref) if is_file_name(ref) else Path(rooted(ref, self.recipe.folder))
+            path = self.data(ref.target) if is_file_name(ref.target) else Path(rooted(ref.target, self.recipe.folder))
             if not path.exists():
                 return InputRef(ref, str(ref), identity=f"spec:{ref}")
             parts = [self._data_identity(p) for p in (path, *ref.parts(path))]

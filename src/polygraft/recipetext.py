@@ -17,7 +17,7 @@ steps:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,6 +201,12 @@ def references(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[
             yield from references(item, (*place, i))
 
 
+def inside(ref: str, ids: Collection[str]) -> str | None:
+    """The earlier step in whose folder a reference looks: `world` of `world/train/base.jsonl`. None of any other reference."""
+    id, slash, path = ref.partition("/")
+    return id if slash and path and id in ids and ".." not in path.split("/") else None
+
+
 def _reference_faults(document: Document, folder: Path, top: RecipeText, uses: list[StepUse | None]) -> list[Fault]:
     """References that can be seen to lead nowhere: to a later step, to itself, to a name that nothing has."""
     faults = []
@@ -217,10 +223,10 @@ def _reference_faults(document: Document, folder: Path, top: RecipeText, uses: l
     for i, use in enumerate(uses):
         for tail, ref in references(use.config) if use else ():
             models = {} if isinstance(ref, FolderName) else top.models
-            if not isinstance(ref, DataName) and ref not in models:
+            if (within := inside(ref.target, ids) is not None) or (not isinstance(ref, DataName) and ref not in models):
                 place = ("steps", i, *tail)
                 fault = _step_reference(document, place, ref, ids, uses)
-                if ref.target not in ids and _leads_nowhere(ref.target, folder):
+                if not within and ref.target not in ids and _leads_nowhere(ref.target, folder):
                     known = [*models, *filter(None, ids[:i])]
                     missing = "name an earlier step or a path" if isinstance(ref, FolderName) else "add it under `models:`"
                     fix = suggestion(ref.target, known) if known else missing
@@ -236,8 +242,9 @@ def _leads_nowhere(spec: str, folder: Path) -> bool:
 
 def _step_reference(document: Document, place: Place, ref: Name, ids: list[str], uses: list[StepUse | None]) -> Fault | None:
     """What is wrong with naming a step at this place."""
-    id = ref.target
-    if id not in ids:
+    whole = ref.target in ids
+    id = ref.target if whole else inside(ref.target, ids)
+    if id is None:
         return None
     i, j, where, label = int(place[1]), ids.index(id), document.where(place), label_of(place)
     made, folder = uses[j], isinstance(ref, FolderName)
@@ -246,7 +253,7 @@ def _step_reference(document: Document, place: Place, ref: Name, ids: list[str],
         return Fault(where, f"{label}a step cannot use its own output", f"`{id}`", fix=other)
     if j > i:
         return Fault(where, f"{label}`{id}` comes later", document.where(("steps", j)), fix="move that step before this one")
-    if made is not None and not made.step.makes_model and not folder:
+    if made is not None and not made.step.makes_model and not folder and whole:
         return Fault(where, f"{label}the step `{id}` makes no model", made.step.use, "a model, or a step that makes one")
     return None
 
@@ -292,10 +299,11 @@ def rooted(spec: str, folder: Path) -> str:
 
 def resolved(recipe: Recipe) -> str:
     """The recipe with every default, every version and every path written out. Running it gives the same step keys."""
-    names = {*recipe.models, *(u.id for u in recipe.steps)}
+    ids = [u.id for u in recipe.steps]
+    names = {*recipe.models, *ids}
 
     def full(spec: str) -> str:
-        return spec if spec in names else rooted(spec, recipe.folder)
+        return spec if spec in names or inside(spec, ids) is not None else rooted(spec, recipe.folder)
 
     models: dict[str, Any] = {
         k: full(v) if isinstance(v, str) else {"adapter": full(v.adapter), "base": full(v.base)} for k, v in recipe.models.items()
