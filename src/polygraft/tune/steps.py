@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from polygraft.step import Step
 from polygraft.tune.config import Around
@@ -16,4 +17,5 @@ from polygraft.watching import Watchers
 def steps(generators: Mapping[str, Generator], watchers: Watchers) -> tuple[Step, ...]:
     """All steps of training, with the named generators that `data` may call, and what scores while training."""
     around = Around(generators, watchers)
-    return sft_step(around), neurons_step(around), slam_step(around)
+    made = (sft_step(around), neurons_step(around), slam_step(around))
+    return tuple(replace(step, parallel=True) for step in made)  # processes share a training (see `processes`)
