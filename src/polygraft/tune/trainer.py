@@ -189,11 +189,13 @@ def trainer_class() -> type:
             added = [x for hook in self.work.hooks if (x := hook.loss(model, self.state.global_step)) is not None]
             if not added:
                 return found
-            loss = (found[0] if return_outputs else found) + sum(added) * self._divided_later(kwargs.get("num_items_in_batch"))
+            shared = self.work.settings.accumulate // self.args.gradient_accumulation_steps  # passes that are spread over processes
+            more = sum(added) * shared * self._divided_later(kwargs.get("num_items_in_batch"))
+            loss = (found[0] if return_outputs else found) + more
             return (loss, found[1]) if return_outputs else loss
 
         def _divided_later(self, num_items_in_batch: Any) -> int:
-            """By what transformers will divide the loss of a forward pass, which is a mean over the optimiser step or over the pass."""
+            """By what transformers will divide the loss of a pass: it is a mean over the tokens of its step, or over its own."""
             whole = self.loss_is_scaled_for_ga
             if whole is None:
                 whole = (self.model_accepts_loss_kwargs and num_items_in_batch is not None) or self.compute_loss_func is not None
