@@ -115,6 +115,11 @@ def text_bytes(row: Mapping) -> int:
 
 def run_task(task: Task, config: Tuning, context: Context, folder: Path, around: Around) -> Result:
     """Train; the adapter or model lies in `folder/model`."""
+    return fit(task, config, context, folder, around)[1]
+
+
+def fit(task: Task, config: Tuning, context: Context, folder: Path, around: Around) -> tuple[Trained, Result]:
+    """What the training did, and its result, for a verb that says more of it."""
     watched = watching(config.watch, context, folder, around.watchers) if config.watch.wanted else None
     work = Work(task.source, task.rows, config.settings(), task.selection, watched, task.hooks, task.sides)
     done = train(work, folder, context.progress)
@@ -127,7 +132,7 @@ def run_task(task: Task, config: Tuning, context: Context, folder: Path, around:
     more = [hook.said() for hook in work.hooks]
     for one in more:
         data |= one.data
-    return Result(
+    return done, Result(
         step="", id=context.step_id, title=f"{task.title} of {task.source.spec}",
         summary=(*said(done, task), *task.summary, *(line for m in more for line in m.summary),
                  *(told(log, done.steps, done.planned, done.seconds - log.seconds) if watched else ())),

@@ -59,14 +59,21 @@ class Trained:
     accuracies: tuple[float, ...]
     trainable: int
     total: int
-    tokens: int
-    answer_tokens: int
+    seen: tuple[tuple[int, int], ...]  # by step: tokens, and those of them with loss
     steps: int
     planned: int
     resumed: int
     seconds: float
     notes: tuple[str, ...] = field(default=())
     proof: Proof | AdapterProof | None = None  # read from the written files
+
+    @property
+    def tokens(self) -> int:
+        return sum(n for n, _ in self.seen)
+
+    @property
+    def answer_tokens(self) -> int:
+        return sum(n for _, n in self.seen)
 
     def curve(self, points: int = 200) -> Curve:
         """Loss and token accuracy over steps, averaged in bins when there are more steps than points."""
@@ -167,11 +174,10 @@ def _train(work: Work, folder: Path, progress: Callable[..., None], here: Ranks)
         shutil.rmtree(folder / STATE, ignore_errors=True)
     history = [h for h in trainer.state.log_history if "loss" in h]
     trainable = laid.trainable if laid else chosen.trainable if chosen else 0
-    tokens, answers = _tokens(trainer.train_dataset)
+    seen = _seen(trainer.train_dataset, work.settings.batch * work.settings.accumulate)[: trainer.state.global_step]
     return Trained(
         path=out, losses=tuple(h["loss"] for h in history), accuracies=tuple(h.get("mean_token_accuracy", 0.0) for h in history),
-        trainable=trainable, total=size(work.checkpoint), tokens=tokens,
-        answer_tokens=answers, steps=trainer.state.global_step, planned=steps,
+        trainable=trainable, total=size(work.checkpoint), seen=seen, steps=trainer.state.global_step, planned=steps,
         resumed=int(Path(start).name.removeprefix(state.PREFIX)) if start else 0,
         seconds=time.monotonic() - begun, notes=tuple(notes), proof=proof,
     )  # fmt: skip
@@ -250,8 +256,11 @@ def prepare(rows: Sequence[Mapping[str, Any]], tokenizer: Any, settings: Setting
     return data, notes
 
 
-def _tokens(data: Any) -> tuple[int, int]:
-    return sum(map(len, data["input_ids"])), sum(label != examples.IGNORE for labels in data["labels"] for label in labels)
+def _seen(data: Any, each: int) -> tuple[tuple[int, int], ...]:
+    """Tokens, and those of them with loss, in each run of `each` rows."""
+    rows = [(len(labels), sum(label != examples.IGNORE for label in labels)) for labels in data["labels"]]
+    steps = [rows[i : i + each] for i in range(0, len(rows), each)]
+    return tuple((sum(n for n, _ in step), sum(n for _, n in step)) for step in steps)
 
 
 def _trainer(live: Live, data: Any, work: Work, chosen: Chosen | None, laid: Laid | None, steps: int, folder: Path,
