@@ -6,7 +6,6 @@ layers is not in it (`analyze deviation` reconstructs one).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,7 @@ from polygraft.errors import InputError, RecipeError
 from polygraft.result import Estimate, Result, Table
 from polygraft.selections import Entry
 from polygraft.step import Context, DataRef, Plan, SelectRef, Step
-from polygraft.tune import translation
+from polygraft.tune import parts, translation
 from polygraft.tune.config import Around, Training, gather
 from polygraft.tune.running import Task, plan_task, run_task
 from polygraft.tune.translation import Alignment
@@ -28,15 +27,14 @@ from polygraft.watching import Watch
 
 if TYPE_CHECKING:
     from polygraft.anatomy import Anatomy
-    from polygraft.selection import Selection
+    from polygraft.selection import Selection, Shapes
 
 RELEASED = {"lr": 2e-5, "schedule": "cosine", "warmup": 0.0, "epochs": 4.0, "length": 1024, "dtype": "bf16",
             "template": "human-assistant"}
 RELEASED_BATCH = 512  # 4 GPUs x 64 x 2, and 8 x 32 x 2
 CHECK = "problems-generate"  # English word problems: the last number written must be the answer
 CHECKED = 50
-ABLE = 0.2  # of the problems solved; below it there is little reasoning that other languages could reach (ours)
-SPAN = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?\Z")
+ABLE = 20.0  # % of the problems solved; below it there is little reasoning that other languages could reach (ours)
 
 
 def _listed(value: Any) -> Any:
@@ -50,7 +48,7 @@ class Slam(Alignment, Training):
 
     data: tuple[DataRef, ...] = Field((), description="further examples, mixed in: .jsonl[.gz|.xz], or problems:en?n=2000")
     layers: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
-        (), description="the layers to train, from 0: 0-5, or 0,2,4-6", json_schema_extra={"metavar": "A-B,..."})
+        (), description="the layers to train, from 0: 0-5, or 0,2,4-", json_schema_extra={"metavar": "A-B,..."})
     select: SelectRef | None = Field(None, description="or those of a selection: ID_OR_FILE[:NAME], such as an analyze deviation "
                                      "(default name: chosen)")
     everything: bool = Field(False, description="or every weight of the model: the first stage of two-stage recipes (QAlign)")
@@ -77,36 +75,25 @@ class Slam(Alignment, Training):
 # ----------------------------------------------------------------------------------------------------- what is trained
 
 
-def spans(words: Sequence[str], depth: int) -> list[int]:
-    """Layers named as `3` and `0-5`, rising. Raises RecipeError for what is none, or is beyond the model's `depth` layers."""
-    found: set[int] = set()
-    for word in words:
-        m = SPAN.match(word)
-        first, last = (int(m[1]), int(m[2] or m[1])) if m else (0, -1)
-        if first > last:
-            raise RecipeError("not a layer or a span of layers", where="layers", found=word, expected="for example 0-5, or 3")
-        if last >= depth:
-            raise RecipeError("no such layer in this model", where="layers", found=word, expected=f"0 to {depth - 1}")
-        found.update(range(first, last + 1))
-    return sorted(found)
-
-
-def parts(layers: Sequence[int], gate: bool = False) -> list[Entry]:
-    """Up and down (and gate) of these layers' feed-forward parts, whole."""
-    roles = ("gate", "up", "down") if gate else ("up", "down")
-    return [Entry(layer, "ffn", role) for layer in layers for role in roles]
-
-
-def chosen(config: Slam, anatomy: Anatomy, context: Context) -> list[Entry]:
-    """The entries that `layers` or `select` mean. Raises RecipeError for a selection of anything but whole feed-forward parts."""
+def selected(config: Slam, made: Task, context: Context) -> Selection | None:
+    """The tensors that may move; None: all of them. Raises RecipeError for a selection of anything but whole feed-forward parts."""
+    if config.everything:
+        return None
+    shapes = {key: t.shape for key, t in made.checkpoint.tensors.items()}
     if config.select is None:
-        return parts(spans(config.layers, anatomy.layers), config.gate)
+        return feed_forward(parts.layers(config.layers, made.anatomy), made.anatomy, shapes, config.gate)
     entries = picked(config.select, context)
     for e in entries:
         if e.kind != "ffn" or e.rows is not None:
             raise RecipeError("SLAM trains whole feed-forward parts of layers", where=config.select, found=e.label,
                               fix="for rows use `tune neurons`, for anything else `tune sft --select`")
-    return [*entries, *(Entry(n, "ffn", "gate") for n in selections.layers(entries) if config.gate)]
+    chosen = selections.on(entries, made.anatomy, shapes)
+    return chosen | parts.select(["gate"], selections.layers(entries), made.anatomy, shapes) if config.gate else chosen
+
+
+def feed_forward(layers: Sequence[int], anatomy: Anatomy, shapes: Shapes, gate: bool = False) -> Selection:
+    """Up and down (and gate) of these layers, whole; of experts too, and of a fused tensor up's rows. `shapes`: key -> shape."""
+    return parts.select(["up", "down", *(["gate"] if gate else [])], layers, anatomy, shapes)
 
 
 def picked(select: str, context: Context) -> tuple[Entry, ...]:
@@ -117,14 +104,6 @@ def picked(select: str, context: Context) -> tuple[Entry, ...]:
     path = context.folder(file)
     named = selections.read(path / selections.FILE if path.is_dir() else path)
     return named["chosen"] if len(named) != 1 and "chosen" in named else selections.pick(select, context.folder)
-
-
-def selected(config: Slam, made: Task, context: Context) -> Selection | None:
-    """The tensors that may move; None: all of them."""
-    if config.everything:
-        return None
-    shapes = {key: t.shape for key, t in made.checkpoint.tensors.items()}
-    return selections.on(chosen(config, made.anatomy, context), made.anatomy, shapes)
 
 
 # ------------------------------------------------------------------------------------------------------------- the step
@@ -171,19 +150,25 @@ def plan(config: Slam, context: Context, around: Around) -> Plan:
 def run(config: Slam, context: Context, folder: Path, around: Around) -> Result:
     config = watched(config)
     done = run_task(task(config, context, around), config, context, folder, around)
-    return replace(done, step="tune.slam", caveats=(*done.caveats, *(unable(done) if config.check else ())))
+    summary, caveats = english(done) if config.check else ((), ())
+    return replace(done, step="tune.slam", summary=(*done.summary, *summary), caveats=(*done.caveats, *caveats))
 
 
-def unable(done: Result) -> tuple[str, ...]:
-    """The warning that the model to start from does not reason in English; nothing where it does."""
-    first = done.data["watch"]["readings"][0]["scores"]
-    found = next((Estimate(**e) for name, e in first.items() if name.startswith(f"{CHECK}/en/")), None)
-    if found is None:
-        raise InputError("the check of English problems gave no score", where=CHECK)
-    if found.value is not None and found.value >= ABLE:
-        return ()
-    return (f"before the training the model solved {found.value:.0%} of the English problems: SLAM carries reasoning in English "
-            "over to other languages, so start from a model that has it",)  # fmt: skip
+def english(done: Result) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """How many English problems the model solved before and after, and the warning that it could not reason to begin with."""
+    readings = done.data["watch"]["readings"]
+    before, after = (Estimate(**r["scores"][f"{CHECK}/en/accuracy"]) for r in (readings[0], readings[-1]))
+    if before.value is None or after.value is None:
+        raise InputError("the English problems gave no score", where=CHECK)
+    told = f"English problems solved: {_percent(before)} before the training, {_percent(after)} after."
+    if before.value >= ABLE:
+        return (told,), ()
+    return (told,), (f"before the training the model solved {before.value:.0f} % of the English problems: SLAM carries reasoning "
+                     "in English over to other languages, so start from a model that has it",)  # fmt: skip
+
+
+def _percent(e: Estimate) -> str:
+    return f"{e.value:.0f} % ({e.low:.0f} to {e.high:.0f}, of {e.n})"
 
 
 def slam_step(around: Around) -> Step:
