@@ -5,6 +5,7 @@ A method's `steps.py` writes a pydantic config (`Strict`), a `plan` and a `run`;
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from polygraft.result import LayerMap, Result
 
 if TYPE_CHECKING:
     from polygraft.sources import Source
+
+
+LABELLED = re.compile(r"(?P<label>[A-Za-z0-9][A-Za-z0-9_-]*)=(?=.)", re.DOTALL)
 
 
 class Name(str):
@@ -42,6 +46,23 @@ class DataName(Name):
     def parts(self, path: Path) -> list[Path]:
         """Other files whose content decides what this one means."""
         return []
+
+
+class LabelledName(DataName):
+    """The value of a `LabelledRef` field: `sw=PATH`, or a path alone. A path whose name holds `=` is written `./a=b.jsonl`."""
+
+    @property
+    def label(self) -> str:
+        """What stands before the path, "" where nothing does."""
+        found = LABELLED.match(self)
+        return found["label"] if found else ""
+
+    @property
+    def target(self) -> str:
+        return self[len(self.label) + 1 :] if self.label else str(self)
+
+    def at(self, target: str) -> str:
+        return f"{self.label}={target}" if self.label else target
 
 
 class FolderName(Name):
@@ -75,6 +96,7 @@ class Detail:
 
 ModelRef = Annotated[str, AfterValidator(ModelName)]  # a name under `models:`, an earlier step's id, or a path / hub id
 DataRef = Annotated[str, AfterValidator(DataName)]  # a path, relative to the recipe's folder, or what the step itself understands
+LabelledRef = Annotated[str, AfterValidator(LabelledName)]  # the same, with a label in front: sw=PATH
 FolderRef = Annotated[str, AfterValidator(FolderName)]  # what a step wrote: an earlier step's id, or a folder or file on disk
 SelectRef = Annotated[str, AfterValidator(SelectName)]  # ID_OR_FILE[:NAME[+NAME]], read by `selections.pick(ref, context.folder)`
 

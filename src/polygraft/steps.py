@@ -9,7 +9,7 @@ from polygraft.analysis.reading.steps import STEPS as READING
 from polygraft.analysis.steering.bench import Bench
 from polygraft.analysis.steering.steps import steer_step
 from polygraft.analysis.subspace.steps import STEPS as SUBSPACE
-from polygraft.evals import conditions
+from polygraft.evals import conditions, held
 from polygraft.evals.callback import WATCHERS
 from polygraft.evals.steps import STEPS as EVALS
 from polygraft.evals.tasks.problems.examples import examples
@@ -21,4 +21,4 @@ from polygraft.world.steps import STEPS as WORLD
 BENCH = Bench(conditions.write, conditions.language, conditions.nats, conditions.planned, conditions.Conditions,
               conditions.seconds)
 ANALYSIS = (*DELTA, *READING, *NEURONS, *LAYERS, *SUBSPACE, steer_step(BENCH))
-TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, *WORLD, *tune_steps({"problems": examples}, WATCHERS))
+TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, *WORLD, *tune_steps({"problems": examples}, WATCHERS, held.texts))

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
 from polygraft.errors import RecipeError
-from polygraft.step import DataName, FolderName, ModelName, SelectName
+from polygraft.step import DataName, FolderName, LabelledName, ModelName, SelectName
 from polygraft.yamltext import Document, scalar
 
 PATHS = ("PATH", "FILE[:NAME]")
@@ -108,7 +108,7 @@ def _refers(field: FieldInfo) -> str | None:
 
 
 def _found(*places: Any) -> str | None:
-    names = {ModelName: "MODEL", DataName: "PATH", FolderName: "PATH", SelectName: "FILE[:NAME]"}
+    names = {ModelName: "MODEL", DataName: "PATH", LabelledName: "PATH", FolderName: "PATH", SelectName: "FILE[:NAME]"}
     for place in places:
         if isinstance(place, AfterValidator) and place.func in names:
             return names[place.func]
@@ -165,6 +165,8 @@ def _value(value: Any, field: FieldInfo, where: str) -> Any:
             split = [w for v in split for w in v.split(",") if w]
         return [typed(w, field, where) for w in split]
     if kind == "map":
+        if _refers(field) not in PATHS:  # a comma may be part of a path
+            value = [w for v in value for w in v.split(",") if w]
         pairs = [_pair(v, field, where) for v in value]
         if twice := next((name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i])), None):
             raise RecipeError("named twice, and only one of them could be used", where=where, found=twice,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,14 +11,18 @@ from pydantic import Field
 
 from polygraft.config import Strict
 from polygraft.result import InputRef
-from polygraft.step import Context, DataRef, Detail, ModelRef
+from polygraft.step import Context, Detail, LabelledName, LabelledRef, ModelRef
 from polygraft.tune import examples
+from polygraft.tune.data import gathering
+from polygraft.tune.data.config import Mix
+from polygraft.tune.data.gathering import Gathered
+from polygraft.tune.data.leaks import Held
 from polygraft.tune.examples import Generator
 from polygraft.tune.settings import Settings
 from polygraft.tune.training import STATE, Watched
 from polygraft.watching import Log, Watch, Watchers
 
-EXAMPLES = "examples: .jsonl[.gz|.xz], or problems:en?n=2000; repeatable"
+EXAMPLES = "examples: [LABEL=]PATH of .jsonl[.gz|.xz], or problems:en?n=2000; repeatable"
 
 
 class Tuning(Strict):
@@ -62,7 +66,8 @@ class Tuning(Strict):
 class Training(Tuning):
     """The fields of every verb of training that learns from one collection of examples."""
 
-    data: tuple[DataRef, ...] = Field(min_length=1, description=EXAMPLES)
+    data: tuple[LabelledRef, ...] = Field(min_length=1, description=EXAMPLES)
+    mix: Mix = Field(default=Mix(), description="how sources are mixed, filtered and held out")
 
 
 class Adapter(Strict):
@@ -74,24 +79,33 @@ class Adapter(Strict):
     rslora: bool = Field(False, description="scale by alpha / sqrt(r) instead (LoRA, arXiv 2312.03732)")
 
 
+Evaluated = Callable[[Watch, Sequence[str], str | None, Context], Iterable[tuple[str, str, str, str]]]
+
+
 @dataclass(frozen=True)
 class Around:
-    """What training may call and does not own: named generators of examples (`problems`), and what scores a model in training."""
+    """What training may call and does not own: named generators of examples (`problems`), and what scores a model in training.
+
+    held: items of evaluations in use, as (task, language, id, text), from a watch, further tasks and the folder of their files.
+    """
 
     generators: Mapping[str, Generator]
     watchers: Watchers
+    held: Evaluated = lambda *_: ()
 
 
-def gather(config: Training, context: Context, around: Around) -> tuple[list[dict], tuple[InputRef, ...]]:
-    """All examples in order, and what they came from."""
-    return read(config.data, context, around)
+def gather(config: Training, context: Context, around: Around) -> Gathered:
+    """The examples to train on, mixed and filtered as `mix` says, those held out, and what they came from."""
+    found, inputs = gathering.load(config.data, around.generators, context.data)
+    held = [Held(*item) for item in around.held(config.watch, config.mix.against, config.mix.against_data, context)]
+    return gathering.gather(found, inputs, config.mix, held, config.seed, context.planning)
 
 
 def read(specs: Iterable[str], context: Context, around: Around) -> tuple[list[dict], tuple[InputRef, ...]]:
     """All examples of these files and generators in order, and what they came from."""
     rows, inputs = [], []
     for spec in specs:
-        new = examples.load(spec, around.generators, context.data)
+        new = examples.load(LabelledName(spec).target, around.generators, context.data)
         rows += new
         inputs.append(InputRef("data", spec, digest=examples.digest(new)))
     return rows, tuple(inputs)

@@ -18,7 +18,9 @@ from polygraft.sources import Source
 from polygraft.step import Context, Plan
 from polygraft.tune.adapters import slots
 from polygraft.tune.chosen import checked, everything, size
-from polygraft.tune.config import Around, Tuning, watching
+from polygraft.tune.config import Around, Training, Tuning, gather, watching
+from polygraft.tune.data.devloss import DevLoss
+from polygraft.tune.data.gathering import NOTHING, Gathered
 from polygraft.tune.hooks import Hook
 from polygraft.tune.sides import Sides
 from polygraft.tune.training import Trained, Work, train
@@ -43,8 +45,10 @@ class Task:
     sides: Sides | None = None
     summary: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
+    maps: tuple[LayerMap, ...] = ()
     caveats: tuple[str, ...] = ()
     data: Mapping[str, Any] | None = None
+    gathered: Gathered = NOTHING  # what became of the data that were named
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -57,6 +61,12 @@ class Task:
     @property
     def anatomy(self) -> Anatomy:
         return Anatomy.of(self.checkpoint.config, self.checkpoint.tensors)
+
+
+def begin(config: Training, context: Context, around: Around, title: str) -> Task:
+    """A task on the examples that `data` and `mix` say, everything else still to be chosen."""
+    found = gather(config, context, around)
+    return Task(context.model(config.model), found.rows, found.inputs, title, gathered=found)
 
 
 def trained_sizes(task: Task, config: Tuning) -> tuple[dict[str, int], LayerMap]:
@@ -100,8 +110,8 @@ def plan_task(task: Task, config: Tuning, context: Context, around: Around) -> P
     stored = sum(t.nbytes for t in checkpoint.tensors.values())
     disk = stored if s.method == "full" else 2 * some
     share = f"{some:,} trained parameters ({some / total:.2%})"
-    lines = (f"{len(task.rows):,} examples, {steps:,} steps of {s.batch * s.accumulate}, {share}",)
-    notes = ("the time is a guess for two CPU cores; a GPU is hundreds of times faster",)
+    lines = (f"{len(task.rows):,} examples, {steps:,} steps of {s.batch * s.accumulate}, {share}", *task.gathered.lines)
+    notes = ("the time is a guess for two CPU cores; a GPU is hundreds of times faster", *task.gathered.caveats)
     wrong = tuple(around.watchers.faults(config.watch, context)) if config.watch.wanted else ()
     return Plan(lines, peak, disk + (12 * some if s.save_every else 0), stored, seconds,
                 (shares,), wrong, notes, like=task.source if s.method == "full" else None)  # fmt: skip
@@ -121,7 +131,8 @@ def run_task(task: Task, config: Tuning, context: Context, folder: Path, around:
 def fit(task: Task, config: Tuning, context: Context, folder: Path, around: Around) -> tuple[Trained, Result]:
     """What the training did, and its result, for a verb that says more of it."""
     watched = watching(config.watch, context, folder, around.watchers) if config.watch.wanted else None
-    work = Work(task.source, task.rows, config.settings(), task.selection, watched, task.hooks, task.sides)
+    dev = [DevLoss(g.dev, g.dev_every, config.settings()) for g in (task.gathered,) if g.dev]
+    work = Work(task.source, task.rows, config.settings(), task.selection, watched, (*dev, *task.hooks), task.sides)
     done = train(work, folder, context.progress)
     log = watched.log if watched else Log(1)
     data: dict[str, Any] = dict(task.data or {}) | ({"watch": log.to_json()} if watched else {})
@@ -129,7 +140,7 @@ def fit(task: Task, config: Tuning, context: Context, folder: Path, around: Arou
         data["criteria"] = {"passed": not log.readings[-1].failed, "reasons": list(log.readings[-1].failed)}
     speed = round(done.tokens / max(done.seconds, 1e-9), 1)
     data |= {"seconds": round(done.seconds, 1), "tokens_per_second": speed, "resumed_at": done.resumed, "steps": done.steps}
-    more = [hook.said() for hook in work.hooks]
+    more = [task.gathered.said(), *(hook.said() for hook in work.hooks)]
     for one in more:
         data |= one.data
     return done, Result(
@@ -138,7 +149,8 @@ def fit(task: Task, config: Tuning, context: Context, folder: Path, around: Arou
                  *(told(log, done.steps, done.planned, done.seconds - log.seconds) if watched else ())),
         tables=(done.table(), *((done.proof.table(),) if done.proof else ()), *task.tables, *(t for m in more for t in m.tables),
                 *((log.table(),) if watched else ())),
-        maps=(trained_sizes(task, config)[1],), curves=(done.curve(), *(c for m in more for c in m.curves), *log.curves()),
+        maps=(trained_sizes(task, config)[1], *task.maps),
+        curves=(done.curve(), *(c for m in more for c in m.curves), *log.curves()),
         inputs=(task.source.ref(config.model), *task.inputs), data=data,
         caveats=("a falling training loss says that the examples were learnt, not that the model is better",
                  *task.caveats, *(line for m in more for line in m.caveats), *done.notes),

@@ -12,8 +12,9 @@ from pydantic import Field
 from polygraft import selections
 from polygraft.result import Result
 from polygraft.step import Context, Plan, SelectRef, Step
-from polygraft.tune.config import Adapter, Around, Training, gather
-from polygraft.tune.running import Task, plan_task, run_task
+from polygraft.tune import adapters
+from polygraft.tune.config import Adapter, Around, Training
+from polygraft.tune.running import Task, begin, plan_task, run_task
 
 
 class Sft(Adapter, Training):
@@ -34,13 +35,15 @@ class Sft(Adapter, Training):
 
 def task(config: Sft, context: Context, around: Around) -> Task:
     """The examples, and what may move."""
-    rows, inputs = gather(config, context, around)
-    made = Task(context.model(config.model), rows, inputs, {"lora": "LoRA tuning", "full": "Full tuning"}[config.method])
+    made = begin(config, context, around, {"lora": "LoRA tuning", "full": "Full tuning"}[config.method])
     if config.select is None:
-        return made
+        return replace(made, caveats=adapters.left_out(made.anatomy)) if config.method == "lora" else made
     shapes = {key: t.shape for key, t in made.checkpoint.tensors.items()}
     chosen = selections.on(selections.pick(config.select, context.folder), made.anatomy, shapes)
-    return replace(made, selection=chosen, title="LoRA tuning" if config.method == "lora" else "Tuning of a selection")
+    if config.method == "full":
+        return replace(made, selection=chosen, title="Tuning of a selection")
+    fitted, left = adapters.fitted(chosen, made.anatomy, shapes)
+    return replace(made, selection=fitted, caveats=left)
 
 
 def plan(config: Sft, context: Context, around: Around) -> Plan:

@@ -1,0 +1,83 @@
+"""The loss on held-out examples before the training, while it runs and after it, with paired intervals by label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polygraft.errors import InputError
+from polygraft.result import Curve, Estimate, Table
+from polygraft.tune import examples, losses
+from polygraft.tune.data.gathering import Example
+from polygraft.tune.hooks import Hook, Said
+from polygraft.tune.losses import Losses
+
+if TYPE_CHECKING:
+    from polygraft.model import Live
+    from polygraft.tune.chosen import Chosen
+    from polygraft.tune.settings import Settings
+
+
+class DevLoss(Hook):
+    """Reads the held-out examples at step 0, every `every` steps (None: not in between) and at the end."""
+
+    def __init__(self, dev: Sequence[Example], every: int | None, settings: Settings):
+        self.dev, self.every, self.settings = dev, every, settings
+        self.labels = list(dict.fromkeys(e.label for e in dev))
+        self.nats: dict[int, list[float]] = {}  # by step
+        self.counts: list[int] = []
+
+    @property
+    def key(self) -> Any:
+        return ["DevLoss", examples.digest([e.row for e in self.dev]), self.every]
+
+    def start(self, live: Live, chosen: Chosen | None) -> None:
+        s = self.settings
+        self.live = live
+        self.data = [examples.tokenize(e.row, live.tokenizer, s.length, s.answer_only, s.template) for e in self.dev]
+        if any(all(label == examples.IGNORE for label in t["labels"][1:]) for t in self.data):
+            cut = sum(all(label == examples.IGNORE for label in t["labels"][1:]) for t in self.data)
+            raise InputError("held-out examples have no answer within the length", found=f"{cut:,} of {len(self.data):,} at length "
+                             f"{s.length}", fix="raise `length`, or leave longer examples out with `max_chars`")  # fmt: skip
+
+    def before(self, step: int) -> None:
+        if step not in self.nats and (step == 0 or (self.every and step % self.every == 0)):
+            self._read(self.live.model, step)
+
+    def end(self, model: Any, step: int) -> None:
+        self._read(model, step)
+
+    def _read(self, model: Any, step: int) -> None:
+        found = losses.measure(model, self.data, self.settings.batch, self.settings.dtype == "bf16")
+        self.nats[step], self.counts = found.nats.tolist(), found.tokens.tolist()
+
+    def kept(self) -> Mapping[str, Any]:
+        return {"nats": {str(step): nats for step, nats in self.nats.items()}, "counts": self.counts}
+
+    def take(self, kept: Mapping[str, Any]) -> None:
+        self.nats, self.counts = {int(step): nats for step, nats in kept["nats"].items()}, list(kept["counts"])
+
+    def of(self, step: int, label: str) -> Losses:
+        """What the examples of one label cost at a step."""
+        mine = [i for i, e in enumerate(self.dev) if e.label == label]
+        return Losses(np.array(self.nats[step])[mine], np.array(self.counts, np.int64)[mine])
+
+    def said(self) -> Said:
+        steps = sorted(self.nats)
+        before = [self.of(steps[0], label) for label in self.labels]
+        after = [self.of(steps[-1], label) for label in self.labels]
+        changed = losses.differences(before, after)
+        rows = tuple((label, len(a.tokens), losses.value(b), losses.value(a), d)
+                     for label, b, a, d in zip(self.labels, before, after, changed, strict=True))
+        note = "mean nats per token with loss; examples chosen by the hash of their content; paired bootstrap, Holm over labels"
+        table = Table("Held-out examples", ("examples", "n", "before", "after", "change"), rows, note)
+        series = {label: tuple(self.of(step, label).mean for step in steps) for label in self.labels}
+        curve = Curve("Loss of held-out examples", tuple(map(float, steps)), series, "step", "nats per token")
+        return Said(tuple(_sentence(*row[:1], *row[2:]) for row in rows), (table,), (curve,),
+                    data={"dev": {label: [b.mean, a.mean] for label, b, a in zip(self.labels, before, after, strict=True)}})
+
+
+def _sentence(label: str, before: Estimate, after: Estimate, change: Estimate) -> str:
+    return f"Held-out examples of {label}: loss {before.value:.3f} before, {after.value:.3f} after ({change.verdict})."
