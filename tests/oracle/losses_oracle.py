@@ -4,8 +4,9 @@ import numpy as np
 
 
 def log_softmax(logits):
-    top = max(logits)
-    return np.array([x - top - np.log(sum(np.exp(y - top) for y in logits)) for x in logits], np.float64)
+    top = max(float(x) for x in logits)
+    total = sum(np.exp(float(x) - top) for x in logits)
+    return np.array([float(x) - top - np.log(total) for x in logits])
 
 
 def nats(logits, labels):

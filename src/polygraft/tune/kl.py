@@ -3,8 +3,8 @@
     loss += weight * mean over tokens of sum_v p_start(v) * (log p_start(v) - log p_now(v))
 
 The forward KL of a frozen teacher on unlabelled text: knowledge distillation (Hinton et al. 2015, arXiv 1503.02531) from the model
-that training began with, as Learning without Forgetting (Li and Hoiem 2016, arXiv 1606.09282) does for old tasks. No second model is
-held: the start differs from what is trained in the trained tensors alone, so only these are kept, and put in for one forward pass.
+that training began with, as Learning without Forgetting (Li and Hoiem 2016, arXiv 1606.09282) does for old tasks. No second model
+is held: the start differs from what is trained in the trained tensors alone; only these are kept, and put in for one forward pass.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class StartKL(Hook):
 
     @contextlib.contextmanager
     def as_begun(self) -> Iterator[None]:
-        """The model as training began with it; what is trained keeps its storage, which a graph that waits for its backward pass needs."""
+        """The model as training began with it. A graph that waits for its backward pass finds its tensors where they were."""
         import torch
 
         torch.clear_autocast_cache()
@@ -136,8 +136,8 @@ class StartKL(Hook):
     def said(self) -> Said:
         first, last = self.values[0][1], self.values[-1][1]
         often = "every step" if self.every == 1 else f"every {self.every} steps"
-        text = (f"KL to the start model (weight {self.weight:g}, {self.count} windows of up to {self.length} tokens {often}): {first:.4f} nats "
-                f"a token at first, {last:.4f} at last. It took {self.seconds:.1f} s of forward passes, and their backward pass.")
+        text = (f"KL to the start model (weight {self.weight:g}, {self.count} windows of {self.length} tokens {often}): "
+                f"{first:.4f} nats a token at first, {last:.4f} at last. It took {self.seconds:.1f} s of forward passes, and backward ones.")
         steps, values = tuple(float(s) for s, _ in self.values), tuple(v for _, v in self.values)
         curve = Curve("KL to the start model", steps, {"KL": values}, "step", "nats a token", "on the text that is to be kept")
         facts = {"weight": self.weight, "first": first, "last": last, "seconds": round(self.seconds, 3)}
