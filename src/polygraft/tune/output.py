@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +46,17 @@ def _main_dtype(checkpoint: Checkpoint) -> str:
 
 def write_model(live: Live, base: Checkpoint, out: Path, chosen: Chosen) -> None:
     """A model folder with the base's keys, dtypes, config and tokenizer: trained rows rounded once, all else the base's bytes."""
+    write_like(base, out, lambda key: after(live, base, chosen, key))
+
+
+def write_like(base: Checkpoint, out: Path, content: Callable[[str], bytes]) -> None:
+    """A model folder with the base's keys, dtypes, shapes, config and tokenizer; `content(key)` gives a tensor's bytes."""
     from polygraft.writer import CheckpointWriter
 
     out.mkdir(parents=True, exist_ok=True)
     with CheckpointWriter(out, {k: (t.dtype, t.shape) for k, t in base.tensors.items()}) as writer:
         for key in base.tensors:
-            writer.write(key, after(live, base, chosen, key))
+            writer.write(key, content(key))
         writer.close()
     write_json(out / "config.json", base.config)
     for name, path in base.extras.items():
