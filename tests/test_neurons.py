@@ -10,8 +10,9 @@ from hypothesis.extra import numpy as hnp
 
 from oracle import lape_oracle, neurons_oracle
 from polygraft.analysis.groups import Groups
-from polygraft.analysis.neurons import coactive, controls, lape, others, overlap, stability, topic
+from polygraft.analysis.neurons import coactive, lape, others, overlap, stability, topic
 from polygraft.analysis.neurons.owners import Found, listed
+from polygraft.selections import matched
 
 # counts over a hundred tokens: ties, zeros and equal rows are as common as they are in real readings
 P = st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 4)).flatmap(
@@ -206,19 +207,19 @@ def test_a_control_has_as_many_neurons_in_every_layer_and_none_of_the_set_while_
     mask, real = masks(share=share, seed=seed), np.arange(40) < np.array([40, 30, 10])[:, None]
     mask &= real
     avoid = masks(share=avoided, seed=seed + 1) & real
-    drawn = controls.matched(mask, real, seed, avoid)
+    drawn = matched(mask, real, seed, avoid)
     assert (drawn.sum(1) == mask.sum(1)).all() and not drawn[~real].any()
     for i in range(3):
         free = (real & ~mask)[i].sum()
         assert (drawn & mask)[i].sum() == max(0, mask[i].sum() - free)
         clean = (real & ~mask & ~avoid)[i].sum()
         assert (drawn & avoid & ~mask)[i].sum() == max(0, min(mask[i].sum(), free) - clean)
-    assert (drawn == controls.matched(mask, real, seed, avoid)).all()
+    assert (drawn == matched(mask, real, seed, avoid)).all()
 
 
 def test_controls_of_other_seeds_are_other_sets():
     mask = masks(share=0.1)
-    assert (controls.matched(mask, np.ones_like(mask), 0) != controls.matched(mask, np.ones_like(mask), 1)).any()
+    assert (matched(mask, np.ones_like(mask), 0) != matched(mask, np.ones_like(mask), 1)).any()
 
 
 def test_the_chance_level_of_an_overlap_is_what_random_sets_have():

@@ -11,7 +11,7 @@ import pytest
 import planted
 import tiny
 from polygraft import arrays, selections
-from polygraft.analysis.neurons import controls, lape
+from polygraft.analysis.neurons import lape
 from polygraft.analysis.neurons.methods import Rates, identify
 from polygraft.analysis.neurons.steps import Neurons, plan, run
 from polygraft.analysis.reading.config import Wanted
@@ -19,6 +19,7 @@ from polygraft.analysis.reading.passing import Reading, gather
 from polygraft.analysis.reading.texts import batches, budgeted, tokenized
 from polygraft.data import open_corpus
 from polygraft.errors import InputError
+from polygraft.selections import matched
 from polygraft.sources import resolve
 from polygraft.step import Context
 
@@ -61,7 +62,7 @@ def test_planted_neurons_are_found_in_every_family_and_random_ones_are_others(fa
     assert sets(found.masks) == wired  # precision and recall 1.0
     assert sets(identify("align-lape", activity, Rates(top=share)).masks) == wired
     for seed in range(3):
-        random = sets({g: controls.matched(m, activity.real, seed, found.any) for g, m in found.masks.items()})
+        random = sets({g: matched(m, activity.real, seed, found.any) for g, m in found.masks.items()})
         assert not any(random[g] & wired[g] for g in wired)
     others = activity.probability()[~found.any & activity.real]
     assert np.ptp(others, axis=-1).max() < 1e-12  # the rest fires equally often in every language

@@ -232,6 +232,23 @@ def from_mask(mask: np.ndarray, experts: int = 0) -> tuple[Entry, ...]:
                  for i, layer in enumerate(parts) for j, part in enumerate(layer) if part.any())
 
 
+def matched(mask: np.ndarray, real: np.ndarray, seed: int | Sequence[int], avoid: np.ndarray | None = None) -> np.ndarray:
+    """bool [layers, neurons]: a control, as many neurons per layer as `mask` has, drawn evenly among those outside it.
+
+    What depth alone does cannot pass for what was found. `real` are the neurons that exist. Those in `avoid` (found for another
+    language) are taken only where the layer has no others left, and those of `mask` itself only after them. The same seed draws the
+    same set.
+    """
+    rng = np.random.default_rng(seed)
+    rank = rng.random(mask.shape) + 2.0 * mask + np.where(real, 0.0, np.inf)
+    if avoid is not None:
+        rank += 1.0 * (avoid & ~mask)
+    out = np.zeros(mask.shape, bool)
+    for layer, n in enumerate(mask.sum(1)):
+        out[layer, np.argsort(rank[layer], kind="stable")[:n]] = True
+    return out
+
+
 def _within(e: Entry, size: int) -> np.ndarray:
     assert e.rows is not None
     if len(e.rows) and e.rows[-1] >= size:

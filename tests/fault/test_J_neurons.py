@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from polygraft.analysis.neurons import coactive, controls, lape, others, overlap, topic
+from polygraft.analysis.neurons import coactive, lape, others, overlap, topic
+from polygraft.selections import matched
 
 pytestmark = pytest.mark.group("J")
 SHARES = {  # p [layers, neurons, languages]
@@ -65,7 +66,7 @@ def test_controls_and_overlaps_of_extreme_sets(case):
     mask[:1] = case == "all of a layer"
     mask |= case == "all neurons"
     real = np.ones_like(mask)
-    drawn = controls.matched(mask, real, 0, mask)
+    drawn = matched(mask, real, 0, mask)
     assert (drawn.sum(1) == mask.sum(1)).all()
     with np.errstate(all="raise"):
         assert 0 <= overlap.chance(mask, drawn, real) <= 1 and 0 <= overlap.jaccard(mask, drawn) <= 1

@@ -42,7 +42,9 @@ VERBS: dict = {
     "tune": {
         "sft": ("step:tune.sft", "Supervised fine-tuning, full or LoRA, loss on answers only."),
         "slam": ("step:tune.slam", "Teach a model that reasons in English other languages: up and down of a few layers."),
+        "lora": ("step:tune.lora", "An adapter on chosen parts, layers or neurons."),
         "neurons": ("step:tune.neurons", "Train chosen FFN neurons and nothing else."),
+        "embeddings": ("step:tune.embeddings", "Train rows of the embedding and the output head: new words, or all."),
     },
     "world": ("step:world", "Make a small world of artificial languages, with texts, tasks and a model to train."),
     "tasks": ("polygraft.cli.tasks:tasks", "What can be asked; check a task file and see its first item."),

@@ -1,8 +1,8 @@
 """LoRA on what a selection says, and on nothing else.
 
-A pair changes a matrix W [out, in] by s B A with A [r, in] and B [out, r] (Hu et al. 2021, arXiv 2106.09685, equation 3). Where rows of
-W are selected only their rows of B are trained, where columns are selected only their columns of A; all else in A and B is exactly zero,
-so that s B A is zero outside them. Of FFN neurons these are B's rows for gate and up and A's columns for down. Mondal et al.
+A pair changes a matrix W [out, in] by s B A with A [r, in], B [out, r] (Hu et al. 2021, arXiv 2106.09685, equation 3). Where rows
+of W are selected only their rows of B are trained, where columns are selected only their columns of A; all else there is exactly
+zero, so that s B A is zero outside them. Of FFN neurons these are B's rows for gate and up and A's columns for down. Mondal et al.
 (arXiv 2503.17456) mask B so, of gate alone, beside unrestricted LoRA on attention.
 """
 
@@ -69,20 +69,28 @@ def fitted(selection: Selection, anatomy: Anatomy, shapes: Shapes) -> tuple[Sele
     """
     able = adaptable(anatomy, shapes)
     labels = {key: anatomy.parts[key].label for key in selection.rows if key not in able}
-    if found := sorted({labels[key] for key in labels if len(shapes[key]) > 1}):
-        why = "the experts of a mixture are one stacked tensor in memory" if any("experts" in label for label in found) else "LoRA is for attention and FFN"
-        raise RecipeError(f"no adapter can be laid on this: {why}", where="LoRA", found=", ".join(found), expected="attention or dense FFN matrices",
-                          fix="limit it to `attn`, or train the weights themselves (tune neurons, tune sft --method full, tune embeddings)")
-    kept = Selection({k: r for k, r in selection.rows.items() if k in able}, {k: a for k, a in selection.axis.items() if k in able})
+    named = ", ".join(sorted(set(labels.values())))
+    if found := sorted({label for key, label in labels.items() if len(shapes[key]) > 1}):
+        mixture = any("expert" in label for label in found)
+        why = "the experts of a mixture are one stacked tensor in memory" if mixture else "it is for attention and FFN matrices"
+        raise RecipeError(f"LoRA cannot lie on this: {why}", where="LoRA", found=", ".join(found),
+                          expected="attention or dense FFN matrices", fix="leave it out (`parts: [attn]`), or train the weights "
+                          "themselves (tune neurons, tune embeddings, tune sft --method full)")  # fmt: skip
+    kept = selection & Selection(dict.fromkeys(able))
     if not kept.rows:
-        raise RecipeError("nothing is left to lay an adapter on", where="LoRA", found=", ".join(sorted(set(labels.values()))) or "no tensor",
+        raise RecipeError("nothing is left for LoRA to lie on", where="LoRA", found=named or "no tensor",
                           expected="attention or dense FFN matrices", fix="see `polygraft inspect` for the parts of the model")
-    left = f"LoRA leaves vectors as they are: {', '.join(sorted(set(labels.values())))} (biases, norms)" if labels else ""
-    return kept, (left,) if left else ()
+    return kept, (f"LoRA leaves vectors (biases, norms) as they are: {named}",) if labels else ()
+
+
+def left_out(anatomy: Anatomy) -> tuple[str, ...]:
+    """What an adapter on everything leaves of a mixture, in a sentence."""
+    experts = any(p.expert is not None for p in anatomy.parts.values())
+    return ("the experts and routers of this mixture get no adapter: attention alone is trained",) if experts else ()
 
 
 def slots(anatomy: Anatomy, shapes: Shapes, selection: Selection | None, targets: Sequence[str] = ()) -> tuple[Slot, ...]:
-    """The matrices that get a pair: of the selection (None: all adaptable ones) those whose module's last name is in `targets`, if any."""
+    """The matrices that get a pair: the selection's (None: all adaptable ones), of those modules that `targets` name, if any."""
     keys = adaptable(anatomy, shapes)
     names = {key: str(anatomy.live_name(key)).removesuffix(".weight") for key in keys}
     wanted = [k for k in anatomy.parts if k in keys and (selection is None or k in selection)
@@ -166,7 +174,7 @@ def _bytes(tensor: Any) -> bytes:
 
 @dataclass(frozen=True)
 class AdapterProof:
-    """Elements: of the model, of the adapter that were trained, of them changed, of the model that a merge can change; matrices with a pair."""
+    """Elements of the model, of the adapter that were trained, of them changed, of the model that a merge can change; matrices."""
 
     total: int
     selected: int
@@ -182,16 +190,16 @@ class AdapterProof:
                 ("of them changed", self.changed, share(self.changed)), ("matrices with a pair", self.matrices, ""),
                 ("parameters of the model that merging it can change", self.reach, share(self.reach)))
         return Table("What the written files show", ("what", "count", "share of the model"), rows,
-                     "read again from the adapter's files; the model itself was not written, and no pair reaches a row outside the selection")
+                     "read again from the adapter's files: no pair reaches a row or column outside the selection")
 
     @property
     def sentence(self) -> str:
-        return (f"The written files show it: {self.changed:,} of these changed; merged, the adapter can change {self.reach:,} parameters "
-                f"({self.reach / self.total:.2%}), and not one of the others.")
+        return (f"The written files show it: {self.changed:,} of these changed; merged, the adapter can change {self.reach:,} "
+                f"parameters ({self.reach / self.total:.2%}) and not one of the others.")
 
 
 def prove(folder: Path, laid: Laid, memory: Mapping[str, bytes], total: int) -> AdapterProof:
-    """Read the adapter again: memory's bytes, a pair for each slot and for nothing else, zeros outside the trained rows and columns.
+    """Read the adapter again: memory's bytes, a pair for each slot and nothing else, zeros outside the trained rows and columns.
 
     Raises StepFailed where one of these does not hold: each would be a fault of this program or of the disk.
     """

@@ -4,62 +4,81 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator
 
 from polygraft import selections
 from polygraft.errors import RecipeError, suggestion
+from polygraft.selection import Selection
 from polygraft.selections import FUSED, WITHIN, Entry
 
 if TYPE_CHECKING:
     from polygraft.anatomy import Anatomy
-    from polygraft.selection import Selection, Shapes
+    from polygraft.selection import Shapes
 
-RUN = re.compile(r"(\d+)(?:(-)(\d*))?\Z")
+RUN = re.compile(r"(\d{1,9})(?:(-)(\d{0,9}))?\Z", re.ASCII)
+WITHIN_FUSED = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
+
+Place = tuple[str, str]  # kind and role
 
 
-def numbers(words: Sequence[str], count: int, what: str) -> list[int]:
+def listed(value: Any) -> Any:
+    """One number or word, or a list of them, as words: what a recipe may write for a field of spans."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return tuple(str(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values)
+
+
+Listed = Annotated[tuple[str, ...], BeforeValidator(listed)]
+
+
+def numbers(words: Sequence[str], count: int, what: str, where: str) -> list[int]:
     """`3`, `0-5` (both ends), `7-` (to the last) among 0 to count - 1, rising and each once. Raises RecipeError naming the word."""
     found: set[int] = set()
-    for word in (w.strip() for words_ in words for w in str(words_).split(",")):
+    for word in (w.strip() for given in words for w in str(given).split(",")):
         run = RUN.match(word)
         start, stop = (int(run[1]), int(run[3] or count - 1) if run[2] else int(run[1])) if run else (1, 0)
-        if run is None or start > stop or stop >= count:
-            raise RecipeError(f"no such {what} of this model", where=f"{what}s", found=word, expected=f"0 to {count - 1}",
-                              fix=f"write one as `3`, several as `0-5`, all from one on as `{min(7, count - 1)}-`")
+        if start > stop or stop >= count:
+            raise RecipeError(f"this model has no such {what}", where=where, found=repr(word)[:80], expected=f"0 to {count - 1}",
+                              fix=f"one as `3`, several as `0-{min(5, count - 1)}`, from one to the last as `{count // 2}-`")
         found.update(range(start, stop + 1))
     return sorted(found)
 
 
 def layers(words: Sequence[str], anatomy: Anatomy) -> list[int]:
     """Layers by number; all of them where no word is given."""
-    return numbers(words, anatomy.layers, "layer") if words else list(range(anatomy.layers))
+    return numbers(words, anatomy.layers, "layer", "layers") if words else list(range(anatomy.layers))
 
 
-def places(words: Iterable[str], anatomy: Anatomy) -> list[tuple[str, str | None]]:
-    """(kind, role) of words such as `attn`, `up`, `ffn.down`; a role also means that of experts. Raises RecipeError for another word."""
-    own = {(p.kind, p.role) for p in anatomy.parts.values() if p.kind in WITHIN and p.role}
-    fused = {role for kind, stored in own for role in FUSED if FUSED[role] == kind and role in _names(stored)}
-    own |= {(FUSED[role], role) for role in fused}
-    known = {kind for kind, _ in own} | {role.removeprefix("experts.") for kind, role in own if kind != "norm"} | {f"{k}.{r}" for k, r in own}
-    found: list[tuple[str, str | None]] = []
+def places(words: Iterable[str], anatomy: Anatomy) -> list[Place]:
+    """The (kind, role) of `attn`, `ffn`, `norm`, `up`, `ffn.down` ...; a bare role means that of experts, too, and none of a norm.
+
+    Raises RecipeError for a word that means nothing in this model.
+    """
+    stored = {(p.kind, p.role) for p in anatomy.parts.values() if p.kind in WITHIN and p.role}
+    inner = {(kind, r) for kind, role in stored for r in WITHIN_FUSED.get(role, ()) if FUSED[r] == kind}
+    meant: dict[str, set[Place]] = {}
+    for kind, role in stored | inner:
+        bare = {role.removeprefix("experts.")} if kind != "norm" else set()
+        for word in {f"{kind}.{role}", *bare, *({kind} if (kind, role) in stored else ())}:
+            meant.setdefault(word, set()).add((kind, role))
     for word in words:
-        if word not in known:
-            raise RecipeError("the model has no such part", where="parts", found=word, expected=", ".join(sorted(known)),
-                              fix=suggestion(word, known))
-        kind, _, role = word.partition(".")
-        if kind in WITHIN:
-            found.append((kind, role or None))
-        else:
-            found += sorted((k, r) for k, r in own if k != "norm" and r.removeprefix("experts.") == word)
-    return found
+        if word not in meant:
+            raise RecipeError("this model has no such part", where="parts", found=repr(word)[:80],
+                              expected=", ".join(sorted(meant)), fix=suggestion(str(word), meant))
+    return sorted({place for word in words for place in meant[word]})
 
 
-def _names(stored: str) -> tuple[str, ...]:
-    return {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}.get(stored, ())
+def select(words: Iterable[str], chosen: Iterable[int], anatomy: Anatomy, shapes: Shapes) -> Selection:
+    """These parts of these layers: whole tensors, and rows of fused ones. A layer without one of the parts gives none of it."""
+    wanted, entries = places(words, anatomy), []
+    for layer in chosen:
+        stored = {(p.kind, p.role) for key in anatomy.keys(layer=layer) for p in (anatomy.parts[key],)}
+        there = stored | {(kind, r) for kind, role in stored for r in WITHIN_FUSED.get(role, ())}
+        entries += [Entry(layer, kind, role) for kind, role in wanted if (kind, role) in there]
+    return selections.on(entries, anatomy, shapes)
 
 
-def select(words: Sequence[str], chosen: Iterable[int], anatomy: Anatomy, shapes: Shapes) -> Selection:
-    """These parts of these layers, whole; of a fused tensor their rows."""
-    at = product(chosen, places(words, anatomy))
-    return selections.on([Entry(layer, kind, role) for layer, (kind, role) in at], anatomy, shapes)
+def within(chosen: Iterable[int], anatomy: Anatomy) -> Selection:
+    """All of these layers."""
+    return Selection({key: None for layer in chosen for key in anatomy.keys(layer=layer)})

@@ -9,11 +9,12 @@ import numpy as np
 
 from polygraft.activity import Activity
 from polygraft.analysis.groups import percentile
-from polygraft.analysis.neurons import coactive, controls, overlap, stability, topic
+from polygraft.analysis.neurons import coactive, overlap, stability, topic
 from polygraft.analysis.neurons.methods import METHODS, Method, Rates, identify, lacks, refit
 from polygraft.analysis.neurons.owners import Found
 from polygraft.errors import InputError
 from polygraft.result import Estimate
+from polygraft.selections import matched
 
 RANDOM = 20  # matched random sets behind every interval of a control
 TOGETHER = 1000  # neurons of a set whose correlations are taken; more are thinned evenly
@@ -66,7 +67,7 @@ def study(method: Method, activity: Activity, rates: Rates, *, draws: int, seed:
     tell(method)
     found, real, probability = identify(method, activity, rates), activity.real, activity.probability()
     refuse_equal(probability, found.languages, activity.folder)
-    random = {g: controls.matched(m, real, [seed, k], found.any) for k, (g, m) in enumerate(found.masks.items())}
+    random = {g: matched(m, real, [seed, k], found.any) for k, (g, m) in enumerate(found.masks.items())}
     tell("overlap and agreement")
     shared, chance = overlap.between(found.scores.owned, real)
     agreed = {m: _agreement(found, identify(m, activity, rates), real) for m in METHODS if m != method and not lacks(m, activity)}
@@ -113,7 +114,7 @@ def sets(found: Found, language: str, real: np.ndarray, seed: int, n: int = RAND
     if len(flat) > TOGETHER:
         mask.reshape(-1)[np.delete(flat, np.linspace(0, len(flat) - 1, TOGETHER).astype(int))] = False
     own = found.languages.index(language)
-    return [mask, *(controls.matched(mask, real, [seed, own, 1 + i], found.any) for i in range(n))]
+    return [mask, *(matched(mask, real, [seed, own, 1 + i], found.any) for i in range(n))]
 
 
 def _has(activity: Activity, name: str) -> bool:

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from polygraft.analysis.neurons.controls import matched
 from polygraft.analysis.steering.ways import Way, Where, make, parse
 from polygraft.edits import Edit, Edits
+from polygraft.selections import matched
 
 
 def draw(way: Way | str, at: Where, seed: int | Sequence[int], *, avoid: np.ndarray | None = None,

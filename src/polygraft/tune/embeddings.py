@@ -1,0 +1,140 @@
+"""`tune embeddings`: train rows of the token embedding and of the output head, and nothing else: new words, or all of them.
+
+With tied embeddings both are one tensor, and a row of it is trained once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from polygraft.errors import InputError, RecipeError, suggestion
+from polygraft.files import read_json, sha256_file
+from polygraft.result import InputRef, Result
+from polygraft.selection import Selection
+from polygraft.step import Context, DataRef, Plan, Step
+from polygraft.tune import parts
+from polygraft.tune.config import Around, Training
+from polygraft.tune.parts import Listed
+from polygraft.tune.running import Task, begin, plan_task, run_task
+
+if TYPE_CHECKING:
+    from polygraft.anatomy import Anatomy
+    from polygraft.selection import Shapes
+
+TOKENIZER = "tokenizer.json"
+SIDES = {"both": "embedding and head", "embed": "embedding", "head": "head"}
+
+
+class Embeddings(Training):
+    """Train rows of the token embedding and of the output head. All other weights stay byte for byte."""
+
+    rows: Listed = Field((), description="which tokens, by number: 32000- for the new ones, 0-99,512 (default: all)",
+                         json_schema_extra={"metavar": "A-B,..."})
+    tokens: DataRef | None = Field(None, description="or a file of tokens, one a line, as the tokenizer's vocabulary writes them")
+    sides: Literal["both", "embed", "head"] = Field("both", description="embedding and output head, or one of them (untied models)")
+    norm: bool = Field(False, description="train the final norm too")
+
+
+def task(config: Embeddings, context: Context, around: Around) -> Task:
+    """The examples, and the rows of embedding and head."""
+    made = begin(config, context, around, "Tuning of embeddings")
+    anatomy, shapes = made.anatomy, {key: t.shape for key, t in made.checkpoint.tensors.items()}
+    wanted, more = chosen(config, context, made, shapes)
+    selection = rows_of(wanted, config.sides, config.norm, anatomy, shapes)
+    vocab = tokens_of(anatomy, shapes)
+    count = vocab if wanted is None else len(wanted)
+    what = "embedding and head, one tensor" if anatomy.tied else SIDES[config.sides]
+    told = f"{count:,} of {vocab:,} tokens ({what}){', and the final norm' if config.norm else ''}."
+    return replace(made, selection=selection, inputs=(*made.inputs, *more), summary=(told,))
+
+
+def tokens_of(anatomy: Anatomy, shapes: Shapes) -> int:
+    """Rows of the token embedding."""
+    return int(next(shapes[key][0] for key, p in anatomy.parts.items() if p.label == "embed" and len(shapes[key]) == 2))
+
+
+def chosen(config: Embeddings, context: Context, made: Task,
+           shapes: Shapes) -> tuple[np.ndarray | None, tuple[InputRef, ...]]:  # fmt: skip
+    """The rows that `rows` and `tokens` mean together (None: all), and the file that they were read from."""
+    if not config.rows and config.tokens is None:
+        return None, ()
+    vocab = tokens_of(made.anatomy, shapes)
+    found = parts.numbers(config.rows, vocab, "token", "rows") if config.rows else []
+    if config.tokens is None:
+        return np.asarray(found), ()
+    path = context.data(config.tokens)
+    known = read_vocabulary(made.checkpoint.extras.get(TOKENIZER))
+    vocabulary = {token: row for token, row in known.items() if row < vocab}
+    return np.unique([*found, *read_tokens(path, vocabulary)]), (InputRef("tokens", config.tokens, digest=sha256_file(path)),)
+
+
+def read_vocabulary(path: Path | None) -> dict[str, int]:
+    """Token -> row, from tokenizer.json: its model's vocabulary and the added tokens. Raises InputError where there is none."""
+    if path is None:
+        raise InputError("the model has no vocabulary to look tokens up in", where="tokens", expected=TOKENIZER,
+                         fix="give numbers: --rows 32000-")
+    value = read_json(path)
+    try:
+        return _vocabulary(value["model"]["vocab"]) | {t["content"]: int(t["id"]) for t in value.get("added_tokens", ())}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError("not a tokenizer's vocabulary", where=path, found=str(error)[:80],
+                         fix="give numbers: --rows 32000-") from None
+
+
+def _vocabulary(vocab: Any) -> dict[str, int]:
+    if isinstance(vocab, Mapping):
+        return {str(token): int(row) for token, row in vocab.items()}
+    return {str(token): row for row, (token, _) in enumerate(vocab)}  # Unigram: pairs of a token and its score
+
+
+def read_tokens(path: Path, vocabulary: Mapping[str, int]) -> list[int]:
+    """The rows of a file's tokens, one a line; empty lines mean nothing. Raises InputError with file:line for an unknown one."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError("cannot be read as UTF-8 text", where=path, found=getattr(e, "strerror", None) or str(e)) from e
+    words = [(number, line.removesuffix("\r")) for number, line in enumerate(lines, 1)]
+    for number, word in words:
+        if word and word not in vocabulary:
+            raise InputError("no token of this model", where=f"{path}:{number}", found=repr(word)[:80],
+                             expected="a token as the vocabulary of tokenizer.json writes it", fix=suggestion(word, vocabulary))
+    found = [vocabulary[word] for _, word in words if word]
+    if not found:
+        raise InputError("no tokens", where=path, expected="at least one")
+    return found
+
+
+def rows_of(rows: np.ndarray | None, sides: str, norm: bool, anatomy: Anatomy, shapes: Shapes) -> Selection:
+    """These rows (None: all) of embedding, head or both, and the final norm. Raises RecipeError for one side of tied ones."""
+    if anatomy.tied and sides != "both":
+        raise RecipeError("embedding and head are one tensor in this model: neither can be trained without the other",
+                          where="sides", found=sides, expected="both", fix="leave `sides` out")
+    labels = ("embed", "head") if sides == "both" else (sides,)
+    keys = [key for key, part in anatomy.parts.items() if part.label in labels]
+    if short := [key for key in keys if rows is not None and rows[-1] >= shapes[key][0]]:
+        raise InputError("a selected row is beyond the tensor", where=short[0], found=int(rows[-1]),  # type: ignore[index]
+                         expected=f"0 to {shapes[short[0]][0] - 1}")
+    final = [key for key, part in anatomy.parts.items() if part.kind == "final_norm"] if norm else []
+    return Selection(dict.fromkeys(keys, rows) | dict.fromkeys(final))
+
+
+def plan(config: Embeddings, context: Context, around: Around) -> Plan:
+    made = task(config, context, around)
+    planned = plan_task(made, config, context, around)
+    return replace(planned, lines=(*planned.lines, *made.summary))
+
+
+def run(config: Embeddings, context: Context, folder: Path, around: Around) -> Result:
+    return replace(run_task(task(config, context, around), config, context, folder, around), step="tune.embeddings")
+
+
+def embeddings_step(around: Around) -> Step:
+    return Step("tune.embeddings", 1, Embeddings, partial(plan, around=around), partial(run, around=around),
+                makes_model=True, resumable=True)  # fmt: skip
