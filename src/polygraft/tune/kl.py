@@ -64,7 +64,7 @@ class StartKL(Hook):
     count: int = 4
     length: int = 256
     values: list[tuple[int, float]] = field(default_factory=list)  # (optimiser steps done, KL in nats a token)
-    seconds: float = 0.0  # of the forward passes
+    seconds: float = 0.0  # of the forward passes, and of the backward one as twice the forward one that it belongs to
 
     @property
     def key(self) -> Any:
@@ -95,10 +95,11 @@ class StartKL(Hook):
             net.eval()  # no dropout: a model that has not moved is at distance 0
             with torch.no_grad(), self.as_begun():
                 start = net(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            between = time.monotonic()
             now = net(input_ids=ids, attention_mask=mask, use_cache=False).logits
         found = divergence(start, now, mask)
         self.values.append((step, found.item()))
-        self.seconds += time.monotonic() - since
+        self.seconds += between - since + 3 * (time.monotonic() - between)
         return self.weight * found
 
     @contextlib.contextmanager
@@ -137,7 +138,7 @@ class StartKL(Hook):
         first, last = self.values[0][1], self.values[-1][1]
         often = "every step" if self.every == 1 else f"every {self.every} steps"
         text = (f"KL to the start model (weight {self.weight:g}, {self.count} windows of {self.length} tokens {often}): "
-                f"{first:.4f} nats a token at first, {last:.4f} at last. It took {self.seconds:.1f} s of forward passes, and backward ones.")
+                f"{first:.4f} nats a token at first, {last:.4f} at last.")
         steps, values = tuple(float(s) for s, _ in self.values), tuple(v for _, v in self.values)
         curve = Curve("KL to the start model", steps, {"KL": values}, "step", "nats a token", "on the text that is to be kept")
         facts = {"weight": self.weight, "first": first, "last": last, "seconds": round(self.seconds, 3)}

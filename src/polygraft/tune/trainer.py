@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polygraft import ranks
 from polygraft.errors import StepFailed
 from polygraft.tune import state
+from polygraft.tune.broken import check
 from polygraft.tune.processes import OneReader, dealt
 from polygraft.watching import trainer_callback
 
@@ -49,15 +50,12 @@ def arguments(s: Settings, steps: int, folder: Path, still: bool = False) -> Any
 
 
 def told(progress: Callable[..., None]) -> Any:
-    """A callback that tells progress, and stops at a loss that is not a number."""
+    """A callback that tells progress."""
     from transformers import TrainerCallback
 
     class Told(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if logs and "loss" in logs:
-                if not math.isfinite(logs["loss"]):
-                    raise StepFailed("the loss is not a number any more", where=f"step {state.global_step}", found=logs["loss"],
-                                     fix="lower the learning rate, or train in fp32")  # fmt: skip
                 progress(state.global_step, state.max_steps, f"loss {logs['loss']:.3f}")
 
     return Told()
@@ -172,6 +170,7 @@ def trainer_class() -> type:
             self.remove_callback(PrinterCallback)
             self.work, self.chosen, self.job, self.watched, self.here = work, chosen, work.job, work.watched, here
             self.moved = frozenset(n for n, p in self.model.named_parameters() if p.requires_grad)
+            self.batches: list[Any] = []  # what the forward passes of this optimiser step have read
             if chosen is not None and chosen.grafts.all:
                 self.add_callback(synced(chosen))
             if work.watched is not None:
@@ -184,13 +183,30 @@ def trainer_class() -> type:
                 hook.before(self.state.global_step)
             return super().training_step(*args, **kwargs)
 
+        def _check(self, what: str, value: float, batches: list[Any]) -> None:
+            check(what, value, self.state.global_step, batches, self.work, self.processing_class, Path(self.args.output_dir))
+
+        def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+            """The gradient's length, known before the optimiser's step is taken; transformers asks for it once a step."""
+            found = super()._get_grad_norm(model, grad_norm)
+            if found is not None:
+                self._check("gradient", float(found), self.batches)
+            self.batches = []
+            return found
+
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
-            found = super().compute_loss(model, inputs, return_outputs, **kwargs)
+            loss = self._loss(model, inputs, return_outputs, **kwargs)
+            self.batches.append(inputs)
+            self._check("loss", float(loss[0] if return_outputs else loss), [inputs])
+            return loss
+
+        def _loss(self, model: Any, inputs: Any, return_outputs: bool, **kwargs: Any) -> Any:
+            with self.chosen.grafts.shown() if self.chosen else nullcontext():
+                found = super().compute_loss(model, inputs, return_outputs, **kwargs)
             added = [x for hook in self.work.hooks if (x := hook.loss(model, self.state.global_step)) is not None]
             if not added:
                 return found
-            shared = self.work.settings.accumulate // self.args.gradient_accumulation_steps  # passes that are spread over processes
-            more = sum(added) * shared * self._divided_later(kwargs.get("num_items_in_batch"))
+            more = sum(added) * self._divided_later(kwargs.get("num_items_in_batch"))
             loss = (found[0] if return_outputs else found) + more
             return (loss, found[1]) if return_outputs else loss
 
