@@ -1,0 +1,190 @@
+"""`tune partition`: two skills in one model, each with a part of it to itself.
+
+Four ways of arXiv 2505.18356, on the same examples seen as often: `simultaneous` (steps alternate between the sides, each moves
+its own part), `freeze` (an expert for each side trains its part alone; the two parts are put together), `revert` (each expert
+trains everything, then what is not its part goes back), `joint` (all examples mixed, everything moves).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from polygraft import selections
+from polygraft.result import Result
+from polygraft.selection import Selection, Shapes
+from polygraft.step import Context, DataRef, Plan, SelectRef, Step
+from polygraft.tune import experts, owners, sidelog
+from polygraft.tune.config import EXAMPLES, Around, Tuning, read
+from polygraft.tune.owners import SIDES, Owner, Parts
+from polygraft.tune.parts import Listed
+from polygraft.tune.running import Task, fit, plan_task
+from polygraft.tune.sides import Alternate, Sides
+
+Method = Literal["simultaneous", "freeze", "revert", "joint"]
+TITLES = {"simultaneous": "Simultaneous partition tuning", "freeze": "Freeze-then-train", "revert": "Train-then-revert",
+          "joint": "Joint tuning"}  # fmt: skip
+EXPERTS = "experts"  # the two experts' folder while they are trained
+
+
+class Partition(Tuning):
+    """Teach a task and a language at once, each in a part of the model that is its own (arXiv 2505.18356)."""
+
+    task_data: tuple[DataRef, ...] = Field(min_length=1, description=f"the task's {EXAMPLES}")
+    language_data: tuple[DataRef, ...] = Field(min_length=1, description=f"the language's {EXAMPLES}")
+    method: Method = Field("simultaneous", description="simultaneous: steps alternate, each side moves its part; freeze: each "
+                           "side's expert trains its part alone; revert: each trains all and keeps its part; joint: all mixed")
+    language_layers: Listed = Field((), description="the language's layers, from 0: 0-5,30-31 (default: the bottom 6 and top 2 "
+                                    "of 32, scaled to the depth)", json_schema_extra={"metavar": "A-B,..."})
+    language_parts: Listed = Field((), description="of these layers (default: all) only such parts: attn, ffn, up, ...")
+    language_select: SelectRef | None = Field(None, description="or the language's part from a selection: ID_OR_FILE[:NAME[+NAME]]")
+    task_select: SelectRef | None = Field(None, description="the task's part from a selection (default: the rest)")
+    outside: Owner = Field("task", description="whose embeddings, final norm and head are; none: they stay as they are")
+
+    @model_validator(mode="after")
+    def _one_partition(self) -> Self:
+        if self.language_select is not None and (self.language_layers or self.language_parts):
+            raise ValueError("say the language's part once: by `language_layers` and `language_parts`, or by `language_select`")
+        if self.steps is None and self.packing:
+            raise ValueError("say `steps`: both sides have equally many, and how many rows packing leaves is not known before")
+        if self.steps == 1:
+            raise ValueError("two sides need two steps at least")
+        return self
+
+
+# ------------------------------------------------------------------------------------------------------------ what is asked
+
+
+@dataclass(frozen=True)
+class Job:
+    """A config made concrete: the whole task, who owns what, whose rows are whose, and how many optimiser steps in all."""
+
+    task: Task
+    parts: Parts
+    sides: Sides
+    steps: int
+
+    @property
+    def shapes(self) -> Shapes:
+        return {key: t.shape for key, t in self.task.checkpoint.tensors.items()}
+
+
+def job(config: Partition, context: Context, around: Around) -> Job:
+    """Read both sides' examples and settle who owns what. Raises RecipeError and InputError as its parts do."""
+    read_ = [read(specs, context, around) for specs in (config.task_data, config.language_data)]
+    rows = [row for side, _ in read_ for row in side]
+    sides = Sides(tuple(len(side) for side, _ in read_), mixed=config.method == "joint")
+    inputs = tuple(replace(ref, name=f"{name} data") for name, (_, refs) in zip(SIDES, read_, strict=True) for ref in refs)
+    made = Task(context.model(config.model), rows, inputs, TITLES[config.method], sides=sides)
+    parts = owned(config, context, made)
+    hooks = (Alternate(sides, parts.both),) if config.method == "simultaneous" else ()
+    steps = max(2, config.settings().count(len(rows)))
+    return Job(replace(made, selection=parts.trained, hooks=hooks, caveats=balance(sides, steps, config)), parts, sides, steps)
+
+
+def owned(config: Partition, context: Context, made: Task) -> Parts:
+    """Who owns what of this model."""
+    anatomy, shapes = made.anatomy, {key: t.shape for key, t in made.checkpoint.tensors.items()}
+
+    def picked(word: str) -> Selection:
+        return selections.on(selections.pick(word, context.folder), anatomy, shapes)
+
+    language = picked(config.language_select) if config.language_select is not None else (
+        owners.by_words(config.language_layers, config.language_parts, anatomy, shapes))
+    task = picked(config.task_select) if config.task_select is not None else None
+    return owners.partition(language, task, config.outside, anatomy, shapes)
+
+
+def balance(sides: Sides, steps: int, config: Partition) -> tuple[str, ...]:
+    """What is to be said where one side has many more examples than the other."""
+    rounds = [n * config.batch * config.accumulate / rows for n, rows in zip(sides.steps(steps), sides.counts, strict=True)]
+    if max(rounds) < 2 * min(rounds):
+        return ()
+    each = zip(SIDES, sides.counts, rounds, strict=True)
+    said = " and ".join(f"the {name}'s {rows:,} examples {times:.2g} times" for name, rows, times in each)
+    return (f"the data are unbalanced: both sides have as many steps, which go round {said}",)
+
+
+def alone(made: Job, config: Partition, side: int) -> tuple[Task, Partition]:
+    """The training of one side's expert, for `freeze` and `revert`: its rows, its share of the steps, what may move."""
+    part = made.parts.both[side] if config.method == "freeze" else made.parts.trained
+    rows = list(made.sides.split(made.task.rows)[side])
+    title = f"{made.task.title}, the {SIDES[side]}'s expert"
+    task = replace(made.task, rows=rows, sides=None, selection=part, title=title, caveats=())
+    return task, config.model_copy(update={"steps": made.sides.steps(made.steps)[side]})
+
+
+# ------------------------------------------------------------------------------------------------------------------- plan
+
+
+def plan(config: Partition, context: Context, around: Around) -> Plan:
+    made = job(config, context, around)
+    drawn = owners.owners_map(made.parts, made.task.anatomy)
+    shares = [f"{side.share(made.shapes):.1%}" for side in made.parts.both]
+    lines = (f"{TITLES[config.method]}: {made.steps:,} steps, {' and '.join(_counted(made))}",
+             f"of the model {shares[0]} is the task's, {shares[1]} the language's")
+    if config.method in ("simultaneous", "joint"):
+        found = plan_task(made.task, config.model_copy(update={"steps": made.steps}), context, around)
+        return replace(found, lines=(*lines, *found.lines), maps=(drawn, *found.maps), notes=(*made.task.caveats, *found.notes))
+    each = [plan_task(*alone(made, config, side), context, around) for side in (0, 1)]
+    stored = sum(t.nbytes for t in made.task.checkpoint.tensors.values())
+    return replace(
+        each[0], lines=(*lines, *(line for one in each for line in one.lines)), peak_bytes=max(p.peak_bytes for p in each),
+        disk_bytes=stored + sum(p.disk_bytes for p in each), read_bytes=sum(p.read_bytes for p in each),
+        seconds=sum(p.seconds for p in each), maps=(drawn,), notes=(*made.task.caveats, *each[0].notes))  # fmt: skip
+
+
+def _counted(made: Job) -> list[str]:
+    counts = zip(made.sides.steps(made.steps), SIDES, made.sides.counts, strict=True)
+    return [f"{n:,} of the {name}'s on {rows:,} examples" for n, name, rows in counts]
+
+
+# -------------------------------------------------------------------------------------------------------------------- run
+
+
+def run(config: Partition, context: Context, folder: Path, around: Around) -> Result:
+    """Train; `folder/model` has both sides' parts, `folder/selection.json` says whose is what (whole tensors)."""
+    made = job(config, context, around)
+    if config.method in ("simultaneous", "joint"):
+        done, result = fit(made.task, config.model_copy(update={"steps": made.steps}), context, folder, around)
+        runs = sidelog.by_turn(done, made.sides)
+    else:
+        runs, result = _experts(made, config, context, folder, around)
+    anatomy = made.task.anatomy
+    named = {name: owners.entries(side, anatomy) for name, side in zip(SIDES, made.parts.both, strict=True)}
+    selections.write(folder / selections.FILE, named, {"method": "partition"})
+    each = config.batch * config.accumulate
+    seen = [each * (len(run.at) or n) for run, n in zip(runs, made.sides.steps(made.steps), strict=True)]
+    table = sidelog.table(runs, made.parts, made.sides.counts, seen, made.shapes)
+    return replace(result, step="tune.partition", maps=(owners.owners_map(made.parts, anatomy), *result.maps),
+                   tables=(table, *result.tables), curves=(*sidelog.curves(runs), *result.curves))  # fmt: skip
+
+
+def _experts(made: Job, config: Partition, context: Context, folder: Path,
+             around: Around) -> tuple[list[sidelog.Run], Result]:  # fmt: skip
+    """Train the two experts, put their parts together, and let one result tell of both."""
+    each = [experts.expert(*alone(made, config, side), replace(context, progress=_half(context, side)),
+                           folder / EXPERTS / name, around) for side, name in enumerate(SIDES)]  # fmt: skip
+    base, out = made.task.checkpoint, folder / "model"
+    proof = experts.put_together(base, made.parts.both, [one.path for one in each], out)
+    shutil.rmtree(folder / EXPERTS)
+    return [one.run for one in each], experts.told(each, SIDES, proof, made.task)
+
+
+def _half(context: Context, side: int) -> Callable[..., None]:
+    """Progress of the first or the second of two equal trainings."""
+    def tell(done: float, total: float, text: str = "") -> None:
+        context.progress(side * total + done, 2 * total, f"{SIDES[side]}: {text}")
+
+    return tell
+
+
+def partition_step(around: Around) -> Step:
+    return Step("tune.partition", 1, Partition, partial(plan, around=around), partial(run, around=around), makes_model=True,
+                resumable=True)  # fmt: skip
