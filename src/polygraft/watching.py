@@ -93,6 +93,7 @@ class Log:
     budget: float | None = None
     readings: list[Reading] = field(default_factory=list)
     note: str = ""
+    chosen: str = "the best value watched for"  # why the best reading's weights are kept
 
     def due(self, step: int, last: int) -> bool:
         """Whether a check belongs after this step: every so many, and at the end."""
@@ -221,5 +222,5 @@ def told(log: Log, trained: int, planned: int, training_seconds: float) -> tuple
     if log.readings[-1].failed and trained < planned:
         out.append(f"Stopped at step {trained} of {planned}: {'; '.join(log.readings[-1].failed)}.")
     if (best := log.best) is not None:
-        out.append(f"The weights of step {best.step} were kept: the best value watched for.")
+        out.append(f"The weights of step {best.step} were kept: {log.chosen}.")
     return tuple(out)

@@ -18,6 +18,7 @@ from polygraft.tune.data.config import Mix
 from polygraft.tune.data.gathering import Gathered
 from polygraft.tune.data.leaks import Held
 from polygraft.tune.examples import Generator
+from polygraft.tune.retain import Retain
 from polygraft.tune.settings import Settings
 from polygraft.tune.training import STATE, Watched
 from polygraft.watching import Log, Watch, Watchers
@@ -51,6 +52,7 @@ class Tuning(Strict):
     device: Annotated[Literal["auto", "cpu", "cuda"], Detail] = Field(
         "auto", description="auto: a GPU where there is one (which of several: CUDA_VISIBLE_DEVICES)")
     watch: Watch = Field(default=Watch(), description="scores taken while training")
+    retain: Retain = Field(default=Retain(), description="what is to be kept of what the model could do")
 
     def settings(self) -> Settings:
         """How to train, as the trainer takes it."""

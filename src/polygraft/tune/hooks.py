@@ -44,8 +44,8 @@ class Hook:
     def loss(self, model: Any, step: int) -> Any:
         """What this forward pass adds to the loss of its optimiser step: a scalar tensor, or None.
 
-        The examples' own loss is a mean over all tokens of a step; what is returned here is summed over the passes of a process, and
-        the mean over processes counts.
+        The examples' own loss is a mean over all tokens of a step; what is returned here is summed over the passes of a process,
+        of which the mean over all processes counts.
         """
         return None
 

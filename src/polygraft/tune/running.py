@@ -16,6 +16,7 @@ from polygraft.result import InputRef, LayerMap, Result, Table
 from polygraft.selection import Selection
 from polygraft.sources import Source
 from polygraft.step import Context, Plan
+from polygraft.tune import retain
 from polygraft.tune.adapters import slots
 from polygraft.tune.chosen import checked, everything, size
 from polygraft.tune.config import Around, Training, Tuning, gather, watching
@@ -96,7 +97,8 @@ def share_map(anatomy: Anatomy, checkpoint: Checkpoint, trained: Mapping[str, in
 
 def plan_task(task: Task, config: Tuning, context: Context, around: Around) -> Plan:
     """Steps, memory and a rough time, from headers and the examples' text."""
-    s, checkpoint = config.settings(), task.checkpoint
+    s, checkpoint, kept = config.settings(), task.checkpoint, retain.begin(config, task, context, around)
+    task = kept.task
     trained, shares = trained_sizes(task, config)
     total, some = size(checkpoint), sum(trained.values())
     if not some:
@@ -113,7 +115,9 @@ def plan_task(task: Task, config: Tuning, context: Context, around: Around) -> P
     lines = (f"{len(task.rows):,} examples, {steps:,} steps of {s.batch * s.accumulate}, {share}", *task.gathered.lines)
     notes = ("the time is a guess for two CPU cores; a GPU is hundreds of times faster", *task.gathered.caveats)
     wrong = tuple(around.watchers.faults(config.watch, context)) if config.watch.wanted else ()
-    return Plan(lines, peak, disk + (12 * some if s.save_every else 0), stored, seconds,
+    seconds += kept.flops(total, steps) / FLOPS
+    peak += kept.bytes(checkpoint.config, some, shares.layers)
+    return Plan((*lines, *kept.lines()), peak, disk + (12 * some if s.save_every else 0), stored, seconds,
                 (shares,), wrong, notes, like=task.source if s.method == "full" else None)  # fmt: skip
 
 
@@ -130,17 +134,21 @@ def run_task(task: Task, config: Tuning, context: Context, folder: Path, around:
 
 def fit(task: Task, config: Tuning, context: Context, folder: Path, around: Around) -> tuple[Trained, Result]:
     """What the training did, and its result, for a verb that says more of it."""
+    kept = retain.begin(config, task, context, around)
     watched = watching(config.watch, context, folder, around.watchers) if config.watch.wanted else None
+    task, watched = kept.task, kept.watched(watched, config.watch.every)
     dev = [DevLoss(g.dev, g.dev_every, config.settings()) for g in (task.gathered,) if g.dev]
-    work = Work(task.source, task.rows, config.settings(), task.selection, watched, (*dev, *task.hooks), task.sides)
+    hooks = (*dev, *kept.hooks(dev), *task.hooks)
+    work = Work(task.source, task.rows, config.settings(), task.selection, watched, hooks, task.sides)
     done = train(work, folder, context.progress)
     log = watched.log if watched else Log(1)
     data: dict[str, Any] = dict(task.data or {}) | ({"watch": log.to_json()} if watched else {})
     if watched and config.watch.criteria is not None:  # decides the exit code, as an evaluation's do
-        data["criteria"] = {"passed": not log.readings[-1].failed, "reasons": list(log.readings[-1].failed)}
+        failed = [reason for reason in log.readings[-1].failed if not kept.is_bound(reason)]
+        data["criteria"] = {"passed": not failed, "reasons": failed}
     speed = round(done.tokens / max(done.seconds, 1e-9), 1)
     data |= {"seconds": round(done.seconds, 1), "tokens_per_second": speed, "resumed_at": done.resumed, "steps": done.steps}
-    more = [task.gathered.said(), *(hook.said() for hook in work.hooks)]
+    more = [task.gathered.said(), *(hook.said() for hook in work.hooks), kept.said(done)]
     for one in more:
         data |= one.data
     return done, Result(
