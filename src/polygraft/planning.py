@@ -117,8 +117,9 @@ def default_resolve(spec: str, **options: Any) -> Source:
 class Workspace:
     """What the references of a recipe lead to: each source opened once, identities, step keys and folders."""
 
-    def __init__(self, recipe: Recipe, run: RunFolder, *, offline: bool = False, resolve: Callable[..., Source] = default_resolve):
-        self.recipe, self.run, self.offline, self._resolve = recipe, run, offline, resolve
+    def __init__(self, recipe: Recipe, run: RunFolder, *, offline: bool = False, probe: bool = False,
+                 resolve: Callable[..., Source] = default_resolve):
+        self.recipe, self.run, self.offline, self.probe, self._resolve = recipe, run, offline, probe, resolve
         self.ids = [u.id for u in recipe.steps]
         self.keys: dict[str, str] = {}
         self.likes: dict[str, Source] = {}
@@ -250,11 +251,11 @@ class Workspace:
 
     # --------------------------------------------------------------------------------------------------------- planning
 
-    def context(self, id: str, *, planning: bool, progress: Callable[..., None] | None = None) -> Context:
+    def context(self, id: str, *, planning: bool, probe: bool = False, progress: Callable[..., None] | None = None) -> Context:
         def model(ref: str) -> Source:
             return self.source(ref, planning=planning)
 
-        context = Context(model, self.data, offline=self.offline, step_id=id, planning=planning, folder=self.made)
+        context = Context(model, self.data, offline=self.offline, step_id=id, planning=planning, probe=probe, folder=self.made)
         return replace(context, progress=progress) if progress else context
 
     def plan(self, use: StepUse) -> StepPlan:
@@ -266,7 +267,7 @@ class Workspace:
             folder = self.run.step(use.id, key)
             why = self.run.state(folder) or ""
         cached = folder is not None and not why
-        plan, more = self._plan(use)
+        plan, more = self._plan(use, probe=self.probe and use.step.probes and not cached)
         if plan.like is not None:
             self.likes[use.id] = plan.like
         errors += [] if cached else more
@@ -291,11 +292,11 @@ class Workspace:
                 errors.append(_at(use, e))
         return errors
 
-    def _plan(self, use: StepUse) -> tuple[Plan, list[UserError]]:
+    def _plan(self, use: StepUse, probe: bool) -> tuple[Plan, list[UserError]]:
         try:
-            plan = use.step.plan(use.config, self.context(use.id, planning=True))
+            plan = use.step.plan(use.config, self.context(use.id, planning=not probe, probe=probe))
         except NotMade as e:
-            return Plan(notes=(f"planned in full when it can be: {e.what}",)), []
+            return self._plan(use, probe=False) if probe else (Plan(notes=(f"planned in full when it can be: {e.what}",)), [])
         except UserError as e:
             return Plan(), [_at(use, e)]
         return plan, [_at(use, p if isinstance(p, UserError) else InputError(p)) for p in plan.problems]
@@ -352,10 +353,14 @@ def made_identity(ref: FolderName, path: Path) -> str:
 Resolve = Callable[..., "Source"]
 
 
-def plan(recipe: Recipe, root: Path = Path("runs"), *, offline: bool = False, resolve: Resolve = default_resolve) -> RunPlan:
-    """Say what `run` would do, reading headers only. Never raises for what is wrong with inputs: see `RunPlan.errors`."""
+def plan(recipe: Recipe, root: Path = Path("runs"), *, offline: bool = False, probe: bool = False,
+         resolve: Resolve = default_resolve) -> RunPlan:
+    """Say what `run` would do, reading headers only; with `probe`, steps that can do a little of their work to measure it.
+
+    Never raises for what is wrong with inputs: see `RunPlan.errors`.
+    """
     run = RunFolder(Path(root) / recipe.name)
-    return plan_in(Workspace(recipe, run, offline=offline, resolve=resolve))
+    return plan_in(Workspace(recipe, run, offline=offline, probe=probe, resolve=resolve))
 
 
 def plan_in(space: Workspace) -> RunPlan:

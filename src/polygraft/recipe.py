@@ -228,16 +228,17 @@ def known_digests(folder: Path) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------- one step
 
 
-def _alone(step: Step, config: BaseModel, folder: Path, out: Path, offline: bool, resolve: Resolve) -> tuple[Workspace, StepUse]:
+def _alone(step: Step, config: BaseModel, folder: Path, out: Path, offline: bool, resolve: Resolve,
+           probe: bool = False) -> tuple[Workspace, StepUse]:
     use = StepUse(step.name.rpartition(".")[2].replace("_", "-"), step, config, "command line")
     recipe = Recipe(out.name, "", Path(folder).absolute(), {}, (use,), "", "command line")
-    return Workspace(recipe, RunFolder(out), offline=offline, resolve=resolve), use
+    return Workspace(recipe, RunFolder(out), offline=offline, probe=probe, resolve=resolve), use
 
 
-def plan_step(step: Step, config: BaseModel, *, folder: Path = Path(), offline: bool = False,
+def plan_step(step: Step, config: BaseModel, *, folder: Path = Path(), offline: bool = False, probe: bool = False,
               resolve: Resolve = default_resolve) -> StepPlan:
     """Plan a single step without a recipe; relative paths begin at `folder`. See `StepPlan.errors`."""
-    space, use = _alone(step, config, folder, Path(folder) / use_name(step), offline, resolve)
+    space, use = _alone(step, config, folder, Path(folder) / use_name(step), offline, resolve, probe)
     planned = _plan_alone(space, use, Path(folder))
     return replace(planned, plan=replace(planned.plan, notes=planned.plan.notes + download_notes(space.downloads)))
 

@@ -129,7 +129,8 @@ class Context:
     """What a step may ask for: `model`, `data` and `folder` turn a reference of its config into a Source, a path, and the path of
     what a step wrote (the target of a `SelectRef`, too). They raise InputError; while planning NotMade for what has yet to be made.
 
-    `progress(done, total, text)` may be called as often as one likes. `planning` is true while only headers may be read.
+    `progress(done, total, text)` may be called as often as one likes. `planning` is true while only headers may be read; `probe`
+    while a plan may, beyond that, do a little of the work to measure it.
     """
 
     model: Callable[[str], Source]
@@ -138,6 +139,7 @@ class Context:
     offline: bool = False
     step_id: str = ""
     planning: bool = False
+    probe: bool = False
     folder: Callable[[str], Path] = Path
 
 
@@ -148,7 +150,7 @@ class Step:
     `plan(config, context)` reads headers only and imports neither torch nor transformers. `run(config, context, folder)` writes
     below the folder that it is given, which becomes visible only when it has returned; a step that `makes_model` writes the
     model (or adapter) to `folder / "model"`. A `resumable` step finds there what an interrupted run of the same step left.
-    A `parallel` step shares its work among processes (`ranks`).
+    A `parallel` step shares its work among processes (`ranks`). A step that `probes` can plan by measuring (`Context.probe`).
     """
 
     name: str
@@ -159,6 +161,7 @@ class Step:
     makes_model: bool = False
     resumable: bool = False
     parallel: bool = False
+    probes: bool = False
 
     @property
     def use(self) -> str:

@@ -21,8 +21,9 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for pro
 @ROOT
 @OFFLINE
 @JSON
+@click.option("--probe", is_flag=True, help="Do a few steps of each training on this machine to measure time and memory.")
 @click.option("--resolved", is_flag=True, help="Print the recipe with every default written out, and stop.")
-def plan(recipe: Path, sets: tuple[str, ...], root: Path, offline: bool, as_json: bool, resolved: bool) -> int:
+def plan(recipe: Path, sets: tuple[str, ...], root: Path, offline: bool, as_json: bool, probe: bool, resolved: bool) -> int:
     """Say what RECIPE will do, what it needs, what is done already, and every reason why it would fail. Reads headers only."""
     from polygraft import recipe as engine
     from polygraft.planning import raise_all
@@ -32,7 +33,7 @@ def plan(recipe: Path, sets: tuple[str, ...], root: Path, offline: bool, as_json
     if resolved:
         click.echo(engine.resolved(read), nl=False)
         return 0
-    planned = engine.plan(read, root, offline=offline)
+    planned = engine.plan(read, root, offline=offline, probe=probe)
     if as_json:
         click.echo(json.dumps(plan_json(planned), indent=1, ensure_ascii=False))
     else:

@@ -15,9 +15,11 @@ from polygraft.cli.fields import gather, parameter, typeable
 from polygraft.config import parse
 from polygraft.errors import RecipeError
 
+PROBE = click.Option(["--probe"], is_flag=True, help="with --plan: do a few steps here to measure time and memory")
 COMMON = [
     click.Option(["--out"], type=click.Path(path_type=Path), metavar="DIR", help="output folder: it must not exist, or be empty"),
     click.Option(["--plan", "plan_only"], is_flag=True, help="only say what would be done, needed and refused"),
+    PROBE,
     click.Option(["--recipe", "recipe_only"], is_flag=True, help="only print this command as a recipe"),
     click.Option(["--force"], is_flag=True, help="move an old output aside instead of refusing"),
     click.Option(["--offline"], is_flag=True, help="never touch the network"),
@@ -35,7 +37,8 @@ def step_command(name: str) -> click.Command:
     def callback(**given: Any) -> int:
         return run_verb(step, given)
 
-    params = [*(parameter(path, field) for path, field in fields), *COMMON]
+    common = [o for o in COMMON if o is not PROBE or step.probes]
+    params = [*(parameter(path, field) for path, field in fields), *common]
     return click.Command(name.rpartition(".")[2].replace("_", "-"), params=params, callback=callback, help=step.config.__doc__)
 
 
@@ -97,13 +100,16 @@ def refuse_unmet(results: Iterable[Any]) -> None:
 
 def plan_verb(step: Any, config: Any, given: dict[str, Any]) -> int:
     """Print what the step would do; fail with every reason why it would."""
+    from polygraft import ranks
     from polygraft import recipe as engine
     from polygraft.cli import show
     from polygraft.files import refuse_taken
     from polygraft.planning import raise_all
     from polygraft.result import encode
 
-    planned = engine.plan_step(step, config, offline=given["offline"])
+    planned = engine.plan_step(step, config, offline=given["offline"], probe=given.get("probe", False))
+    if ranks.rank():
+        return 0  # the first process speaks for all
     if given["as_json"]:
         said = ("lines", "notes", "peak_bytes", "disk_bytes", "read_bytes", "seconds", "maps")
         body = {"use": planned.use, **{k: encode(getattr(planned.plan, k)) for k in said}}
