@@ -138,6 +138,12 @@ class Anatomy:
         """Widths and counts from the config, with the families' own names and defaults. Raises InputError when one is unknown."""
         return _sizes(self.config, self.traits, self.where)
 
+    @property
+    def context(self) -> int | None:
+        """How many tokens the model was made to see; None where its config does not say."""
+        found = [self.config.get(n) for n in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")]
+        return next((int(n) for n in found if n), None)
+
     def live_name(self, key: str) -> str | None:
         """The name of `key`'s parameter in the loaded model; None for buffers and towers. Experts share one stacked name."""
         return _live_name(key, self.parts[key], self.traits.prefix)

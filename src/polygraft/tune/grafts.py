@@ -9,13 +9,15 @@ whole gradients.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from polygraft.errors import InputError
 from polygraft.model import inside
+from polygraft.tune.gradients import Grafted, shown, use
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +67,11 @@ class Grafts:
 
     model: Any
     all: tuple[Graft, ...]
+    head: tuple[Any, Grafted] = (None, {})
+
+    def shown(self) -> AbstractContextManager[None]:
+        """Within, the output head's weights lead to their grafts wherever they are read (a fused loss reads them by itself)."""
+        return shown(*self.head) if self.head[1] else nullcontext()
 
     def sync(self) -> None:
         """Write every graft's values into its tensor."""
@@ -85,10 +92,9 @@ def graft(live: Live, wanted: Mapping[str, tuple[int, np.ndarray | None]], value
     for key, (axis, rows) in wanted.items():
         place = _place(live, key, axis, rows)
         by_live.setdefault(place.live, []).append(place)
-    made: list[Graft] = []
-    for name, places in by_live.items():
-        made += _attach(live.model, name, places, values)
-    grafts = Grafts(live.model, tuple(made))
+    made = {name: _attached(live.model, name, places, values) for name, places in by_live.items()}
+    head = _lead(live.model, made)
+    grafts = Grafts(live.model, tuple(g for grafts in made.values() for g in grafts), head)
     grafts.sync()
     return grafts
 
@@ -99,7 +105,11 @@ def live_parameter(live: Live, key: str) -> str:
     if part.label == "head" and live.anatomy.tied:
         found = live.model.get_input_embeddings().weight
         name = next(n for n, p in live.model.named_parameters() if p is found)
-    if name is None or name not in dict(live.model.named_parameters()):
+    try:
+        live.model.get_parameter(name or "")
+    except AttributeError:
+        name = None
+    if name is None:
         raise InputError("this tensor cannot be trained: it is no parameter of the model", where=key)
     return name
 
@@ -113,8 +123,8 @@ def _place(live: Live, key: str, axis: int, rows: np.ndarray | None) -> Place:
     return Place(key, name, axis, index, partial(inside, live.anatomy, key))
 
 
-def _attach(model: Any, name: str, places: list[Place], values: Callable[[str], Any]) -> list[Graft]:
-    """Make the parameters of one tensor's grafts, and have every module that uses the tensor (tied ones too) use them."""
+def _attached(model: Any, name: str, places: list[Place], values: Callable[[str], Any]) -> list[Graft]:
+    """The grafts of one tensor, as parameters beside it; the tensor itself takes no gradient any more."""
     import torch
 
     whole = model.get_parameter(name)
@@ -127,83 +137,17 @@ def _attach(model: Any, name: str, places: list[Place], values: Callable[[str], 
         held = torch.nn.Parameter(rows.clone())
         module.register_parameter(f"{own}{SUFFIX}{i}", held)
         made.append(Graft(place, held, f"{home}.{own}{SUFFIX}{i}".lstrip(".")))
-    for user in model.modules():
-        for attribute, parameter in user.named_parameters(recurse=False):
-            if parameter is whole:
-                _use(user, attribute, [g.place for g in made], [g.held for g in made])
     return made
 
 
-def _use(module: Any, attribute: str, places: list[Place], held: list[Any]) -> None:
-    """Let a module compute with the grafts in its graph: a Linear's rows or columns directly, all else through its forward."""
-    import torch
-
-    plain = isinstance(module, torch.nn.Linear) and type(module).forward is torch.nn.Linear.forward and len(places) == 1
-    if plain and attribute == "weight" and "forward" not in module.__dict__ and places[0].rows is not None:
-        module.forward = partial(_linear, module, places[0], held[0])
-        return
-    module.forward = partial(_through, module, module.forward, attribute, places, held)
-
-
-def _through(module: Any, forward: Callable[..., Any], attribute: str, places: list[Place], held: list[Any], *args: Any,
-             **kwargs: Any) -> Any:  # fmt: skip
-    """The module's forward pass, with the tensor standing for its grafts."""
-    whole = module._parameters[attribute]
-    del module._parameters[attribute]
-    module.__dict__[attribute] = _standing().apply(whole, places, *held)
-    try:
-        return forward(*args, **kwargs)
-    finally:
-        del module.__dict__[attribute]
-        module._parameters[attribute] = whole
-
-
-def _linear(module: Any, place: Place, held: Any, x: Any) -> Any:
-    return _rows_linear().apply(x, module.weight, module.bias, held, place)
-
-
-_made: dict[str, Any] = {}
-
-
-def _standing() -> Any:
-    """The autograd function that shows the tensor as it is and leads its gradient's rows to the grafts."""
-    import torch
-
-    class Standing(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, whole: Any, places: Iterable[Place], *held: Any) -> Any:
-            ctx.places, ctx.dtypes = places, [h.dtype for h in held]
-            return whole.view_as(whole)
-
-        @staticmethod
-        def backward(ctx: Any, *grads: Any) -> Any:
-            return None, None, *(p.take(grads[0]).to(d) for p, d in zip(ctx.places, ctx.dtypes, strict=True))
-
-    return _made.setdefault("standing", Standing)
-
-
-def _rows_linear() -> Any:
-    """y = x W^T + b, whose backward pass forms the gradient of the selected rows (or columns) of W and of nothing else in W."""
-    import torch
-
-    class RowsLinear(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Any, weight: Any, bias: Any, held: Any, place: Place) -> Any:
-            kind = x.device.type
-            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-            x_in, w = x.to(dtype), weight.to(dtype)
-            ctx.place, ctx.dtypes, ctx.biased = place, (x.dtype, held.dtype), bias is not None and bias.requires_grad
-            ctx.save_for_backward(x_in if place.axis == 0 else x_in.index_select(-1, place.rows), w)
-            return torch.nn.functional.linear(x_in, w, None if bias is None else bias.to(dtype))
-
-        @staticmethod
-        def backward(ctx: Any, *grads: Any) -> Any:
-            seen, weight = ctx.saved_tensors
-            grad, place = grads[0], ctx.place
-            out = grad.index_select(-1, place.rows) if place.axis == 0 else grad
-            rows = out.flatten(0, -2).T @ seen.flatten(0, -2)
-            back = (grad @ weight.to(grad.dtype)).to(ctx.dtypes[0]) if ctx.needs_input_grad[0] else None
-            bias = grad.flatten(0, -2).sum(0) if ctx.biased else None
-            return back, None, bias, rows.to(ctx.dtypes[1]), None
-
-    return _made.setdefault("linear", RowsLinear)
+def _lead(model: Any, made: Mapping[str, list[Graft]]) -> tuple[Any, Grafted]:
+    """Have every module that reads a grafted tensor (tied ones too) lead its gradient to the grafts. Gives the head and its own."""
+    tensors = {id(model.get_parameter(name)): grafts for name, grafts in made.items()}
+    head = model.get_output_embeddings()
+    found: dict[str, list[Graft]] = {}
+    for module in model.modules():
+        own = module.named_parameters(recurse=False)
+        if grafted := {attribute: tensors[id(p)] for attribute, p in own if id(p) in tensors}:
+            use(module, grafted)
+            found |= grafted if module is head else {}
+    return head, found

@@ -194,19 +194,19 @@ def trainer_class() -> type:
             self.batches = []
             return found
 
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
-            loss = self._loss(model, inputs, return_outputs, **kwargs)
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+            loss = self._loss(model, inputs, return_outputs, num_items_in_batch)
             self.batches.append(inputs)
-            self._check("loss", float(loss[0] if return_outputs else loss), [inputs])
+            self._check("loss", float((loss[0] if return_outputs else loss).detach()), [inputs])
             return loss
 
-        def _loss(self, model: Any, inputs: Any, return_outputs: bool, **kwargs: Any) -> Any:
+        def _loss(self, model: Any, inputs: Any, return_outputs: bool, num_items_in_batch: Any) -> Any:
             with self.chosen.grafts.shown() if self.chosen else nullcontext():
-                found = super().compute_loss(model, inputs, return_outputs, **kwargs)
+                found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             added = [x for hook in self.work.hooks if (x := hook.loss(model, self.state.global_step)) is not None]
             if not added:
                 return found
-            more = sum(added) * self._divided_later(kwargs.get("num_items_in_batch"))
+            more = sum(added) * self._divided_later(num_items_in_batch)
             loss = (found[0] if return_outputs else found) + more
             return (loss, found[1]) if return_outputs else loss
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polygraft import ranks
+from polygraft.anatomy import Anatomy
 from polygraft.errors import InputError
 from polygraft.files import digest as digest_of
 from polygraft.ranks import Ranks
@@ -29,6 +30,7 @@ from polygraft.tune.processes import from_first
 from polygraft.tune.proof import Proof, prove
 from polygraft.tune.settings import Settings
 from polygraft.tune.sides import Sides
+from polygraft.tune.tokenised import prepare
 from polygraft.watching import Log, Watcher
 
 if TYPE_CHECKING:
@@ -128,6 +130,10 @@ class Work:
         return self.source.checkpoint
 
     @property
+    def anatomy(self) -> Anatomy:
+        return Anatomy.of(self.checkpoint.config, self.checkpoint.tensors)
+
+    @property
     def job(self) -> str:
         """The digest of all that decides the result: a training state belongs to one of these."""
         chosen = [self.selection.to_json()] if self.selection is not None else []
@@ -155,13 +161,11 @@ def _train(work: Work, folder: Path, progress: Callable[..., None], here: Ranks)
     from polygraft.model import quiet
 
     begun = time.monotonic()
-    live, chosen = opened(work)
-    laid = lay(live, work.source, work.settings, work.selection) if chosen is None else None
-    data, steps, notes = ordered(work, live.tokenizer)
+    ready = prepared(work)
     if work.watched is not None:
         work.watched.watcher.job = work.job
     with quiet():
-        trainer = _trainer(live, data, work, chosen, laid, steps, folder / STATE, progress, here)
+        trainer = trainer_for(work, ready, folder / STATE, progress, here)
         start = from_first(here, here.rank == 0 and str(state.latest(folder / STATE, work.job) or ""))
         trainer.train(resume_from_checkpoint=start or None)
         if here.rank == 0 and work.watched is not None and work.watched.best and (best := work.watched.log.best) is not None:
@@ -169,18 +173,38 @@ def _train(work: Work, folder: Path, progress: Callable[..., None], here: Ranks)
         for hook in work.hooks:
             hook.end(trainer.model, trainer.state.global_step)
     out = folder / "model"
-    proof = _written(work, live, chosen, laid, out) if here.rank == 0 else None
+    proof = _written(work, ready, out) if here.rank == 0 else None
     if here.rank == 0:
         shutil.rmtree(folder / STATE, ignore_errors=True)
     history = [h for h in trainer.state.log_history if "loss" in h]
-    trainable = laid.trainable if laid else chosen.trainable if chosen else 0
+    trainable = ready.laid.trainable if ready.laid else ready.chosen.trainable if ready.chosen else 0
     seen = _seen(trainer.train_dataset, work.settings.batch * work.settings.accumulate)[: trainer.state.global_step]
     return Trained(
         path=out, losses=tuple(h["loss"] for h in history), accuracies=tuple(h.get("mean_token_accuracy", 0.0) for h in history),
-        trainable=trainable, total=size(work.checkpoint), seen=seen, steps=trainer.state.global_step, planned=steps,
+        trainable=trainable, total=size(work.checkpoint), seen=seen, steps=trainer.state.global_step, planned=ready.steps,
         resumed=int(Path(start).name.removeprefix(state.PREFIX)) if start else 0,
-        seconds=time.monotonic() - begun, notes=tuple(notes), proof=proof,
+        seconds=time.monotonic() - begun, notes=ready.notes, proof=proof,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A model with what is to be trained chosen (or an adapter laid on it), and its rows in the order in which steps see them."""
+
+    live: Live
+    chosen: Chosen | None
+    laid: Laid | None
+    data: Any  # datasets.Dataset of input_ids and labels
+    steps: int
+    notes: tuple[str, ...]
+
+
+def prepared(work: Work) -> Ready:
+    """Everything before the first step. Raises InputError for examples that leave nothing to learn."""
+    live, chosen = opened(work)
+    laid = lay(live, work.source, work.settings, work.selection) if chosen is None else None
+    data, steps, notes = ordered(work, live.tokenizer)
+    return Ready(live, chosen, laid, data, steps, tuple(notes))
 
 
 def opened(work: Work) -> tuple[Live, Chosen | None]:
@@ -203,12 +227,13 @@ def opened(work: Work) -> tuple[Live, Chosen | None]:
     return live, choose(live, everything(checkpoint) if selection is None else selection, checkpoint)
 
 
-def _written(work: Work, live: Live, chosen: Chosen | None, laid: Laid | None, out: Path) -> Proof | AdapterProof:
+def _written(work: Work, ready: Ready, out: Path) -> Proof | AdapterProof:
     """Write what was trained, and prove from its files that it is that and no more."""
     from polygraft.checkpoint import Checkpoint
 
-    if laid is not None:
-        return laid.write(work.source, out)
+    if ready.laid is not None:
+        return ready.laid.write(work.source, out)
+    live, chosen = ready.live, ready.chosen
     assert chosen is not None
     write_model(live, work.checkpoint, out, chosen)
     return prove(work.checkpoint, Checkpoint.open(out), chosen.selection, lambda key: after(live, work.checkpoint, chosen, key))
@@ -223,37 +248,14 @@ def ordered(work: Work, tokenizer: Any) -> tuple[Any, int, list[str]]:
     """The training rows in the order in which steps see them, how many optimiser steps that makes, and notes on what was cut."""
     from datasets import concatenate_datasets
 
-    s = work.settings
+    s, context = work.settings, work.anatomy.context
     groups = [work.rows] if work.sides is None else work.sides.split(work.rows)
-    made = [prepare(rows, tokenizer, s) for rows in groups]
+    made = [prepare(rows, tokenizer, s, context) for rows in groups]
     sizes = [len(data) for data, _ in made]
     steps, each = s.count(sum(sizes)), s.batch * s.accumulate
     places = examples.order(sizes[0], steps * each, s.seed) if work.sides is None else work.sides.places(sizes, steps, each, s.seed)
     data = made[0][0] if work.sides is None else concatenate_datasets([data for data, _ in made])
     return data.select(places), steps, [note for _, notes in made for note in notes]
-
-
-def prepare(rows: Sequence[Mapping[str, Any]], tokenizer: Any, settings: Settings) -> tuple[Any, list[str]]:
-    """Tokenised (and packed) training rows as a Dataset, and notes on what was cut or dropped."""
-    from datasets import Dataset
-
-    tokens = [examples.tokenize(row, tokenizer, settings.length, settings.answer_only, settings.template) for row in rows]
-    kept = [t for t in tokens if any(label != examples.IGNORE for label in t["labels"])]
-    cut = sum(len(t["input_ids"]) == settings.length for t in kept)
-    notes = []
-    if len(kept) < len(tokens):
-        lost = len(tokens) - len(kept)
-        notes.append(f"{lost} of {len(tokens)} examples have no answer within {settings.length} tokens and were left out")
-    if cut:
-        notes.append(f"{cut} of {len(kept)} examples were cut at {settings.length} tokens")
-    if not kept:
-        raise InputError("no example has an answer within the length", found=f"length {settings.length}", fix="raise `length`")
-    data = Dataset.from_list([dict(t) for t in kept])
-    if settings.packing:
-        from trl import pack_dataset
-
-        data = pack_dataset(data, settings.length, strategy="bfd")
-    return data, notes
 
 
 def _seen(data: Any, each: int) -> tuple[tuple[int, int], ...]:
@@ -263,8 +265,8 @@ def _seen(data: Any, each: int) -> tuple[tuple[int, int], ...]:
     return tuple((sum(n for n, _ in step), sum(n for _, n in step)) for step in steps)
 
 
-def _trainer(live: Live, data: Any, work: Work, chosen: Chosen | None, laid: Laid | None, steps: int, folder: Path,
-             progress: Callable[..., None], here: Ranks) -> Any:  # fmt: skip
+def trainer_for(work: Work, ready: Ready, folder: Path, progress: Callable[..., None], here: Ranks) -> Any:
+    """The trainer of these rows; its states lie in `folder`."""
     from transformers import set_seed
 
     from polygraft.tune.trainer import arguments, trainer_class
@@ -273,10 +275,10 @@ def _trainer(live: Live, data: Any, work: Work, chosen: Chosen | None, laid: Lai
     warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing` is deprecated", category=FutureWarning)
     s = work.settings
     set_seed(s.seed)
-    model = live.model if laid is None else laid.model
+    model = ready.live.model if ready.laid is None else ready.laid.model
     model.train()
     for hook in work.hooks:
-        hook.start(live, chosen)
+        hook.start(ready.live, ready.chosen)
     return trainer_class()(
-        work=work, chosen=chosen, progress=progress, here=here, model=model, args=arguments(s, steps, folder, bool(work.hooks)),
-        train_dataset=data, processing_class=live.tokenizer)  # fmt: skip
+        work=work, chosen=ready.chosen, progress=progress, here=here, model=model, train_dataset=ready.data,
+        args=arguments(s, ready.steps, folder, bool(work.hooks)), processing_class=ready.live.tokenizer)  # fmt: skip

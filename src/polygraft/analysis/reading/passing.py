@@ -88,14 +88,8 @@ def gather(model: Live | Blocks, streams: Mapping[str, Stream], wanted: Wanted, 
 
 def check_window(anatomy: Anatomy, window: int) -> None:
     """Raise InputError for a window that the model cannot see."""
-    if (most := context_of(anatomy)) is not None and window > most:
+    if (most := anatomy.context) is not None and window > most:
         raise InputError("the window is longer than what the model sees", where="window", found=window, expected=f"at most {most}")
-
-
-def context_of(anatomy: Anatomy) -> int | None:
-    """How many tokens the model was made to see, None where its config does not say."""
-    found = [anatomy.config.get(n) for n in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")]
-    return next((int(n) for n in found if n), None)
 
 
 # --------------------------------------------------------------------------------------------------------------- a language
@@ -283,7 +277,7 @@ def read(config: Texts, wanted: Wanted, context: Context, folder: Path) -> Activ
 
 def window_of(config: Texts, anatomy: Anatomy) -> int:
     """Tokens seen together: as asked, else 512 or as many as the model can."""
-    return config.window or min(WINDOW, context_of(anatomy) or WINDOW)
+    return config.window or min(WINDOW, anatomy.context or WINDOW)
 
 
 def opened(config: Texts, context: Context) -> list[Corpus]:

@@ -1,0 +1,56 @@
+"""A training whose numbers are not finite any more: it stops before they reach the weights, and says which examples were read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polygraft.errors import StepFailed
+from polygraft.tune import examples, state
+
+if TYPE_CHECKING:
+    from polygraft.tune.training import Work
+
+NAMED = 8  # so many examples are named, of more the count
+
+
+def check(what: str, value: float, step: int, batches: Sequence[Mapping[str, Any]], work: Work, tokenizer: Any, kept: Path) -> None:
+    """Raise StepFailed unless `value`, the loss or the gradient's length at `step`, is finite.
+
+    `batches`: what the forward passes of this step have read, as the collator made them; `kept`: the folder of training states.
+    """
+    if math.isfinite(value):
+        return
+    last = state.latest(kept, work.job)
+    there = f"; the state after step {int(last.name.removeprefix(state.PREFIX))} is kept in {last}" if last else ""
+    raise StepFailed(f"the {what} is not a number any more", where=f"step {step + 1}",
+                     found=f"{value} on {named(batches, work, tokenizer)}",
+                     fix=f"lower the learning rate, look at these examples, or train in fp32{there}")  # fmt: skip
+
+
+def named(batches: Sequence[Mapping[str, Any]], work: Work, tokenizer: Any) -> str:
+    """The examples of these batches by their numbers in the data, counted from 1; their texts where that says nothing."""
+    s = work.settings
+    numbers: dict[tuple[int, ...], int] = {}
+    for i, row in enumerate(work.rows, 1):
+        ids = examples.tokenize(row, tokenizer, s.length, s.answer_only, s.template)["input_ids"]
+        numbers.setdefault(tuple(ids), i)
+    found = sorted({number for ids in read(batches) for start, number in numbers.items() if start[: len(ids)] == ids})
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return f"example{'s' * (len(found) != 1)} {', '.join(map(str, found[:NAMED]))}{more} of {len(work.rows)}"
+
+
+def read(batches: Sequence[Mapping[str, Any]]) -> list[tuple[int, ...]]:
+    """The token ids of each example in these batches, without padding; packed examples one by one."""
+    found = []
+    for batch in batches:
+        ids, at = batch["input_ids"].tolist(), batch.get("position_ids")
+        if at is None:
+            found += [tuple(row[: sum(mask)]) for row, mask in zip(ids, batch["attention_mask"].tolist(), strict=True)]
+            continue
+        starts = [i for i, p in enumerate(at[0].tolist()) if p == 0] + [len(ids[0])]
+        found += [tuple(ids[0][a:b]) for a, b in pairwise(starts)]
+    return found
