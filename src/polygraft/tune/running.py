@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,10 @@ from polygraft.tune.config import Around, Training, Tuning, gather, watching
 from polygraft.tune.data.devloss import DevLoss
 from polygraft.tune.data.gathering import NOTHING, Gathered
 from polygraft.tune.hooks import Hook
+from polygraft.tune.prediction import FLOPS, predicted
 from polygraft.tune.sides import Sides
-from polygraft.tune.training import Trained, Work, train
+from polygraft.tune.training import Trained, Watched, Work, train
 from polygraft.watching import Log, told
-
-FLOPS = 5e10  # per second, a modest two-core machine; a GPU is hundreds of times faster
-ACTIVATION = 34 * 2  # bytes that a float32 backward pass keeps per token, layer and hidden unit (Korthikanti et al. 2022, 4.1)
 
 
 @dataclass(frozen=True)
@@ -104,27 +102,25 @@ def plan_task(task: Task, config: Tuning, context: Context, around: Around) -> P
     if not some:
         raise InputError("no layer has one of these names", where=task.source.spec, found=", ".join(getattr(config, "targets", ())),
                          fix="see `polygraft inspect`")  # fmt: skip
-    tokens = sum(min(s.length, text_bytes(row) // 3) for row in task.rows) / len(task.rows)  # about three bytes a token
-    steps = s.count(len(task.rows))
-    seconds = steps * s.batch * s.accumulate * tokens * total * (6 if task.selection is None and s.method == "full" else 4) / FLOPS
-    hidden = int(checkpoint.config.get("hidden_size") or 1024)
-    peak = 4 * total + 12 * some + int(s.batch * tokens * shares.layers * hidden * ACTIVATION) + (700 << 20)
-    stored = sum(t.nbytes for t in checkpoint.tensors.values())
-    disk = stored if s.method == "full" else 2 * some
+    steps, stored = s.count(len(task.rows)), sum(t.nbytes for t in checkpoint.tensors.values())
+    cost = predicted(work_of(task, config, kept), trained, context.probe)
+    if not context.probe:  # which measures what keeps the model, too
+        more = kept.bytes(checkpoint.config, some, shares.layers)
+        cost = replace(cost, peak=cost.peak + more, seconds=cost.seconds + kept.flops(total, steps) / FLOPS)
     share = f"{some:,} trained parameters ({some / total:.2%})"
-    lines = (f"{len(task.rows):,} examples, {steps:,} steps of {s.batch * s.accumulate}, {share}", *task.gathered.lines)
-    notes = ("the time is a guess for two CPU cores; a GPU is hundreds of times faster", *task.gathered.caveats)
+    head = f"{len(task.rows):,} examples, {steps:,} steps of {s.batch * s.accumulate}, {share}"
+    lines = (head, *task.gathered.lines, *cost.lines)
+    notes = (*cost.notes, *task.gathered.caveats)
     wrong = tuple(around.watchers.faults(config.watch, context)) if config.watch.wanted else ()
-    seconds += kept.flops(total, steps) / FLOPS
-    peak += kept.bytes(checkpoint.config, some, shares.layers)
-    return Plan((*lines, *kept.lines()), peak, disk + (12 * some if s.save_every else 0), stored, seconds,
+    return Plan((*lines, *kept.lines()), cost.peak, cost.disk, stored, cost.seconds,
                 (shares,), wrong, notes, like=task.source if s.method == "full" else None)  # fmt: skip
 
 
-def text_bytes(row: Mapping) -> int:
-    """UTF-8 bytes of an example's texts."""
-    texts = [m["content"] for m in row["messages"]] if "messages" in row else row.values()
-    return sum(len(t.encode("utf-8", "surrogatepass")) for t in texts)
+def work_of(task: Task, config: Tuning, kept: retain.Retention, watched: Watched | None = None) -> Work:
+    """The training that a task is, with what keeps the model from forgetting."""
+    dev = [DevLoss(g.dev, g.dev_every, config.settings()) for g in (task.gathered,) if g.dev]
+    hooks = (*dev, *kept.hooks(dev), *task.hooks)
+    return Work(task.source, task.rows, config.settings(), task.selection, watched, hooks, task.sides)
 
 
 def run_task(task: Task, config: Tuning, context: Context, folder: Path, around: Around) -> Result:
@@ -137,9 +133,7 @@ def fit(task: Task, config: Tuning, context: Context, folder: Path, around: Arou
     kept = retain.begin(config, task, context, around)
     watched = watching(config.watch, context, folder, around.watchers) if config.watch.wanted else None
     task, watched = kept.task, kept.watched(watched, config.watch.every)
-    dev = [DevLoss(g.dev, g.dev_every, config.settings()) for g in (task.gathered,) if g.dev]
-    hooks = (*dev, *kept.hooks(dev), *task.hooks)
-    work = Work(task.source, task.rows, config.settings(), task.selection, watched, hooks, task.sides)
+    work = work_of(task, config, kept, watched)
     done = train(work, folder, context.progress)
     log = watched.log if watched else Log(1)
     data: dict[str, Any] = dict(task.data or {}) | ({"watch": log.to_json()} if watched else {})

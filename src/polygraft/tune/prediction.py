@@ -1,0 +1,76 @@
+"""What a training will need and take: by formula from shapes and the examples' text, or measured in a few of its own steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from polygraft import ranks
+from polygraft.tune import memory
+from polygraft.tune import probe as probing
+from polygraft.tune.chosen import size
+from polygraft.tune.memory import Memory
+from polygraft.tune.probe import padded
+from polygraft.tune.processes import dealt
+from polygraft.tune.training import Work
+
+FLOPS = 5e10  # per second, a modest two-core machine; a GPU is hundreds of times faster
+GUESS = "time and memory are guesses from shapes, for two CPU cores (a GPU is hundreds of times faster); --probe measures them"
+BYTES = 3  # of text in a token, about
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """`peak` bytes of one process, `disk` bytes of the output and of a state beside it, seconds, and what to say of them."""
+
+    peak: int
+    disk: int
+    seconds: float
+    lines: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def predicted(work: Work, trained: Mapping[str, int], probe: bool) -> Prediction:
+    """`trained`: trained elements by file key (of an adapter: those of the pair that lies on it). With `probe` it is measured."""
+    s, checkpoint, some = work.settings, work.checkpoint, sum(trained.values())
+    stored = sum(t.nbytes for t in checkpoint.tensors.values())
+    out = stored if s.method == "full" else 2 * some
+    state = 12 * some if s.save_every else 0
+    if probe:
+        found = probing.probe(work)
+        written = out + state * (len(found.steps) // s.save_every if s.save_every else 0)
+        peak = max(found.peak, found.peak - needed(work, trained, 1).activations + state) if state else found.peak
+        return Prediction(peak, out + state, found.seconds(written), probing.said(found), ())
+    lengths = [min(s.length, 1 + text_bytes(row) // BYTES) for row in work.rows]
+    batch, _ = dealt(s, ranks.size())
+    need = needed(work, trained, batch * (s.length if s.packing else max(lengths)))
+    steps = padded(lengths, s.batch, s.accumulate, s.packing)
+    tokens = sum(steps) / len(lengths) * s.batch * s.accumulate * s.count(len(lengths))
+    seconds = tokens * flops(work, trained) / FLOPS / ranks.size()
+    return Prediction(need.total, out + state, seconds, (sentence(need),), (GUESS,))
+
+
+def needed(work: Work, trained: Mapping[str, int], tokens: int) -> Memory:
+    """The memory of one process whose largest forward pass has so many tokens."""
+    shapes = {key: t.shape for key, t in work.checkpoint.tensors.items()}
+    return memory.need(work.anatomy, work.settings, shapes, trained, tokens)
+
+
+def flops(work: Work, trained: Mapping[str, int]) -> float:
+    """Of one token: 2 a weight forward; backward 2 a weight of the layers that have a graph, and 2 a trained weight."""
+    total, parts = size(work.checkpoint), work.anatomy.parts
+    lowest = memory.lowest(work.anatomy, trained)
+    below = sum(t.numel for key, t in work.checkpoint.tensors.items() if (layer := parts[key].layer) is not None and layer < lowest)
+    return 2.0 * total + 2.0 * (total - below) + 2.0 * sum(trained.values())
+
+
+def sentence(need: Memory) -> str:
+    """Where the memory goes."""
+    return "memory of a process: " + ", ".join(f"{name} {value / 2**20:,.0f} MiB" for name, value in need.rows())
+
+
+def text_bytes(row: Mapping[str, Any]) -> int:
+    """UTF-8 bytes of an example's texts."""
+    texts = [m["content"] for m in row["messages"]] if "messages" in row else row.values()
+    return sum(len(t.encode("utf-8", "surrogatepass")) for t in texts)
