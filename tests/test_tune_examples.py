@@ -94,14 +94,23 @@ def test_refusals_name_the_line(tmp_path, line, message):
 
 
 def test_unreadable(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="the file is missing"):
         list(examples.read_jsonl(tmp_path / "none.jsonl"))
     (tmp_path / "a.jsonl.gz").write_bytes(b"plain")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="damaged"):
         list(examples.read_jsonl(tmp_path / "a.jsonl.gz"))
     (tmp_path / "a.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match="not UTF-8"):
+    with pytest.raises(InputError, match="UTF-16"):
         list(examples.read_jsonl(tmp_path / "a.jsonl"))
+
+
+def test_questions_and_answers_are_one_turn_without_the_calculators_notes():
+    row = examples.check_example({"question": "4/2?", "answer": "4/2 = <<4/2=2>>2.\n#### 2"}, "x:1")
+    assert [m["content"] for m in row["messages"]] == ["4/2?", "4/2 = 2.\n#### 2"]
+    assert examples.check_example({"question": "q", "answer": "a", "text": "t"}, "x:1") == {"text": "t"}
+    for answer in (2, "", "<<1+1=2>>"):
+        with pytest.raises(InputError, match="not a message"):
+            examples.check_example({"question": "4/2?", "answer": answer}, "x:1")
 
 
 @given(n=st.integers(1, 20), count=st.integers(1, 70), seed=st.integers(0, 5))

@@ -134,6 +134,7 @@ def decode(line: bytes, where: str) -> str:
 
 
 def check_text(text: str, where: str) -> None:
+    """Raises InputError for what no text holds: NUL, half a surrogate pair."""
     """Raises InputError for a NUL character or half a surrogate pair, which no text has."""
     if "\0" in text:
         raise InputError(

@@ -1,29 +1,31 @@
 """Training examples: read as JSON lines, or made by a named generator, and turned into token ids with the loss on answers only.
 
 An example is `{"messages": [...]}` (chat), `{"instruction": ..., "input": ..., "output": ...}` (one turn of a chat, Alpaca's
-columns), `{"prompt": ..., "completion": ...}` or `{"text": ...}`. Each stretch of text is
-tokenised by itself, exactly as it stands at generation time: the prompt alone, then what the model is to add.
+columns), `{"question": ..., "answer": ...}` (the same, GSM8K's columns), `{"prompt": ..., "completion": ...}` or `{"text": ...}`. Each
+stretch of text is tokenised by itself, exactly as it stands at generation time: the prompt alone, then what the model is to add.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-import lzma
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from polygraft import data, files
 from polygraft.errors import InputError
 
 IGNORE = -100  # the label that torch's cross entropy leaves out
 ROLES = ("system", "user", "assistant", "tool")
 KINDS = {"messages": frozenset({"messages"}), "prompt/completion": frozenset({"prompt", "completion"}),
-         "instruction": frozenset({"instruction", "output"}), "text": frozenset({"text"})}  # fmt: skip
+         "instruction": frozenset({"instruction", "output"}), "text": frozenset({"text"}),
+         "question": frozenset({"question", "answer"})}  # fmt: skip
+CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's notes for a calculator, `<<48/2=24>>`, which no answer should hold
+ARRAY = "one array becomes JSON lines by `jq -c '.[]'`"
 CHAT, HUMAN = "chat", "human-assistant"  # how messages become text
-OPENERS: dict[str, Callable] = {".gz": gzip.open, ".xz": lzma.open}
 
 Generator = Callable[[str], Iterable[Mapping[str, Any]]]
 
@@ -37,45 +39,50 @@ class Tokens(TypedDict):
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Examples of a `.jsonl[.gz|.xz]` file. Raises InputError with file:line for what is not an example."""
-    opener = OPENERS.get(path.suffix, open)
-    try:
-        with opener(path, "rt", encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _parse(line, f"{path}:{number}")
-    except (OSError, EOFError, lzma.LZMAError) as e:
-        raise InputError("cannot be read", where=path, found=getattr(e, "strerror", None) or str(e), fix="check the path") from e
-    except UnicodeDecodeError as e:
-        raise InputError("not UTF-8", where=path, found=f"byte {e.start}", fix="convert the file to UTF-8") from e
+    for where, line in data.lines(path):
+        if line.strip():
+            yield check_example(_parsed(line, where), where)
 
 
-def _parse(line: str, where: str) -> dict[str, Any]:
+def _parsed(line: bytes, where: str) -> Any:
+    """The JSON value of one line. Raises InputError for what is not JSON, not UTF-8, or an object with a key twice."""
+    data.decode(line, where)
     try:
-        row = json.loads(line)
-    except ValueError as e:
-        raise InputError("not a JSON line", where=where, found=str(e), expected="one JSON object a line") from e
-    return check_example(row, where)
+        return files.parse_json(line, where)
+    except InputError as e:
+        fix = ARRAY if line.strip() in (b"[", b"{") else "mend the line, or get the file again"
+        raise InputError("not a JSON line", where=where, found=e.found, expected="one JSON object a line", fix=fix) from e
 
 
 def check_example(row: Any, where: str) -> dict[str, Any]:
-    """The example itself, if it is one of the three kinds. Keys beyond those of its kind are dropped. Raises InputError."""
+    """The example itself, if it is of one of the kinds. Keys beyond those of its kind are dropped. Raises InputError."""
     if not isinstance(row, dict):
-        raise InputError("not an example", where=where, found=type(row).__name__, expected="a JSON object")
+        raise InputError("not an example", where=where, found=type(row).__name__, expected="a JSON object",
+                         fix=ARRAY if isinstance(row, list) else None)  # fmt: skip
     kind = next((k for k, keys in KINDS.items() if keys <= row.keys()), None)
     if kind is None:
         raise InputError("not an example", where=where, found=f"keys {sorted(row)}"[:200],
-                         expected="`messages`, or `prompt` and `completion`, or `instruction` and `output`, or `text`")  # fmt: skip
+                         expected="`messages`, or `prompt` and `completion`, or `instruction` and `output`, or `question` and "
+                         "`answer`, or `text`")  # fmt: skip
     if kind == "messages":
         return {"messages": _check_messages(row["messages"], where)}
     if kind == "instruction":
         asked = "\n".join(str(x) for x in (row["instruction"], row.get("input")) if x)
-        answered = row["output"] if isinstance(row["output"], str) and row["output"] else None
-        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-        return {"messages": _check_messages(turns, where)}
+        return _turn(asked, row["output"], where)
+    if kind == "question":
+        answer = row["answer"]
+        return _turn(row["question"], CALCULATOR.sub("", answer) if isinstance(answer, str) else answer, where)
     for key in KINDS[kind]:
         if not isinstance(row[key], str) or (key != "prompt" and not row[key]):
             raise InputError(f"`{key}` is not text", where=where, found=repr(row[key])[:80], expected="text that is not empty")
+        data.check_text(row[key], where)
     return {key: row[key] for key in sorted(KINDS[kind])}
+
+
+def _turn(asked: Any, answered: Any, where: str) -> dict[str, Any]:
+    """One question and its answer as a chat. Raises InputError unless both are text, the answer not empty."""
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered if answered != "" else None}]
+    return {"messages": _check_messages(turns, where)}
 
 
 def _check_messages(messages: Any, where: str) -> list[dict[str, str]]:
@@ -85,7 +92,8 @@ def _check_messages(messages: Any, where: str) -> list[dict[str, str]]:
         if not isinstance(m, dict) or m.get("role") not in ROLES or not isinstance(m.get("content"), str):
             raise InputError("not a message", where=where, found=repr(m)[:80],
                              expected=f"role ({', '.join(ROLES)}) and content (text)")  # fmt: skip
-    if not any(m["role"] == "assistant" for m in messages):
+        data.check_text(m["content"], where)
+    if not any(m["role"] == "assistant" and m["content"] for m in messages):
         raise InputError("no assistant message to learn from", where=where, fix="add an answer with the role assistant")
     return [{"role": m["role"], "content": m["content"]} for m in messages]
 
@@ -93,8 +101,10 @@ def _check_messages(messages: Any, where: str) -> list[dict[str, str]]:
 def load(spec: str, generators: Mapping[str, Generator], path: Callable[[str], Path]) -> list[dict[str, Any]]:
     """All examples that `spec` names: `problems:en?n=2000&seed=1` asks the generator `problems`, anything else is a file."""
     name, colon, rest = spec.partition(":")
-    rows: Iterable = generators[name](rest) if colon and name in generators else read_jsonl(path(spec))
-    examples = [check_example(dict(row), f"{spec} #{i}") for i, row in enumerate(rows, 1)]
+    if colon and name in generators:
+        examples = [check_example(dict(row), f"{spec} #{i}") for i, row in enumerate(generators[name](rest), 1)]
+    else:
+        examples = list(read_jsonl(path(spec)))
     if not examples:
         raise InputError("no examples", where=spec, expected="at least one")
     return examples
