@@ -43,6 +43,7 @@ VERBS: dict = {
         "sft": ("step:tune.sft", "Supervised fine-tuning, full or LoRA, loss on answers only."),
         "slam": ("step:tune.slam", "Teach a model that reasons in English other languages: up and down of a few layers."),
         "lora": ("step:tune.lora", "An adapter on chosen parts, layers or neurons."),
+        "partition": ("step:tune.partition", "A task and a language at once, each in a part of the model that is its own."),
         "neurons": ("step:tune.neurons", "Train chosen FFN neurons and nothing else."),
         "embeddings": ("step:tune.embeddings", "Train rows of the embedding and the output head: new words, or all."),
     },

@@ -10,9 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from polygraft.config import Strict
-from polygraft.result import InputRef
-from polygraft.step import Context, Detail, LabelledName, LabelledRef, ModelRef
-from polygraft.tune import examples
+from polygraft.step import Context, Detail, LabelledRef, ModelRef
 from polygraft.tune.data import gathering
 from polygraft.tune.data.config import Mix
 from polygraft.tune.data.gathering import Gathered
@@ -98,19 +96,14 @@ class Around:
 
 def gather(config: Training, context: Context, around: Around) -> Gathered:
     """The examples to train on, mixed and filtered as `mix` says, those held out, and what they came from."""
-    found, inputs = gathering.load(config.data, around.generators, context.data)
-    held = [Held(*item) for item in around.held(config.watch, config.mix.against, config.mix.against_data, context)]
-    return gathering.gather(found, inputs, config.mix, held, config.seed, context.planning)
+    return gathered(config.data, config.mix, config, context, around)
 
 
-def read(specs: Iterable[str], context: Context, around: Around) -> tuple[list[dict], tuple[InputRef, ...]]:
-    """All examples of these files and generators in order, and what they came from."""
-    rows, inputs = [], []
-    for spec in specs:
-        new = examples.load(LabelledName(spec).target, around.generators, context.data)
-        rows += new
-        inputs.append(InputRef("data", spec, digest=examples.digest(new)))
-    return rows, tuple(inputs)
+def gathered(specs: Sequence[str], mix: Mix, config: Tuning, context: Context, around: Around) -> Gathered:
+    """The examples of these files and generators, as `gather` has them."""
+    found, inputs = gathering.load(specs, around.generators, context.data)
+    held = [Held(*item) for item in around.held(config.watch, mix.against, mix.against_data, context)]
+    return gathering.gather(found, inputs, mix, held, config.seed, context.planning)
 
 
 def watching(watch: Watch, context: Context, folder: Path, watchers: Watchers) -> Watched:

@@ -104,7 +104,8 @@ def told(each: Sequence[Expert], names: Sequence[str], proof: Proof, task: Task)
         reasons = [reason for one in criteria for reason in one["reasons"]]
         data["criteria"] = {"passed": all(one["passed"] for one in criteria), "reasons": reasons}
     caveats = dict.fromkeys(line for one in each for line in one.result.caveats)
+    about = task.gathered
     return replace(
         first, title=f"{task.title} of {task.source.spec}", summary=(*summary, f"Put together: {proof.sentence}"),
-        tables=(proof.table(), *tables), curves=tuple(curves), maps=(), inputs=(first.inputs[0], *task.inputs), data=data,
-        caveats=(*caveats, *task.caveats))  # fmt: skip
+        tables=(proof.table(), *about.tables, *tables), curves=tuple(curves), maps=(), inputs=(first.inputs[0], *task.inputs),
+        data=data | dict(about.data), caveats=(*caveats, *about.caveats, *task.caveats))  # fmt: skip

@@ -8,7 +8,7 @@ trains everything, then what is not its part goes back), `joint` (all examples m
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,13 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from polygraft import selections
-from polygraft.result import Result
+from polygraft.result import LayerMap, Result
 from polygraft.selection import Selection, Shapes
-from polygraft.step import Context, DataRef, Plan, SelectRef, Step
+from polygraft.step import Context, LabelledRef, Plan, SelectRef, Step
 from polygraft.tune import experts, owners, sidelog
-from polygraft.tune.config import EXAMPLES, Around, Tuning, read
+from polygraft.tune.config import EXAMPLES, Around, Tuning, gathered
+from polygraft.tune.data.config import Mix
+from polygraft.tune.data.gathering import Gathered
 from polygraft.tune.owners import SIDES, Owner, Parts
 from polygraft.tune.parts import Listed
 from polygraft.tune.running import Task, fit, plan_task
@@ -36,8 +38,8 @@ EXPERTS = "experts"  # the two experts' folder while they are trained
 class Partition(Tuning):
     """Teach a task and a language at once, each in a part of the model that is its own (arXiv 2505.18356)."""
 
-    task_data: tuple[DataRef, ...] = Field(min_length=1, description=f"the task's {EXAMPLES}")
-    language_data: tuple[DataRef, ...] = Field(min_length=1, description=f"the language's {EXAMPLES}")
+    task_data: tuple[LabelledRef, ...] = Field(min_length=1, description=f"the task's {EXAMPLES}")
+    language_data: tuple[LabelledRef, ...] = Field(min_length=1, description=f"the language's {EXAMPLES}")
     method: Method = Field("simultaneous", description="simultaneous: steps alternate, each side moves its part; freeze: each "
                            "side's expert trains its part alone; revert: each trains all and keeps its part; joint: all mixed")
     language_layers: Listed = Field((), description="the language's layers, from 0: 0-5,30-31 (default: the bottom 6 and top 2 "
@@ -46,6 +48,7 @@ class Partition(Tuning):
     language_select: SelectRef | None = Field(None, description="or the language's part from a selection: ID_OR_FILE[:NAME[+NAME]]")
     task_select: SelectRef | None = Field(None, description="the task's part from a selection (default: the rest)")
     outside: Owner = Field("task", description="whose embeddings, final norm and head are; none: they stay as they are")
+    mix: Mix = Field(default=Mix(), description="how the sources of a side are mixed, filtered and held out, each side by itself")
 
     @model_validator(mode="after")
     def _one_partition(self) -> Self:
@@ -56,6 +59,12 @@ class Partition(Tuning):
         if self.steps == 1:
             raise ValueError("two sides need two steps at least")
         return self
+
+
+    @property
+    def apart(self) -> bool:
+        """Whether each side has a part of its own."""
+        return self.method != "joint"
 
 
 # ------------------------------------------------------------------------------------------------------------ what is asked
@@ -77,15 +86,27 @@ class Job:
 
 def job(config: Partition, context: Context, around: Around) -> Job:
     """Read both sides' examples and settle who owns what. Raises RecipeError and InputError as its parts do."""
-    read_ = [read(specs, context, around) for specs in (config.task_data, config.language_data)]
-    rows = [row for side, _ in read_ for row in side]
-    sides = Sides(tuple(len(side) for side, _ in read_), mixed=config.method == "joint")
-    inputs = tuple(replace(ref, name=f"{name} data") for name, (_, refs) in zip(SIDES, read_, strict=True) for ref in refs)
-    made = Task(context.model(config.model), rows, inputs, TITLES[config.method], sides=sides)
+    each = [gathered(specs, config.mix, config, context, around) for specs in (config.task_data, config.language_data)]
+    both = together(each)
+    sides = Sides(tuple(len(one.rows) for one in each), mixed=config.method == "joint")
+    made = Task(context.model(config.model), both.rows, both.inputs, TITLES[config.method], sides=sides, gathered=both)
     parts = owned(config, context, made)
     hooks = (Alternate(sides, parts.both),) if config.method == "simultaneous" else ()
-    steps = max(2, config.settings().count(len(rows)))
+    steps = max(2, config.settings().count(len(both.rows)))
     return Job(replace(made, selection=parts.trained, hooks=hooks, caveats=balance(sides, steps, config)), parts, sides, steps)
+
+
+def together(each: Sequence[Gathered]) -> Gathered:
+    """The examples of both sides, end to end, and what is told of them; those held out are labelled by their side."""
+    named = list(zip(SIDES, each, strict=True))
+    return Gathered(
+        [row for one in each for row in one.rows],
+        tuple(replace(ref, name=f"{name} data") for name, one in named for ref in one.inputs),
+        tuple(name for name, one in named for _ in one.rows), tuple(replace(e, label=name) for name, one in named for e in one.dev),
+        tuple(line for one in each for line in one.lines),
+        tuple(replace(t, title=f"{t.title} of the {name}") for name, one in named for t in one.tables),
+        tuple(line for one in each for line in one.caveats),
+        {f"{name} {key}": value for name, one in named for key, value in one.data.items()}, each[0].dev_every)  # fmt: skip
 
 
 def owned(config: Partition, context: Context, made: Task) -> Parts:
@@ -116,7 +137,8 @@ def alone(made: Job, config: Partition, side: int) -> tuple[Task, Partition]:
     part = made.parts.both[side] if config.method == "freeze" else made.parts.trained
     rows = list(made.sides.split(made.task.rows)[side])
     title = f"{made.task.title}, the {SIDES[side]}'s expert"
-    task = replace(made.task, rows=rows, sides=None, selection=part, title=title, caveats=())
+    quiet = replace(made.task.gathered, lines=(), tables=(), caveats=(), data={})  # told once, of both
+    task = replace(made.task, rows=rows, sides=None, selection=part, title=title, caveats=(), gathered=quiet)
     return task, config.model_copy(update={"steps": made.sides.steps(made.steps)[side]})
 
 
@@ -125,19 +147,25 @@ def alone(made: Job, config: Partition, side: int) -> tuple[Task, Partition]:
 
 def plan(config: Partition, context: Context, around: Around) -> Plan:
     made = job(config, context, around)
-    drawn = owners.owners_map(made.parts, made.task.anatomy)
     shares = [f"{side.share(made.shapes):.1%}" for side in made.parts.both]
     lines = (f"{TITLES[config.method]}: {made.steps:,} steps, {' and '.join(_counted(made))}",
-             f"of the model {shares[0]} is the task's, {shares[1]} the language's")
+             *((f"of the model {shares[0]} is the task's, {shares[1]} the language's",) if config.apart else ()))
     if config.method in ("simultaneous", "joint"):
         found = plan_task(made.task, config.model_copy(update={"steps": made.steps}), context, around)
-        return replace(found, lines=(*lines, *found.lines), maps=(drawn, *found.maps), notes=(*made.task.caveats, *found.notes))
+        return replace(found, lines=(*lines, *found.lines), maps=(*drawn(config, made), *found.maps),
+                       notes=(*made.task.caveats, *found.notes))  # fmt: skip
     each = [plan_task(*alone(made, config, side), context, around) for side in (0, 1)]
     stored = sum(t.nbytes for t in made.task.checkpoint.tensors.values())
     return replace(
-        each[0], lines=(*lines, *(line for one in each for line in one.lines)), peak_bytes=max(p.peak_bytes for p in each),
-        disk_bytes=stored + sum(p.disk_bytes for p in each), read_bytes=sum(p.read_bytes for p in each),
-        seconds=sum(p.seconds for p in each), maps=(drawn,), notes=(*made.task.caveats, *each[0].notes))  # fmt: skip
+        each[0], lines=(*lines, *made.task.gathered.lines, *(line for one in each for line in one.lines)),
+        peak_bytes=max(p.peak_bytes for p in each), disk_bytes=stored + sum(p.disk_bytes for p in each),
+        read_bytes=sum(p.read_bytes for p in each), seconds=sum(p.seconds for p in each), maps=drawn(config, made),
+        notes=(*made.task.caveats, *made.task.gathered.caveats, *each[0].notes))  # fmt: skip
+
+
+def drawn(config: Partition, made: Job) -> tuple[LayerMap, ...]:
+    """Who owns what; nothing where the examples are mixed and everything moves."""
+    return (owners.owners_map(made.parts, made.task.anatomy),) if config.apart else ()
 
 
 def _counted(made: Job) -> list[str]:
@@ -156,14 +184,14 @@ def run(config: Partition, context: Context, folder: Path, around: Around) -> Re
         runs = sidelog.by_turn(done, made.sides)
     else:
         runs, result = _experts(made, config, context, folder, around)
-    anatomy = made.task.anatomy
-    named = {name: owners.entries(side, anatomy) for name, side in zip(SIDES, made.parts.both, strict=True)}
-    selections.write(folder / selections.FILE, named, {"method": "partition"})
+    if config.apart:
+        named = {name: owners.entries(side, made.task.anatomy) for name, side in zip(SIDES, made.parts.both, strict=True)}
+        selections.write(folder / selections.FILE, named, {"method": "partition"})
     each = config.batch * config.accumulate
-    seen = [each * (len(run.at) or n) for run, n in zip(runs, made.sides.steps(made.steps), strict=True)]
-    table = sidelog.table(runs, made.parts, made.sides.counts, seen, made.shapes)
-    return replace(result, step="tune.partition", maps=(owners.owners_map(made.parts, anatomy), *result.maps),
-                   tables=(table, *result.tables), curves=(*sidelog.curves(runs), *result.curves))  # fmt: skip
+    shown = [each * (len(run.at) or n) for run, n in zip(runs, made.sides.steps(made.steps), strict=True)]
+    table = sidelog.table(runs, made.parts, made.sides.counts, shown, made.shapes)
+    return replace(result, step="tune.partition", maps=(*drawn(config, made), *result.maps), tables=(table, *result.tables),
+                   curves=(*sidelog.curves(runs), *result.curves))  # fmt: skip
 
 
 def _experts(made: Job, config: Partition, context: Context, folder: Path,

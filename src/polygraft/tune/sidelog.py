@@ -55,12 +55,17 @@ def table(runs: Sequence[Run], parts: Parts, examples: Sequence[int], shown: Seq
     """One row a side. `examples`: how many each has; `shown`: how many were seen, one counted as often as it was."""
     rows: list[tuple[Cell, ...]] = []
     for name, run, part, data, seen in zip(SIDES, runs, parts.both, examples, shown, strict=True):
-        tenth = max(1, len(run.losses) // 10)
-        first, last = (sum(x) / tenth for x in (run.losses[:tenth], run.losses[-tenth:])) if run.losses else (None, None)
-        rows.append((name, part.count(shapes), f"{part.share(shapes):.2%}", data, seen, round(seen / data, 2), run.tokens,
-                     run.answer_tokens, first, last))  # fmt: skip
-    columns = ("side", "parameters owned", "share of the model", "examples", "seen", "times round", "tokens seen",
-               "of them with loss", "loss, first tenth", "loss, last tenth")  # fmt: skip
+        common = (name, data, seen, round(seen / data, 2))
+        if run.losses:
+            tenth = max(1, len(run.losses) // 10)
+            ends = (sum(x) / tenth for x in (run.losses[:tenth], run.losses[-tenth:]))
+            rows.append((*common, run.tokens, run.answer_tokens, part.count(shapes), f"{part.share(shapes):.2%}", *ends))
+        else:
+            rows.append(common)
+    columns: tuple[str, ...] = ("side", "examples", "seen", "times round")
+    if rows and len(rows[0]) > len(columns):
+        columns += ("tokens seen", "of them with loss", "parameters owned", "share of the model", "loss, first tenth",
+                    "loss, last tenth")  # fmt: skip
     return Table("The two sides", columns, tuple(rows), "both sides give equally many examples; their tokens are equal only as "
                  "far as their texts are equally long")  # fmt: skip
 
