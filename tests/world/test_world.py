@@ -18,7 +18,7 @@ from polygraft.steps import TABLE
 from polygraft.world import files, grammar, meaning, model, texts
 from polygraft.world.steps import World
 
-SMALL = {"documents": 60, "language": 20, "stories": 40, "items": 40, "parallel": 10, "layers": 1, "hidden": 32, "ffn": 16}
+SMALL = {"languages": 3, "documents": 60, "language": 20, "stories": 40, "items": 40, "parallel": 10, "layers": 1, "hidden": 32, "ffn": 16}
 WORLD = next(s for s in TABLE if s.name == "world")
 QUICK = settings(max_examples=10, deadline=None)
 seeds = st.integers(0, 10**6)
@@ -92,17 +92,17 @@ def test_answers_are_what_arithmetic_says_and_options_hold_them_once(seed):
     for i, s in enumerate(meaning.stories(30, seed, "test")):
         right = s.a + s.b if s.verb == "get" else s.a - s.b
         options, place = s.options(random.Random(i))
-        assert s.answer == right and 0 <= right <= meaning.MOST and 1 <= s.a <= 9 and 1 <= s.b <= 9
+        assert s.answer == right and 0 <= right <= meaning.MOST and 1 <= s.a <= 6 and 1 <= s.b <= 6
         assert options[place] == right and len(set(options)) == meaning.CHOICES and all(0 <= n <= meaning.MOST for n in options)
         other = s.a - s.b if s.verb == "get" else s.a + s.b
         assert (other in options) == (other >= 0)
 
 
 def test_a_guess_by_place_or_size_is_right_by_chance():
-    told = meaning.stories(2000, 0, "test")
+    told = meaning.stories(400, 0, "test")
     rows = [s.options(random.Random(i)) for i, s in enumerate(told)]
     for place in range(meaning.CHOICES):
-        assert abs(sum(right == place for _, right in rows) / len(rows) - 0.25) < 0.04  # four standard errors
+        assert abs(sum(right == place for _, right in rows) / len(rows) - 0.25) < 0.09  # four standard errors
     for asked, n in ((texts.asked_order, 2), (texts.asked_facts, 4)):
         language = grammar.languages(1, 0)[0]
         drawn = list(asked(language, 1000, 0) if n == 2 else asked(language, meaning.facts(0) * 10, 0))

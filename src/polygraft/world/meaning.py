@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from polygraft.files import digest
 
-MOST = 18  # the largest number: 9 + 9
-KINDS = {"person": 24, "thing": 12, "quality": 6, "place": 8, "food": 8, "creature": 40}
+ADDED = 6  # the largest number that a story adds or takes away
+MOST = 2 * ADDED  # the largest number of all
+KINDS = {"person": 12, "thing": 8, "quality": 4, "place": 6, "food": 6, "creature": 20}
 VERBS = ("have", "get", "lose", "like", "see", "live", "eat", "dwell")
 HOW_MANY = "word.howmany"
 CONCEPTS = (*(f"{kind}.{i}" for kind, n in KINDS.items() for i in range(n)), *(f"verb.{v}" for v in VERBS), HOW_MANY,
@@ -33,7 +34,7 @@ class Clause:
 
 @dataclass(frozen=True)
 class Story:
-    """`person` has `a` of `thing`, then gets or loses `b`: how many now? Numbers are from 1 to 9, the answer from 0 to 18."""
+    """`person` has `a` of `thing`, then gets or loses `b`: how many now? Numbers are from 1 to 6, the answer from 0 to 12."""
 
     person: int
     thing: int
@@ -76,7 +77,7 @@ def stories(n: int, seed: int, split: str) -> list[Story]:
     """The first n different stories of a split ("train" or "test"), as many that get as lose."""
     rng, found = random.Random(f"stories/{seed}/{split}"), dict[Story, None]()
     while len(found) < n:
-        a, b = rng.randint(1, 9), rng.randint(1, 9)
+        a, b = rng.randint(1, ADDED), rng.randint(1, ADDED)
         verb = ("get", "lose")[len(found) % 2]
         if verb == "lose" and b > a:
             continue
