@@ -1,8 +1,9 @@
 """Training examples: read as JSON lines, or made by a named generator, and turned into token ids with the loss on answers only.
 
 An example is `{"messages": [...]}` (chat), `{"instruction": ..., "input": ..., "output": ...}` (one turn of a chat, Alpaca's
-columns), `{"question": ..., "answer": ...}` (the same, GSM8K's columns), `{"prompt": ..., "completion": ...}` or `{"text": ...}`. Each
-stretch of text is tokenised by itself, exactly as it stands at generation time: the prompt alone, then what the model is to add.
+columns), `{"question": ..., "answer": ...}` (the same, GSM8K's columns), `{"prompt": ..., "completion": ...}` or `{"text": ...}`.
+Each stretch of text is tokenised by itself, exactly as it stands at generation time: the prompt alone, then what the model is to
+add.
 """
 
 from __future__ import annotations

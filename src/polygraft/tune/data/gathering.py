@@ -120,7 +120,7 @@ def gather(found: Sequence[Example], inputs: Sequence[InputRef], mix: Mix, held:
     told = _worth_telling(tally, mix) or bool(held)
     later = sketch and (mix.dedup == "near" or bool(held))
     caveats = (*_twice(inputs), *_uneven(chosen, mix), *_unmet(tally, mix), *_unseen(unsaid, held))
-    return Gathered([e.row for e in chosen], tuple(inputs), tuple(e.label for e in chosen), tuple(dev), _lines(tally, mix, later),
+    return Gathered([e.row for e in chosen], tuple(inputs), tuple(e.label for e in chosen), tuple(dev), _lines(tally, mix, later) if told else (),
                     (_table(tally, chosen, mix), *leaked) if told else (), caveats,
                     {"examples": tally.left, "evaluation_items": len(held)} if told else {}, mix.dev_every)
 
@@ -242,8 +242,6 @@ def _table(tally: Tally, chosen: Sequence[Example], mix: Mix) -> Table:
 
 
 def _lines(tally: Tally, mix: Mix, later: bool) -> tuple[str, ...]:
-    if not _worth_telling(tally, mix):
-        return ()
     said = [f"{label}: {tally.words(label)}" + (f", {tally.of(label, 'dev'):,} held out" if mix.dev else "")
             + (f", {tally.of(label, 'asked'):,} asked" if mix.mixed else "") for label in tally.left]
     more = [f"of more than {SKETCHED:,} examples near duplicates and evaluation items are looked for when it runs: these counts "

@@ -41,17 +41,16 @@ def key(row: Mapping[str, Any]) -> bytes:
 
 
 class _Units(dict):
-    """What each character becomes: itself, a space (punctuation, symbols), or itself between spaces (a script without any)."""
+    """What each character becomes: itself, a space (punctuation, symbols), or itself between spaces (scripts without any)."""
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
-        if any(low <= code <= high for low, high in UNSPACED):
-            found = char if unicodedata.combining(char) else f" {char}"
-            found = found if unicodedata.category(char)[0] in "LMN" else " "
-        elif code in JOINERS:
+        if code in JOINERS:
             found = ""
+        elif unicodedata.category(char)[0] not in "LMN":
+            found = " "
         else:
-            found = char if unicodedata.category(char)[0] in "LMN" else " "
+            found = f" {char} " if any(low <= code <= high for low, high in UNSPACED) else char
         self[code] = found
         return found
 
