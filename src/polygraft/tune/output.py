@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polygraft.errors import StepFailed
 from polygraft.files import write_atomic, write_json
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from polygraft.sources import Source
     from polygraft.tune.chosen import Chosen
 
+LARGEST = {"F16": 65504.0, "BF16": 3.3895e38, "F32": 3.4028e38, "F64": 3.4028e38}  # what training holds is float32
 
 def write_adapter(model: Any, source: Source, out: Path) -> None:
     """A peft adapter folder in the base's dtype, naming the base as the user did. Same weights, same bytes."""
@@ -45,11 +47,15 @@ def _main_dtype(checkpoint: Checkpoint) -> str:
 
 
 def write_model(live: Live, base: Checkpoint, out: Path, chosen: Chosen) -> None:
-    """A model folder with the base's keys, dtypes, config and tokenizer: trained rows rounded once, all else the base's bytes."""
+    """A model folder with the base's keys, dtypes, config and tokenizer: trained rows rounded once, all else the base's bytes.
+
+    Raises StepFailed, before anything is written, where a trained value is not finite in the base's dtype.
+    """
+    check_finite(live, base, chosen)
     write_like(base, out, lambda key: after(live, base, chosen, key))
 
 
-def write_like(base: Checkpoint, out: Path, content: Callable[[str], bytes]) -> None:
+def write_like(base: Checkpoint, out: Path, content: Callable[[str], bytes | bytearray]) -> None:
     """A model folder with the base's keys, dtypes, shapes, config and tokenizer; `content(key)` gives a tensor's bytes."""
     from polygraft.writer import CheckpointWriter
 
@@ -63,25 +69,29 @@ def write_like(base: Checkpoint, out: Path, content: Callable[[str], bytes]) -> 
         write_atomic(out / name, path.read_bytes())
 
 
-def after(live: Live, base: Checkpoint, chosen: Chosen, key: str) -> bytes:
+def after(live: Live, base: Checkpoint, chosen: Chosen, key: str) -> bytes | bytearray:
     """The bytes of file tensor `key` after training: those of the base, with what was trained put in, in the base's dtype."""
     import numpy as np
 
     from polygraft.floats import from_f32
-    from polygraft.model import view
 
     if key not in chosen.selection:
         return base.read(key)
     info, rows = base.tensors[key], chosen.selection.rows[key]
-    held = chosen.value(key)
-    if held is None:
-        value = view(live.model, live.anatomy, key)
-        if value is None:  # a buffer, which the live model does not keep
-            return base.read(key)
-        return from_f32(value.detach().float().cpu().numpy().reshape(-1), info.dtype)
-    new = np.frombuffer(from_f32(held.float().cpu().numpy().reshape(-1), info.dtype), dtype=f"V{info.itemsize}").reshape(held.shape)
+    value = chosen.value(live, key)
+    new = from_f32(value.cpu().numpy().reshape(-1), info.dtype)
     if rows is None:
-        return new.tobytes()
-    all_of_it = np.frombuffer(base.read(key), dtype=f"V{info.itemsize}").reshape(info.shape).copy()
-    all_of_it[(slice(None),) * chosen.selection.axis.get(key, 0) + (rows,)] = new
-    return all_of_it.tobytes()
+        return new
+    raw, item = bytearray(base.read(key)), f"V{info.itemsize}"
+    part = (slice(None),) * chosen.selection.axis.get(key, 0) + (rows,)
+    np.frombuffer(raw, item).reshape(info.shape)[part] = np.frombuffer(new, item).reshape(tuple(value.shape))
+    return raw
+
+
+def check_finite(live: Live, base: Checkpoint, chosen: Chosen) -> None:
+    """Raise StepFailed where a trained value is no number, or too large for the file's number format."""
+    for key in chosen.selection.rows:
+        most, value = LARGEST[base.tensors[key].dtype], chosen.value(live, key).abs().max()
+        if not float(value) <= most:  # NaN is not
+            raise StepFailed("a trained value does not fit into the file's numbers", where=key, found=float(value),
+                             expected=f"at most {most:g}", fix="lower the learning rate")  # fmt: skip
