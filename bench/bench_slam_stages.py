@@ -55,7 +55,7 @@ def alignment(data: Path) -> list[dict]:
 
     files = {tag: str(data / "gsm8k_multiq" / f"gsm8k_train_{tag}.jsonl.xz") for tag in LANGUAGES}
     config = Alignment(pairs=files, english=str(data / "gsm8k" / "train.jsonl.gz"))
-    return gather(config, Context(resolve, Path), 0).rows
+    return [e.row for e in gather(config, Context(resolve, Path), 0).examples]
 
 
 def reasoning(data: Path) -> list[dict]:

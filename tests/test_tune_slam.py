@@ -101,7 +101,7 @@ def test_a_plan_tells_the_share_of_a_13b_from_headers(files, tmp_path):
     (folder / "model.safetensors").write_bytes(head)
     os.truncate(folder / "model.safetensors", tensors[-1].end)  # 26 GB of holes: nothing but headers can be read
     plan = STEP.plan(config(layers=("0-5",)), Context(model=lambda ref: resolve(folder), data=lambda ref: files / ref, planning=True))
-    assert "849,346,560 trained parameters (6.53%)" in plan.lines[0] and plan.lines[1] == "alignment pairs: sw 6"
+    assert "849,346,560 trained parameters (6.53%)" in plan.lines[0] and "alignment pairs: sw 6" in plan.lines
 
 
 @pytest.mark.parametrize("family", make.FAMILIES)
@@ -163,16 +163,20 @@ def test_a_selection_of_other_things_is_refused(context, files, entry):
 # ------------------------------------------------------------------------------------------------------------ the pairs
 
 
+def rows_of(made: translation.Aligned) -> list[dict]:
+    return [e.row for e in made.examples]
+
+
 def gathered(context, **more) -> translation.Aligned:
     return translation.gather(config(**more), context, 0)
 
 
 def test_pairs_are_matched_by_number_and_asked_as_qalign_does(context):
     made = gathered(context, pairs={"de": "de.jsonl", "sw": "sw.jsonl"})
-    asked = [r["messages"][0]["content"] for r in made.rows]
+    asked = [r["messages"][0]["content"] for r in rows_of(made)]
     assert asked[0] == "Translate the following sentences from German to English. Wie viele Äpfel hat Eve?"
-    assert [r["messages"][1]["content"] for r in made.rows] == [ENGLISH[4], ENGLISH[1], *ENGLISH]
-    assert {r["messages"][0]["role"] for r in made.rows} == {"user"} and {len(r["messages"]) for r in made.rows} == {2}
+    assert [r["messages"][1]["content"] for r in rows_of(made)] == [ENGLISH[4], ENGLISH[1], *ENGLISH]
+    assert {r["messages"][0]["role"] for r in rows_of(made)} == {"user"} and {len(r["messages"]) for r in rows_of(made)} == {2}
     assert [(c.language, c.rows, c.used) for c in made.counts] == [("de", 2, 2), ("sw", 6, 6)]
     assert "not balanced: 6 pairs of sw, 2 of de" in made.caveats()[0]
     assert made.table().rows == (("de", 2, 2), ("sw", 6, 6))
@@ -181,8 +185,8 @@ def test_pairs_are_matched_by_number_and_asked_as_qalign_does(context):
 def test_a_column_a_language(context, files):
     lines(files / "table.jsonl", [{"en": e, "sw": f"s{i}", "de": f"d{i}"} for i, e in enumerate(ENGLISH)])
     made = gathered(context, pairs={"sw": "table.jsonl", "de": "table.jsonl"}, english=None)
-    assert [r["messages"][1]["content"] for r in made.rows] == ENGLISH * 2 and not made.caveats()
-    assert made.rows[0]["messages"][0]["content"].endswith(" s0") and made.rows[6]["messages"][0]["content"].endswith(" d0")
+    assert [r["messages"][1]["content"] for r in rows_of(made)] == ENGLISH * 2 and not made.caveats()
+    assert rows_of(made)[0]["messages"][0]["content"].endswith(" s0") and rows_of(made)[6]["messages"][0]["content"].endswith(" d0")
 
 
 def test_plain_text_by_line(context, files):
@@ -192,12 +196,12 @@ def test_plain_text_by_line(context, files):
         gathered(context, pairs={"sw": "sw.txt"}, english="en.txt")
     (files / "en.txt").write_text("one\n\nthree\n")
     made = gathered(context, pairs={"sw": "sw.txt"}, english="en.txt")
-    assert [r["messages"][1]["content"] for r in made.rows] == ["one", "three"]
+    assert [r["messages"][1]["content"] for r in rows_of(made)] == ["one", "three"]
 
 
 def test_answers_are_tasks_of_their_own(context):
     made = gathered(context, answers=True)
-    assert [r["messages"][1]["content"] for r in made.rows[:4]] == [ENGLISH[0], "She has 0.", ENGLISH[1], "She has 1."]
+    assert [r["messages"][1]["content"] for r in rows_of(made)[:4]] == [ENGLISH[0], "She has 0.", ENGLISH[1], "She has 1."]
     assert made.counts[0].rows == 6 and made.counts[0].used == 12
     with pytest.raises(InputError, match="bare numbers"):
         gathered(context, answers=True, pairs={"de": "de.jsonl"})
@@ -247,7 +251,7 @@ def test_an_instruction_without_its_fields(context, files, text, message):
 def test_an_instruction_of_ones_own(context, files):
     (files / "t.txt").write_text("{Source}, {{so}}:\n{question}\n", encoding="utf-8-sig")
     made = gathered(context, instruction_file="t.txt")
-    assert made.rows[0]["messages"][0]["content"] == "Swahili, {so}:\nAnn ana matofaa mangapi?"
+    assert rows_of(made)[0]["messages"][0]["content"] == "Swahili, {so}:\nAnn ana matofaa mangapi?"
     with pytest.raises(InputError, match="cannot be read") as e:
         gathered(context, instruction_file="none.txt")
     assert "none.txt" in str(e.value) and e.value.fix

@@ -23,6 +23,10 @@ WORLD = {
 }  # fmt: skip
 
 
+def rows_of(made: translation.Aligned) -> list[dict]:
+    return [e.row for e in made.examples]
+
+
 def gathered(folder: Path, language: str = "sw", **more) -> translation.Aligned:
     return translation.gather(Alignment(pairs={language: "p.jsonl"}, **more), Context(model=str, data=lambda ref: folder / ref), 0)
 
@@ -35,8 +39,8 @@ def test_text_is_asked_as_it_was(tmp_path, language):
     (tmp_path / "p.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(json.dumps(r, ensure_ascii=i % 2 == 0).encode() for i, r in enumerate(rows)))
     made = gathered(tmp_path, language)
     name = languages.name(language)
-    assert [r["messages"][0]["content"] for r in made.rows] == [f"Translate the following sentences from {name} to English. {t}" for t in texts]
-    assert [r["messages"][1]["content"] for r in made.rows] == [r["en"] for r in rows]
+    assert [r["messages"][0]["content"] for r in rows_of(made)] == [f"Translate the following sentences from {name} to English. {t}" for t in texts]
+    assert [r["messages"][1]["content"] for r in rows_of(made)] == [r["en"] for r in rows]
 
 
 REFUSED = {
@@ -97,4 +101,4 @@ def test_what_is_left_out_is_counted(tmp_path):
     (tmp_path / "p.jsonl").write_text("".join(json.dumps({"sw": s, "en": e}) + "\n" for s, e in rows))
     (count,) = gathered(tmp_path).counts
     assert (count.rows, count.used, count.again, count.empty, count.same) == (6, 2, 1, 2, 1)
-    assert gathered(tmp_path).table().columns == ("language", "rows", "pairs trained on", "one side empty", "both sides alike", "said before")
+    assert gathered(tmp_path).table().columns == ("language", "rows", "pairs", "one side empty", "both sides alike", "said before")

@@ -10,10 +10,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from polygraft.config import Strict
+from polygraft.result import InputRef
 from polygraft.step import Context, Detail, LabelledRef, ModelRef
 from polygraft.tune.data import gathering
 from polygraft.tune.data.config import Mix
-from polygraft.tune.data.gathering import Gathered
+from polygraft.tune.data.gathering import Example, Gathered
 from polygraft.tune.data.leaks import Held
 from polygraft.tune.examples import Generator
 from polygraft.tune.retain import Retain
@@ -99,11 +100,12 @@ def gather(config: Training, context: Context, around: Around) -> Gathered:
     return gathered(config.data, config.mix, config, context, around)
 
 
-def gathered(specs: Sequence[str], mix: Mix, config: Tuning, context: Context, around: Around) -> Gathered:
-    """The examples of these files and generators, as `gather` has them."""
+def gathered(specs: Sequence[str], mix: Mix, config: Tuning, context: Context, around: Around, own: Sequence[Example] = (),
+             made_of: Sequence[InputRef] = ()) -> Gathered:  # fmt: skip
+    """The examples of these files and generators, as `gather` has them; before them `own`, which a verb has made of `made_of`."""
     found, inputs = gathering.load(specs, around.generators, context.data)
     held = [Held(*item) for item in around.held(config.watch, mix.against, mix.against_data, context)]
-    return gathering.gather(found, inputs, mix, held, config.seed, context.planning)
+    return gathering.gather([*own, *found], [*made_of, *inputs], mix, held, config.seed, context.planning)
 
 
 def watching(watch: Watch, context: Context, folder: Path, watchers: Watchers) -> Watched:

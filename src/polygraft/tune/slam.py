@@ -18,9 +18,9 @@ from polygraft import selections
 from polygraft.errors import InputError, RecipeError
 from polygraft.result import Estimate, Result, Table
 from polygraft.selections import Entry
-from polygraft.step import Context, DataRef, Plan, SelectRef, Step
+from polygraft.step import Context, LabelledRef, Plan, SelectRef, Step
 from polygraft.tune import parts, translation
-from polygraft.tune.config import Around, Training, gather
+from polygraft.tune.config import Around, Training, gathered
 from polygraft.tune.running import Task, plan_task, run_task
 from polygraft.tune.translation import Alignment
 from polygraft.watching import Watch
@@ -46,7 +46,7 @@ def _listed(value: Any) -> Any:
 class Slam(Alignment, Training):
     """SLAM: teach a model that reasons in English to read other languages, by up and down of a few layers."""
 
-    data: tuple[DataRef, ...] = Field((), description="further examples, mixed in: .jsonl[.gz|.xz], or problems:en?n=2000")
+    data: tuple[LabelledRef, ...] = Field((), description="further examples, mixed in: [LABEL=]PATH, or problems:en?n=2000")
     layers: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
         (), description="the layers to train, from 0: 0-5, or 0,2,4-", json_schema_extra={"metavar": "A-B,..."})
     select: SelectRef | None = Field(None, description="or those of a selection: ID_OR_FILE[:NAME], such as an analyze deviation "
@@ -112,11 +112,12 @@ def picked(select: str, context: Context) -> tuple[Entry, ...]:
 def task(config: Slam, context: Context, around: Around) -> Task:
     """The alignment examples (and further ones), and the layers' matrices."""
     aligned = translation.gather(config, context, config.seed)
-    more, inputs = gather(config, context, around) if config.data else ([], ())
+    found = gathered(config.data, config.mix, config, context, around, aligned.examples, aligned.inputs)
     title = "Question alignment, every weight," if config.everything else "SLAM"
-    made = Task(context.model(config.model), [*aligned.rows, *more], (*aligned.inputs, *inputs), title)
-    mixed = (f"{len(more):,} further examples were mixed in.",) if more else ()
-    return replace(made, selection=selected(config, made, context), tables=(aligned.table(), against(config)), summary=mixed,
+    made = Task(context.model(config.model), found.rows, found.inputs, title, gathered=found)
+    more = sum(label not in config.pairs for label in found.labels)
+    return replace(made, selection=selected(config, made, context), tables=(aligned.table(), against(config)),
+                   summary=(f"{more:,} further examples were mixed in.",) if more else (),
                    caveats=aligned.caveats(), data={"alignment": [vars(c) for c in aligned.counts]})
 
 

@@ -21,6 +21,7 @@ from polygraft.config import Strict
 from polygraft.errors import InputError, RecipeError, suggestion
 from polygraft.result import InputRef, Table
 from polygraft.step import Context, DataRef
+from polygraft.tune.data.gathering import Example
 from polygraft.tune.examples import digest
 
 INSTRUCTION = "Translate the following sentences from {Source} to English. {question}"  # QAlign's words; SLAM's are not published
@@ -67,7 +68,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Count:
-    """What became of the rows of one language. `used` pairs are trained on; the others say why pairs were left out."""
+    """What became of the rows of one language: `used` pairs go on to training, the others were left out for these reasons."""
 
     language: str
     rows: int = 0
@@ -81,16 +82,16 @@ class Count:
 
 
 Collected = tuple[list[Pair], Count]
-COLUMNS = {"language": "language", "rows": "rows", "used": "pairs trained on", "empty": "one side empty",
+COLUMNS = {"language": "language", "rows": "rows", "used": "pairs", "empty": "one side empty",
            "same": "both sides alike", "alone": "no English row", "again": "said before",
            "bare": "answers that are numbers", "spare": "beyond the limit"}
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """The examples, what became of every language's rows, and what they were made of."""
+    """The examples, labelled with their language, what became of every language's rows, and what they were made of."""
 
-    rows: list[dict[str, Any]]
+    examples: list[Example]
     counts: tuple[Count, ...]
     inputs: tuple[InputRef, ...]
 
@@ -123,12 +124,12 @@ def gather(config: Alignment, context: Context, seed: int) -> Aligned:
         _check_lengths(source, english, path, config.english)
         found[language] = collect(language, source, english, config.answers, path)
     kept = limited(found, config.per_language, config.balance, seed)
-    rows, inputs = [], []
+    examples, inputs = [], []
     for language, (pairs, _) in kept.items():
         new = [example(p, asked) for p in pairs]
-        rows += new
+        examples += [Example(row, language) for row in new]
         inputs.append(InputRef("pairs", f"{language}={config.pairs[language]}", digest=digest(new)))
-    return Aligned(rows, tuple(count for _, count in kept.values()), tuple(inputs))
+    return Aligned(examples, tuple(count for _, count in kept.values()), tuple(inputs))
 
 
 def example(pair: Pair, asked: str) -> dict[str, Any]:
