@@ -293,6 +293,19 @@ def test_it_trains_resumes_and_tells(context, files, tmp_path, tiny):
     assert again.data["resumed_at"] == 2 and changed(tmp_path / "a" / "model", tmp_path / "b" / "model") == set()
 
 
+def test_pairs_are_mixed_held_out_and_searched_as_other_examples_are(context):
+    from polygraft.tune.data.config import Mix
+
+    both = {"pairs": {"sw": "sw.jsonl", "de": "de.jsonl"}, "data": ("more=toy:a",)}
+    made = slam.task(config(**both, mix=Mix(weights={"sw": 0.5, "de": 0.25, "more": 0.25}, examples=4)), context, AROUND)
+    assert sorted(made.gathered.labels) == ["de", "more", "sw", "sw"] and made.summary == ("1 further examples were mixed in.",)
+    held = dataclasses.replace(AROUND, held=lambda *_: [("mgsm", "en", "3", "Put simply: " + " ".join("abcdefghijkl"))])
+    leaky = [{"sw": f"s{i}", "en": " ".join("abcdefghijkl") if i == 2 else f"e{i}"} for i in range(4)]
+    lines(context.data("leaky.jsonl"), leaky)
+    found = slam.task(config(pairs={"sw": "leaky.jsonl"}, english=None), context, held)
+    assert len(found.rows) == 3 and found.data["alignment"][0]["used"] == 4
+
+
 def test_the_first_of_two_stages_trains_everything_on_the_same_examples(context, tmp_path, tiny):
     one, two = slam.task(config(), context, AROUND), slam.task(config(everything=True), context, AROUND)
     assert one.rows == two.rows and two.selection is None
