@@ -9,7 +9,7 @@ whole gradients.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -82,14 +82,14 @@ class Grafts:
                 graft.place.put(self.model.get_parameter(graft.place.live).data, graft.held)
 
 
-def graft(live: Live, wanted: Mapping[str, tuple[int, np.ndarray | None]], values: Callable[[str], Any]) -> Grafts:
-    """Give the model a graft for each of `wanted`: file key -> (axis, rows or None for all of it).
+def graft(live: Live, wanted: Iterable[tuple[str, int, np.ndarray | None]], values: Callable[[str], Any]) -> Grafts:
+    """Give the model a graft for each of `wanted`: (file key, axis, rows or None for all of it), no row of a tensor twice.
 
     `values(key)` gives the file tensor as float32 (so that a model held in bfloat16 starts from the file's exact values). Raises
     InputError for a tensor that is no parameter of the live model.
     """
     by_live: dict[str, list[Place]] = {}
-    for key, (axis, rows) in wanted.items():
+    for key, axis, rows in wanted:
         place = _place(live, key, axis, rows)
         by_live.setdefault(place.live, []).append(place)
     made = {name: _attached(live.model, name, places, values) for name, places in by_live.items()}

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from polygraft import selections
 from polygraft.result import LayerMap, Result
 from polygraft.selection import Selection, Shapes
-from polygraft.step import Context, LabelledRef, Plan, SelectRef, Step
+from polygraft.step import Context, LabelledName, LabelledRef, Plan, SelectRef, Step
 from polygraft.tune import experts, owners, sidelog
 from polygraft.tune.config import EXAMPLES, Around, Tuning, gathered
 from polygraft.tune.data.config import Mix
@@ -86,14 +86,23 @@ class Job:
 
 def job(config: Partition, context: Context, around: Around) -> Job:
     """Read both sides' examples and settle who owns what. Raises RecipeError and InputError as its parts do."""
-    each = [gathered(specs, config.mix, config, context, around) for specs in (config.task_data, config.language_data)]
+    each = [gathered(specs, mix_of(config, other), config, context, around) for specs, other in
+            ((config.task_data, config.language_data), (config.language_data, config.task_data))]  # fmt: skip
     both = together(each)
     sides = Sides(tuple(len(one.rows) for one in each), mixed=config.method == "joint")
     made = Task(context.model(config.model), both.rows, both.inputs, TITLES[config.method], sides=sides, gathered=both)
     parts = owned(config, context, made)
-    hooks = (Alternate(sides, parts.both),) if config.method == "simultaneous" else ()
+    sides = replace(sides, parts=parts.both) if config.method == "simultaneous" else sides
+    hooks = (Alternate(sides),) if sides.parts else ()
     steps = max(2, config.settings().count(len(both.rows)))
-    return Job(replace(made, selection=parts.trained, hooks=hooks, caveats=balance(sides, steps, config)), parts, sides, steps)
+    made = replace(made, selection=parts.trained, hooks=hooks, sides=sides, caveats=balance(sides, steps, config))
+    return Job(made, parts, sides, steps)
+
+
+def mix_of(config: Partition, other: Sequence[str]) -> Mix:
+    """The mixture of one side: without the weights that are of the other side's sources."""
+    theirs = {ref.label or ref.target for ref in map(LabelledName, other)}
+    return config.mix.model_copy(update={"weights": {k: w for k, w in config.mix.weights.items() if k not in theirs}})
 
 
 def together(each: Sequence[Gathered]) -> Gathered:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from polygraft.errors import StepFailed
 from polygraft.tune import examples
 from polygraft.tune.hooks import Hook
 
@@ -20,20 +19,22 @@ if TYPE_CHECKING:
     from polygraft.model import Live
     from polygraft.selection import Selection
     from polygraft.tune.chosen import Chosen
+    from polygraft.tune.grafts import Place
 
 
 @dataclass(frozen=True)
 class Sides:
     """Rows that belong to several sides: `counts` of them, end to end. Steps take turns, or, `mixed`, draw from all sides at once;
-    either way every side gives the same examples as often."""
+    either way every side gives the same examples as often. `parts`: what each side moves in its turn, nothing of it another's."""
 
     counts: tuple[int, ...]
     mixed: bool = False
+    parts: tuple[Selection, ...] = ()
 
     @property
     def key(self) -> list[Any]:
-        """JSON of what decides the order."""
-        return [list(self.counts), self.mixed]
+        """JSON of what decides the result."""
+        return [list(self.counts), self.mixed, [part.to_json() for part in self.parts]]
 
     def split(self, rows: Sequence[Any]) -> list[Sequence[Any]]:
         """The rows of each side."""
@@ -67,29 +68,27 @@ class Sides:
 class Alternate(Hook):
     """Before each step, let the parameters of the side whose turn it is take gradients, and no other side's."""
 
-    def __init__(self, sides: Sides, parts: Sequence[Selection]):
-        self.sides, self.parts = sides, tuple(parts)
+    def __init__(self, sides: Sides):
+        self.sides = sides
         self.owned: list[list[Any]] = []
         self.now: int | None = None
-
-    @property
-    def key(self) -> Any:
-        return ["alternate", [part.to_json() for part in self.parts]]
 
     def start(self, live: Live, chosen: Chosen | None) -> None:
         from polygraft.tune.grafts import live_parameter
 
         assert chosen is not None
-        grafted = {g.place.key for g in chosen.grafts.all}
-        own = [{id(p): p for key in part.rows if key not in grafted and live.anatomy.live_name(key) is not None
-                for p in (live.model.get_parameter(live_parameter(live, key)),)}
-               | {id(g.held): g.held for g in chosen.grafts.all if g.place.key in part} for part in self.parts]  # fmt: skip
-        owners: dict[int, int] = {}
-        for i, parameters in enumerate(own):
-            for name in parameters:
-                if owners.setdefault(name, i) != i:
-                    raise StepFailed("one parameter of the live model belongs to both sides")
-        self.owned, self.now = [list(parameters.values()) for parameters in own], None
+        own: list[dict[int, Any]] = [{} for _ in self.sides.parts]
+        for graft in chosen.grafts.all:
+            own[self._owner(graft.place)][id(graft.held)] = graft.held
+        for mine, part in zip(own, self.sides.parts, strict=True):
+            whole = (live.model.get_parameter(live_parameter(live, key)) for key in part.rows)
+            mine |= {id(parameter): parameter for parameter in whole if parameter.requires_grad}
+        self.owned, self.now = [list(mine.values()) for mine in own], None
+
+    def _owner(self, place: Place) -> int:
+        """The side that a graft belongs to: its tensor's, or that of its rows."""
+        return next(i for i, part in enumerate(self.sides.parts) if place.key in part
+                    and ((rows := part.rows[place.key]) is None or int(place.rows[0]) in rows))  # fmt: skip
 
     def before(self, step: int) -> None:
         turn = self.sides.turn(step)

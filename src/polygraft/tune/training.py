@@ -26,6 +26,7 @@ from polygraft.tune.adapters import AdapterProof, Laid, lay
 from polygraft.tune.chosen import Chosen, checked, choose, everything, size
 from polygraft.tune.hooks import Hook
 from polygraft.tune.output import after, write_model
+from polygraft.tune.packing import check_apart
 from polygraft.tune.processes import from_first
 from polygraft.tune.proof import Proof, prove
 from polygraft.tune.settings import Settings
@@ -202,6 +203,8 @@ class Ready:
 def prepared(work: Work) -> Ready:
     """Everything before the first step. Raises InputError for examples that leave nothing to learn."""
     live, chosen = opened(work)
+    if work.settings.packing:
+        check_apart(live.model)
     laid = lay(live, work.source, work.settings, work.selection) if chosen is None else None
     data, steps, notes = ordered(work, live.tokenizer)
     return Ready(live, chosen, laid, data, steps, tuple(notes))
@@ -224,7 +227,8 @@ def opened(work: Work) -> tuple[Live, Chosen | None]:
         raise InputError("the model has no tokenizer", where=work.source.spec, expected="tokenizer.json")
     if s.method == "lora":
         return live, None
-    return live, choose(live, everything(checkpoint) if selection is None else selection, checkpoint)
+    parts = work.sides.parts if work.sides is not None else ()
+    return live, choose(live, everything(checkpoint) if selection is None else selection, checkpoint, parts)
 
 
 def _written(work: Work, ready: Ready, out: Path) -> Proof | AdapterProof:
@@ -277,6 +281,9 @@ def trainer_for(work: Work, ready: Ready, folder: Path, progress: Callable[..., 
     set_seed(s.seed)
     model = ready.live.model if ready.laid is None else ready.laid.model
     model.train()
+    if s.recompute:  # not by the trainer, under which transformers has every layer keep a graph, those too that train nothing
+        model.activation_checkpointing_enable()
+        model.disable_input_require_grads()
     for hook in work.hooks:
         hook.start(ready.live, ready.chosen)
     return trainer_class()(
