@@ -327,6 +327,8 @@ def test_the_check_joins_a_watch_and_is_silent_about_an_able_model():
 
     joined = slam.watched(config(check=True, watch=Watch(tasks=("blimp",), langs=("de",)))).watch
     assert joined.tasks == ("blimp", "problems-generate") and joined.langs == ("de", "en")
+    there = slam.watched(config(check=True, watch=Watch(tasks=("problems-generate",), langs=("es",)))).watch
+    assert there.tasks == ("problems-generate",) and there.langs == ("es", "en")
     score = {"value": 40.0, "low": 30.0, "high": 50.0, "n": 50, "unit": "%", "verdict": ""}
     readings = [{"scores": {"problems-generate/en/accuracy": score | {"value": v}}} for v in (40.0, 38.0)]
     told = slam.english(Result(step="", id="", title="", summary=(), data={"watch": {"readings": readings}}))

@@ -131,11 +131,11 @@ def against(config: Slam) -> Table:
 
 def watched(config: Slam) -> Slam:
     """The config whose watch scores English problems first and last, where `check` asks for it."""
-    if not config.check or CHECK in config.watch.tasks:
+    if not config.check or (CHECK in config.watch.tasks and "en" in config.watch.langs):
         return config
     mine = Watch(tasks=(CHECK,), langs=("en",), items=CHECKED, every=10**9)
     langs = tuple(dict.fromkeys((*config.watch.langs, "en")))
-    own = config.watch.model_copy(update={"tasks": (*config.watch.tasks, CHECK), "langs": langs})
+    own = config.watch.model_copy(update={"tasks": tuple(dict.fromkeys((*config.watch.tasks, CHECK))), "langs": langs})
     return config.model_copy(update={"watch": own if config.watch.wanted else mine})
 
 
