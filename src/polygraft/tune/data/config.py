@@ -15,32 +15,33 @@ class Mix(Strict):
 
     weights: dict[str, float] = Field(default_factory=dict, description="share of each label among the examples",
                                       json_schema_extra={"flag": "--mix", "metavar": "LABEL=X,..."})
-    alpha: float | None = Field(None, ge=0, le=1, description="instead of weights: shares proportional to size to this power "
-                                "(1: as they are, 0.3: mT5's, 0: all alike)")
-    examples: int | None = Field(None, ge=1, description="examples in the mixture (default: as many as need none twice; "
+    alpha: float | None = Field(default=None, ge=0, le=1, description="instead of weights: shares proportional to size to this "
+                                "power (1: as they are, 0.3: mT5's, 0: all alike)")
+    examples: int | None = Field(default=None, ge=1, description="examples in the mixture (default: as many as need none twice; "
                                  "with repeat, as many as there are)")
-    repeat: bool = Field(False, description="an example may come again where its label has too few")
+    repeat: bool = Field(default=False, description="an example may come again where its label has too few")
     dedup: Literal["none", "exact", "near"] = Field(
-        "none", json_schema_extra={"flag": "--dedup"},
+        default="none", json_schema_extra={"flag": "--dedup"},
         description="exact: leave out what differs only in case, white space or normal form; near: also what shares 80 % of its "
         "5-grams with an earlier example")
-    min_chars: int = Field(0, ge=0, description="leave out shorter examples (characters of all its texts)",
+    min_chars: int = Field(default=0, ge=0, description="leave out shorter examples (characters of all its texts)",
                            json_schema_extra={"flag": "--min-chars"})
-    max_chars: int | None = Field(None, ge=1, description="leave out longer examples", json_schema_extra={"flag": "--max-chars"})
-    dev: float = Field(0.0, ge=0, lt=1, json_schema_extra={"flag": "--dev"},
+    max_chars: int | None = Field(default=None, ge=1, description="leave out longer examples",
+                                  json_schema_extra={"flag": "--max-chars"})
+    dev: float = Field(default=0.0, ge=0, lt=1, json_schema_extra={"flag": "--dev"},
                        description="share held out by the hash of its content; its loss is measured before and after")
-    dev_every: int | None = Field(None, ge=1, description="also measure it after every so many steps",
+    dev_every: int | None = Field(default=None, ge=1, description="also measure it after every so many steps",
                                   json_schema_extra={"flag": "--dev-every"})
     leaks: Literal["drop", "refuse", "keep"] = Field(
-        "drop", json_schema_extra={"flag": "--leaks"},
+        default="drop", json_schema_extra={"flag": "--leaks"},
         description="examples that hold an item of the tasks that are watched or named by `against`: leave them out, stop, or "
         "only say so")
-    against: tuple[str, ...] = Field((), description="tasks whose items must not be trained on, such as mgsm:sw",
+    against: tuple[str, ...] = Field(default=(), description="tasks whose items must not be trained on, such as mgsm:sw",
                                      json_schema_extra={"flag": "--against"})
-    against_data: DataRef | None = Field(None, description="folder with these tasks' files (default: the watch's, or the hub)",
-                                         json_schema_extra={"flag": "--against-data"})
-    ngram: Literal[8, 13] = Field(8, description="words in a run that an item and an example share (characters in scripts without "
-                                  "spaces)", json_schema_extra={"flag": "--ngram"})
+    against_data: DataRef | None = Field(default=None, description="folder with these tasks' files (default: the watch's, or the "
+                                         "hub)", json_schema_extra={"flag": "--against-data"})
+    ngram: Literal[8, 13] = Field(default=8, description="words in a run that an item and an example share (characters in scripts "
+                                  "without spaces)", json_schema_extra={"flag": "--ngram"})
 
     @model_validator(mode="after")
     def _sound(self) -> Mix:
