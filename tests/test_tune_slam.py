@@ -293,6 +293,20 @@ def test_it_trains_resumes_and_tells(context, files, tmp_path, tiny):
     assert again.data["resumed_at"] == 2 and changed(tmp_path / "a" / "model", tmp_path / "b" / "model") == set()
 
 
+def test_an_example_is_plain_text_with_the_loss_on_its_english(context, tiny):
+    from polygraft.model import load
+    from polygraft.tune import examples
+
+    words, s = load(tiny("llama", layers=4)).tokenizer, config().settings()
+    made = slam.task(config(), context, AROUND)
+    tokens = examples.tokenize(made.rows[0], words, 400, s.answer_only, s.template)
+    learnt = [t for t in tokens["labels"] if t != examples.IGNORE]
+    asked = "Human: Translate the following sentences from Swahili to English. Ann ana matofaa mangapi?\nAssistant: "
+    assert words.decode(tokens["input_ids"], skip_special_tokens=True) == asked + ENGLISH[0]
+    assert words.decode(learnt) == ENGLISH[0] + words.eos_token
+    assert (s.rate, s.schedule, s.warmup, s.template) == (2e-5, "cosine", 0.0, "human-assistant") and slam.Slam.model_fields["epochs"].default == 4
+
+
 def test_pairs_are_mixed_held_out_and_searched_as_other_examples_are(context):
     from polygraft.tune.data.config import Mix
 
