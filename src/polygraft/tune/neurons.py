@@ -50,9 +50,9 @@ def task(config: Neurons, context: Context, around: Around) -> Task:
 def told(config: Neurons, mask: np.ndarray, real: np.ndarray) -> str:
     """Which neurons, how many, where."""
     some, total = int(mask.sum()), int(real.sum())
-    which = "neurons" if config.random is None else "other neurons, drawn at random, as many in each layer as the selection has"
     moved = f" ({', '.join(config.parts)} alone)" if config.parts else ""
-    return f"{some:,} {which}{moved}: {some / total:.2%} of {total:,}, in {mask.any(1).sum()} of {len(mask)} layers."
+    drawn = "" if config.random is None else " They were drawn at random, as many in each layer as the selection has and none of its own."
+    return f"Neurons{moved}: {some:,} of {total:,} ({some / total:.2%}), in {mask.any(1).sum()} of {len(mask)} layers.{drawn}"
 
 
 def found(config: Neurons, context: Context, anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
