@@ -26,8 +26,8 @@ def use(module: Any, grafted: Grafted) -> None:
 
     forward, rest = module.forward, dict(grafted)
     turned = _orientation(module)
-    if turned is not None and len(rest.get("weight", ())) == 1 and rest["weight"][0].place.rows is not None:
-        forward = partial(_product, module, forward, rest.pop("weight")[0], turned)
+    if turned is not None and "weight" in rest:
+        forward = partial(_product, module, forward, rest.pop("weight"), turned)
     if isinstance(module, torch.nn.Embedding):
         module.sparse = True  # the gradient comes as one row for each token read, not as the whole table
     module.forward = partial(_through, module, forward, rest) if rest else forward
@@ -67,12 +67,13 @@ def _through(module: Any, forward: Callable[..., Any], grafted: Grafted, *args: 
         return forward(*args, **kwargs)
 
 
-def _product(module: Any, forward: Callable[..., Any], graft: Graft, turned: bool, x: Any) -> Any:
+def _product(module: Any, forward: Callable[..., Any], grafts: Sequence[Graft], turned: bool, x: Any) -> Any:
     import torch
 
     if not torch.is_grad_enabled():
         return forward(x)
-    return _rows_product().apply(x, module.weight, module.bias, graft.held, graft.place, turned)
+    places = [g.place for g in grafts]
+    return _rows_product().apply(x, module.weight, module.bias, places, turned, *(g.held for g in grafts))
 
 
 @cache
@@ -115,28 +116,35 @@ def _rows_product() -> Any:
 
     class RowsProduct(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, x: Any, weight: Any, bias: Any, held: Any, place: Place, turned: bool) -> Any:
+        def forward(ctx: Any, x: Any, weight: Any, bias: Any, places: Sequence[Place], turned: bool, *held: Any) -> Any:
             kind = x.device.type
             dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
             seen, w = x.to(dtype), (weight.T if turned else weight).to(dtype)
-            ctx.rows, ctx.turned, ctx.outward = place.rows, turned, place.axis == int(turned)
-            ctx.dtypes = x.dtype, None if bias is None else bias.dtype, held.dtype
-            kept = (seen if ctx.outward else seen.index_select(-1, place.rows)) if held.requires_grad else None
-            ctx.save_for_backward(kept, w if x.requires_grad else None)
+            ctx.places, ctx.turned = places, turned
+            ctx.dtypes = x.dtype, None if bias is None else bias.dtype, [h.dtype for h in held]
+            inputs = [_inputs(p, seen, turned) if h.requires_grad else None for p, h in zip(places, held, strict=True)]
+            ctx.save_for_backward(w if x.requires_grad else None, *inputs)
             return torch.nn.functional.linear(seen, w, None if bias is None else bias.to(dtype))
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
-            (seen, weight), grad = ctx.saved_tensors, grads[0]
-            back = bias = rows = None
-            if ctx.needs_input_grad[0]:
-                back = (grad @ weight).to(ctx.dtypes[0])
+            (weight, *inputs), grad = ctx.saved_tensors, grads[0]
             flat = grad.flatten(0, -2)
-            if ctx.needs_input_grad[2]:
-                bias = flat.sum(0).to(ctx.dtypes[1])
-            if ctx.needs_input_grad[3]:
-                out = flat.index_select(-1, ctx.rows) if ctx.outward else flat
-                rows = (seen.flatten(0, -2).T @ out if ctx.turned else out.T @ seen.flatten(0, -2)).to(ctx.dtypes[2])
-            return back, None, bias, rows, None, None
+            back = (grad @ weight).to(ctx.dtypes[0]) if ctx.needs_input_grad[0] else None
+            bias = flat.sum(0).to(ctx.dtypes[1]) if ctx.needs_input_grad[2] else None
+            each = zip(ctx.places, inputs, ctx.dtypes[2], ctx.needs_input_grad[5:], strict=True)
+            held = (_rows(place, flat, seen, ctx.turned).to(dtype) if needed else None for place, seen, dtype, needed in each)
+            return back, None, bias, None, None, *held
 
     return RowsProduct
+
+
+def _inputs(place: Place, x: torch.Tensor, turned: bool) -> torch.Tensor:
+    """What of a product's inputs [..., in] a place's gradient needs: all for rows of outputs, the selected ones for columns."""
+    return x if place.axis == int(turned) or place.rows is None else x.index_select(-1, place.rows)
+
+
+def _rows(place: Place, grad: torch.Tensor, seen: torch.Tensor, turned: bool) -> torch.Tensor:
+    """The gradient of a place, from that of the outputs [tokens, out] and the inputs that `_inputs` kept."""
+    out = grad.index_select(-1, place.rows) if place.axis == int(turned) and place.rows is not None else grad
+    return seen.flatten(0, -2).T @ out if turned else out.T @ seen.flatten(0, -2)

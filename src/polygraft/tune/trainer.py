@@ -40,7 +40,7 @@ def arguments(s: Settings, steps: int, folder: Path, still: bool = False) -> Any
         warmup_steps=round(s.warmup * steps), weight_decay=s.weight_decay, max_grad_norm=s.clip, optim="adamw_torch",
         bf16=s.dtype == "bf16", fp16=False, tf32=None if on_cpu else False, use_cpu=on_cpu, seed=s.seed, data_seed=s.seed,
         max_length=s.length, packing=s.packing, dataset_kwargs={"skip_prepare_dataset": True}, completion_only_loss=False,
-        train_sampling_strategy="sequential", gradient_checkpointing=s.recompute, dataloader_num_workers=0,
+        train_sampling_strategy="sequential", gradient_checkpointing=False, dataloader_num_workers=0,
         logging_steps=1, logging_nan_inf_filter=False, report_to="none", disable_tqdm=True, push_to_hub=False,
         ddp_find_unused_parameters=still,
         save_strategy="steps" if s.save_every else "no", save_steps=s.save_every or 500,
