@@ -46,3 +46,13 @@ def test_the_usual_way_of_editing_takes_its_turn_with_the_others(monkeypatch, ca
     bench.report("engine", None, conditions, lambda _live, tokens: tokens, rounds=4, tokens=8)
     assert ran == dict.fromkeys(conditions, 5)  # one to warm up
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_stages_add_up(capsys):
+    bench = script("bench_slam_stages")
+    costs = {bench.SLAM: (10.0, 1000), bench.ALIGN: (20.0, 1000), bench.REASON: (40.0, 4000)}
+    bench.report(costs, {bench.ALIGN: 7_473, bench.REASON: 7_473}, examples_a_round=10)
+    said = capsys.readouterr().out
+    assert "Freezing alone: 2.00 times less" in said
+    # an example costs 1, 2 and 4 seconds: (2 + 4) / 1 where stage two has as many examples, and (2 + 4) / (1 + 4) with the start's training
+    assert "= 6.0 (SLAM's abstract" in said and "counted too: 1.20" in said
