@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,6 @@ class Gathered:
     def said(self) -> Said:
         """What a result tells of it."""
         return Said(tables=self.tables, caveats=self.caveats, data=self.data)
-
-    def __iter__(self) -> Iterator[Any]:
-        """The rows, and what they came from."""
-        return iter((self.rows, self.inputs))
 
 
 NOTHING = Gathered([], ())
@@ -120,9 +116,12 @@ def gather(found: Sequence[Example], inputs: Sequence[InputRef], mix: Mix, held:
     told = _worth_telling(tally, mix) or bool(held)
     later = sketch and (mix.dedup == "near" or bool(held))
     caveats = (*_twice(inputs), *_uneven(chosen, mix), *_unmet(tally, mix), *_unseen(unsaid, held))
-    return Gathered([e.row for e in chosen], tuple(inputs), tuple(e.label for e in chosen), tuple(dev), _lines(tally, mix, later) if told else (),
-                    (_table(tally, chosen, mix), *leaked) if told else (), caveats,
-                    {"examples": tally.left, "evaluation_items": len(held)} if told else {}, mix.dev_every)
+    rows, labels = [e.row for e in chosen], tuple(e.label for e in chosen)
+    if not told:
+        return Gathered(rows, tuple(inputs), labels, caveats=caveats)
+    tables = (_table(tally, chosen, mix), *leaked)
+    return Gathered(rows, tuple(inputs), labels, tuple(dev), _lines(tally, mix, later), tables, caveats,
+                    {"examples": tally.left, "evaluation_items": len(held)}, mix.dev_every)  # fmt: skip
 
 
 def _long_enough(found: Sequence[Example], mix: Mix, tally: Tally) -> list[Example]:
