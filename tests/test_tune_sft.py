@@ -99,6 +99,14 @@ def test_damaged_or_foreign_state_is_not_used(base, whole, tmp_path):
     assert state.latest(tmp_path, "another job") is None
 
 
+def test_a_state_half_cleared_away_is_not_used(base, whole, tmp_path):
+    with pytest.raises(Cut):
+        train(Work(base, ROWS, FAST), tmp_path, cut_at(5))
+    (newest,) = (tmp_path / STATE).glob("step-*[0-9]")
+    (newest / "manifest.json").unlink()  # a kill while it was being removed
+    assert same(train(Work(base, ROWS, FAST), tmp_path).path, whole.path)
+
+
 def test_state_is_json_and_safetensors(base, tmp_path):
     with pytest.raises(Cut):
         train(Work(base, ROWS, FAST), tmp_path, cut_at(5))

@@ -182,6 +182,11 @@ def _strict_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return out
 
 
+def _whole(digits: str) -> int | float:
+    """A JSON number without a fraction. `-0` is none of the whole numbers that sizes are, as the reference reads it."""
+    return -0.0 if digits == "-0" else int(digits)
+
+
 def _no_constant(word: str) -> Any:
     raise ValueError(f"{word} is not JSON")
 
@@ -197,7 +202,8 @@ def parse(raw: bytes, file_size: int, path: Path) -> tuple[tuple[TensorInfo, ...
     if raw.count(b'"dtype"') > MAX_TENSORS:
         raise refuse("more tensors than any model has", expected=f"at most {MAX_TENSORS:,}")
     try:
-        table = json.loads(raw.decode("utf-8"), object_pairs_hook=_strict_pairs, parse_constant=_no_constant)
+        table = json.loads(raw.decode("utf-8"), object_pairs_hook=_strict_pairs, parse_int=_whole,
+                           parse_constant=_no_constant)
     except (ValueError, RecursionError) as e:
         raise refuse("the header is not valid JSON", str(e) or type(e).__name__) from e
     metadata = table.pop("__metadata__", {})

@@ -50,6 +50,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "NaN in the header": (pack(b'{"a":{"dtype":"U8","shape":[NaN],"data_offsets":[0,8]}}'), "not valid JSON"),
     "unknown dtype": (entry(dtype="F33"), "unknown dtype"),
     "negative shape": (entry(shape=[-2]), "whole numbers"),
+    "minus nought": (pack(b'{"a":{"dtype":"U8","shape":[0,9],"data_offsets":[0,-0]}}', b""), "whole numbers"),
     "fractional shape": (entry(shape=[2.0]), "whole numbers"),
     "shape overflow": (entry(shape=[1 << 40, 1 << 40, 0]), "does not fill"),
     "metadata not text": (pack({"__metadata__": {"a": 1}, "a": F32}), "must map text to text"),

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from polygraft.files import commit, read_json, verify_folder, write_atomic, write_json
+from polygraft.files import MANIFEST, commit, read_json, verify_folder, write_atomic, write_json
 
 PREFIX = "step-"
 HISTORY = "trainer_state.json"  # transformers looks for step and losses under this name
@@ -45,7 +45,9 @@ def save(folder: Path, step: int, job: str, tensors: Mapping[str, Any], facts: J
 def latest(folder: Path, job: str) -> Path | None:
     """The newest state of this job that is complete and undamaged (every digest is checked)."""
     for path in reversed(_states(folder)):
-        if not verify_folder(path) and read_json(path / "manifest.json").get("job") == job:
+        if not (path / MANIFEST).is_file():  # a run was killed while it cleared an old state away
+            continue
+        if not verify_folder(path) and read_json(path / MANIFEST).get("job") == job:
             return path
     return None
 
