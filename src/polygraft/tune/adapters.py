@@ -8,6 +8,7 @@ zero, so that s B A is zero outside them. Of FFN neurons these are B's rows for 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,10 +139,13 @@ def lay(live: Live, source: Source, s: Settings, selection: Selection | None) ->
     assert source.checkpoint is not None
     places = slots(live.anatomy, {k: t.shape for k, t in source.checkpoint.tensors.items()}, selection, s.targets)
     set_seed(s.seed)
-    model = get_peft_model(live.model, LoraConfig(
+    config = LoraConfig(
         r=s.r, lora_alpha=s.scale,  # type: ignore[arg-type]
         lora_dropout=s.dropout, use_rslora=s.rslora, task_type="CAUSAL_LM", fan_in_fan_out=live.anatomy.traits.transposed,
-        target_modules=[slot.module for slot in places]))  # fmt: skip
+        target_modules=[slot.module for slot in places])  # fmt: skip
+    with warnings.catch_warnings():  # peft asks transformers for a name that changes
+        warnings.simplefilter("ignore", FutureWarning)
+        model = get_peft_model(live.model, config)
     for slot in places:
         layer = live.model.get_submodule(slot.module)
         _limit(layer.lora_B["default"].weight, 0, slot.outs)
@@ -194,8 +198,8 @@ class AdapterProof:
 
     @property
     def sentence(self) -> str:
-        return (f"The written files show it: {self.changed:,} of these changed; merged, the adapter can change {self.reach:,} "
-                f"parameters ({self.reach / self.total:.2%}) and not one of the others.")
+        return (f"The written files show it: {self.changed:,} of these changed; merged into the model, the adapter can change "
+                f"{self.reach:,} of its parameters ({self.reach / self.total:.2%}, {self.matrices} matrices) and no other.")
 
 
 def prove(folder: Path, laid: Laid, memory: Mapping[str, bytes], total: int) -> AdapterProof:

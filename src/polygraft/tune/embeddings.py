@@ -51,7 +51,7 @@ def task(config: Embeddings, context: Context, around: Around) -> Task:
     vocab = tokens_of(anatomy, shapes)
     count = vocab if wanted is None else len(wanted)
     what = "embedding and head, one tensor" if anatomy.tied else SIDES[config.sides]
-    told = f"{count:,} of {vocab:,} tokens ({what}){', and the final norm' if config.norm else ''}."
+    told = f"Tokens: {count:,} of {vocab:,} ({what}){', and the final norm' if config.norm else ''}."
     return replace(made, selection=selection, inputs=(*made.inputs, *more), summary=(told,))
 
 

@@ -51,7 +51,7 @@ def told(config: Neurons, mask: np.ndarray, real: np.ndarray) -> str:
     """Which neurons, how many, where."""
     some, total = int(mask.sum()), int(real.sum())
     moved = f" ({', '.join(config.parts)} alone)" if config.parts else ""
-    drawn = "" if config.random is None else " They were drawn at random, as many in each layer as the selection has and none of its own."
+    drawn = "" if config.random is None else " Drawn at random: as many in each layer as the selection has, and none of its own."
     return f"Neurons{moved}: {some:,} of {total:,} ({some / total:.2%}), in {mask.any(1).sum()} of {len(mask)} layers.{drawn}"
 
 
