@@ -204,21 +204,25 @@ def begin(config: Tuning, task: Task, context: Context, around: Around) -> Reten
         if task.sides is not None:
             raise RecipeError("replay in a training of two sides", where="retain-replay",
                               fix="name these examples among the data of a side")  # fmt: skip
-        _mix(made, [row for spec in r.replay for row in named("replay", spec)], config.seed)
-    made.task = replace(made.task, inputs=(*task.inputs, *inputs))
+        old = [row for spec in r.replay for row in named("replay", spec)]
+        held = [row for rows in made.held.values() for row in rows]
+        made.replay, made.excluded = replayed(len(task.rows), old, held, r.share, config.seed)
+    made.task = replace(task, rows=[*task.rows, *made.replay], inputs=(*task.inputs, *inputs))
     made.gains = Gains(made.held, config.settings()) if made.held else None
     made.kl = StartKL(r.kl, made.text, config.settings(), r.kl_every, r.kl_rows, r.kl_length) if r.kl else None
     return made
 
 
-def _mix(made: Retention, rows: list[Row], seed: int) -> None:
-    """Add as much replay as makes its share of all examples; what is measured is none of it."""
-    held = {key(row) for rows_ in made.held.values() for row in rows_}
-    free = [row for row in rows if key(row) not in held]
+def replayed(new: int, rows: Sequence[Row], held: Sequence[Row], share: float, seed: int) -> tuple[list[Row], int]:
+    """(replay, left out): as many of `rows` as make their share of all examples, where there are `new` others.
+
+    The hash of seed and content decides which; none comes again before all have been taken. What is measured (`held`) is left out.
+    Raises InputError where nothing remains.
+    """
+    measured = {key(row) for row in held}
+    free = [row for row in rows if key(row) not in measured]
     if not free:
         raise InputError("every replay example is among those that are measured", where="retain-replay", fix="add examples")
-    share, new = made.config.share, made.task.rows
-    count = max(1, round(len(new) * share / (1 - share)))
+    count = max(1, round(new * share / (1 - share)))
     places = mixture.pick([key(row) for row in free], count, seed, repeat=True)
-    made.replay, made.excluded = [free[i] for i in places], len(rows) - len(free)
-    made.task = replace(made.task, rows=[*new, *made.replay])
+    return [free[i] for i in places], len(rows) - len(free)
