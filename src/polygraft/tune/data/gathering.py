@@ -269,14 +269,17 @@ def _uneven(chosen: Sequence[Example], mix: Mix) -> tuple[str, ...]:
 
 
 def _unmet(tally: Tally, mix: Mix) -> tuple[str, ...]:
-    """Labels that had fewer examples than their share asked for."""
+    """Labels that had fewer examples than their share asked for, or whose share is less than one example."""
+    total = sum(tally.of(s, "asked") for s in tally.left)
+    none = tuple(f"{s} has no example in a mixture of {total:,}: its share is too small for one" for s in tally.left
+                 if mix.mixed and not tally.of(s, "asked") and mix.weights.get(s, 1) > 0)
     if mix.repeat:
-        return ()
+        return none
     left = {s: t.get("read", 0) - sum(t.get(w, 0) for w in (*STAGES, "dev")) for s, t in tally.left.items()}
     if mix.leaks == "keep":
         left = {s: n + tally.of(s, "leaked") for s, n in left.items()}
-    return tuple(f"{s} has {left[s]:,} examples of the {tally.of(s, 'asked'):,} asked, so the shares are others; `repeat` takes "
-                 "some again" for s in tally.left if tally.of(s, "asked") > left[s])  # fmt: skip
+    return none + tuple(f"{s} has {left[s]:,} examples of the {tally.of(s, 'asked'):,} asked, so the shares are others; `repeat` "
+                        "takes some again" for s in tally.left if tally.of(s, "asked") > left[s])  # fmt: skip
 
 
 def _unseen(unsaid: int, held: Sequence[Held]) -> tuple[str, ...]:
