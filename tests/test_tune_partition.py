@@ -345,6 +345,14 @@ def test_plan_and_result_agree(context, tmp_path, method):
     assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
+def test_both_sides_learn(folder, tmp_path):
+    few = partition_step(Around({"task": lambda _: TASK[:3], "language": lambda _: LANGUAGE[:3]}, WATCHERS))
+    result = few.run(config(steps=60, lr=2e-2, outside="none", save_every=0), context_of(folder), tmp_path)
+    for row in result.tables[0].rows:
+        side = dict(zip(result.tables[0].columns, row, strict=True))
+        assert side["loss, last tenth"] < 0.6 * side["loss, first tenth"], side
+
+
 def test_the_files_parts_are_those_that_were_trained(folder, context, tmp_path):
     STEP.run(config(language_layers=["1", "3"]), context, tmp_path)
     _, anatomy, shapes = opened(folder)

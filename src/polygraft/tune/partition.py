@@ -224,4 +224,4 @@ def _half(context: Context, side: int) -> Callable[..., None]:
 
 def partition_step(around: Around) -> Step:
     return Step("tune.partition", 1, Partition, partial(plan, around=around), partial(run, around=around), makes_model=True,
-                resumable=True)  # fmt: skip
+                resumable=True, probes=True)  # fmt: skip
