@@ -208,7 +208,7 @@ def test_three_languages_are_all_there_are_and_shares_must_reach():
     from polygraft.config import parse
     from polygraft.yamltext import parse_document
 
-    for text, words in (("languages: 4", "languages"), ("shares: [0.5, 0.5]", "for each of 3 languages"), ("hidden: 33", "hidden"),
+    for text, words in (("languages: 4", "languages"), ("languages: 3\nshares: [0.5, 0.5]", "for each of 3 languages"), ("hidden: 33", "hidden"),
                         ("shares: [1, 0, 1]", "number over 0")):
         with pytest.raises(RecipeError, match=words):
             parse(World, parse_document(text, "recipe"))
