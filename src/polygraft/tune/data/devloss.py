@@ -73,7 +73,7 @@ class DevLoss(Hook):
                      for label, b, a, d in zip(self.labels, before, after, changed, strict=True))
         note = "mean nats per token with loss; examples chosen by the hash of their content; paired bootstrap, Holm over labels"
         table = Table("Held-out examples", ("examples", "n", "before", "after", "change"), rows, note)
-        series = {label: tuple(self.of(step, label).mean for step in steps) for label in self.labels}
+        series: dict[str, tuple[float | None, ...]] = {s: tuple(self.of(step, s).mean for step in steps) for s in self.labels}
         curve = Curve("Loss of held-out examples", tuple(map(float, steps)), series, "step", "nats per token")
         return Said(tuple(_sentence(*row[:1], *row[2:]) for row in rows), (table,), (curve,),
                     data={"dev": {label: [b.mean, a.mean] for label, b, a in zip(self.labels, before, after, strict=True)}})

@@ -231,7 +231,7 @@ def _table(tally: Tally, chosen: Sequence[Example], mix: Mix) -> Table:
     gone = {what: said for what, said in STAGES.items() if any(tally.of(label, what) for label in tally.left)}
     columns = ("examples", "read", *gone.values(), *(["held out"] if mix.dev else []), *(["asked"] if mix.mixed else []),
                "trained on", "share", "characters")  # fmt: skip
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for label in tally.left:
         mine = [e for e in chosen if e.label == label]
         rows.append((label, tally.of(label, "read"), *(tally.of(label, what) for what in gone),
