@@ -33,7 +33,7 @@ class Tuning(Strict):
     epochs: float = Field(1.0, gt=0, description="times round the examples, when no steps are given")
     batch: int = Field(8, ge=1, description="examples in one forward pass")
     accumulate: int = Field(1, ge=1, description="forward passes in one optimiser step")
-    lr: float | None = Field(None, gt=0, description="peak learning rate (default: 2e-4 for lora, 1e-5 for full)")
+    lr: float | None = Field(None, gt=0, le=1000, description="peak learning rate (default: 2e-4 for lora, 1e-5 for full)")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the learning rate falls after the warm-up")
     warmup: float = Field(0.05, ge=0, le=1, description="share of the steps in which the learning rate rises from 0")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
@@ -48,6 +48,11 @@ class Tuning(Strict):
     save_every: Annotated[int, Detail] = Field(100, ge=0, description="steps between two saved states, from which an interrupted "
                                                "training goes on; 0: none")
     recompute: Annotated[bool, Detail] = Field(False, description="compute activations twice: less memory, more time")
+    optimizer: Literal["adamw", "adamw8bit", "adafactor", "sgd"] = Field(
+        "adamw", description="adamw8bit keeps a quarter of the state, and needs bitsandbytes; adafactor and sgd keep next to none")
+    liger: Annotated[bool, Detail] = Field(False, description="liger's kernels, where liger-kernel and a GPU are")
+    report_to: Annotated[Literal["none", "trackio", "wandb", "tensorboard"], Detail] = Field(
+        "none", description="also log losses to a tracker that is installed; its keys come from its own settings")
     device: Annotated[Literal["auto", "cpu", "cuda"], Detail] = Field(
         "auto", description="auto: a GPU where there is one (which of several: CUDA_VISIBLE_DEVICES)")
     watch: Watch = Field(default=Watch(), description="scores taken while training")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from polygraft.meter import LIBRARIES
+from polygraft.tune import extras
 
 if TYPE_CHECKING:
     from polygraft.anatomy import Anatomy, Sizes
@@ -47,7 +48,7 @@ def need(anatomy: Anatomy, s: Settings, shapes: Mapping[str, Sequence[int]], tra
     tokens: of one forward pass, with padding."""
     some, sizes = sum(trained.values()), anatomy.sizes
     return Memory(
-        weights=weights(s, shapes, trained), gradients=4 * some, optimizer=8 * some,
+        weights=weights(s, shapes, trained), gradients=4 * some, optimizer=extras.STATE[s.optimizer] * some,
         activations=activations(anatomy, s, trained, tokens),
         logits=LOGITS * 4 * min(tokens, ROWS) * min(sizes.vocab, COLUMNS),
     )  # fmt: skip

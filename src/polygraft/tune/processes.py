@@ -8,8 +8,11 @@ first process writes, scores and speaks; what it decides (where to resume, what 
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from polygraft.errors import RecipeError
@@ -32,6 +35,57 @@ def dealt(s: Settings, size: int) -> tuple[int, int]:
     raise RecipeError("the examples of a step cannot be shared equally", where="batch, accumulate",
                       found=f"{s.accumulate} passes of {s.batch} examples for {size} processes",
                       fix=f"make `accumulate` or `batch` a multiple of {size}")  # fmt: skip
+
+
+def sharding() -> str:
+    """How the launcher was told to cut one model into shards: "FSDP", "DeepSpeed", or ""."""
+    for name, told in (("FSDP", "ACCELERATE_USE_FSDP"), ("DeepSpeed", "ACCELERATE_USE_DEEPSPEED")):
+        if os.environ.get(told, "").lower() in ("true", "1", "yes"):
+            return name
+    return ""
+
+
+def check_shards(s: Settings, *, gpu: bool, rows: bool, watched: bool) -> None:
+    """Raise RecipeError for what cannot be trained in shards. rows: of tensors are trained; watched: scores are taken."""
+    kind = sharding()
+    if not kind:
+        return
+    if kind == "DeepSpeed" and find_spec("deepspeed") is None:
+        raise RecipeError("DeepSpeed is not installed", where="accelerate", fix="pip install deepspeed, or use fsdp2.yaml")
+    if not gpu:
+        raise RecipeError(f"{kind} shards a model over GPUs; on CPU accelerate would leave the shards out without a word",
+                          where="accelerate", found="no GPU", fix="start it with torchrun and no config file")  # fmt: skip
+    if kind == "FSDP" and os.environ.get("FSDP_VERSION", "1") != "2":
+        raise RecipeError("FSDP's first version is not supported", where="accelerate", fix="set fsdp_version to 2 (fsdp2.yaml)")
+    wrong = {
+        "rows and columns cannot be trained in shards, which cut across them": rows and "ddp.yaml, or whole tensors, or LoRA",
+        "no training state is kept of shards": s.save_every > 0 and "save_every 0",
+        "scores are not taken of shards": watched and "no `watch`, and `polygraft eval` afterwards",
+    }
+    for what, instead in wrong.items():
+        if instead:
+            raise RecipeError(what, where="accelerate", found=kind, fix=f"use {instead}")
+
+
+def whole(model: Any, names: Collection[str], here: Ranks) -> None:
+    """Make the named parameters of a model in shards whole again in the first process, which writes them. All take part."""
+    import torch
+
+    for name in sorted(names):
+        owner, _, own = name.rpartition(".")
+        module = model.get_submodule(owner)
+        parameter = module._parameters[own]
+        if hasattr(parameter, "full_tensor"):  # FSDP2: a DTensor
+            value = parameter.detach().full_tensor()
+        elif hasattr(parameter, "ds_id"):  # ZeRO-3
+            import deepspeed
+
+            with deepspeed.zero.GatheredParameters([parameter]):
+                value = parameter.detach().clone()
+        else:
+            continue
+        if here.rank == 0:
+            module._parameters[own] = torch.nn.Parameter(value, requires_grad=False)
 
 
 def from_first(here: Ranks, value: Any) -> Any:

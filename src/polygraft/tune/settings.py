@@ -36,6 +36,9 @@ class Settings:
     save_every: int = 100
     recompute: bool = False
     device: str = "auto"
+    optimizer: Literal["adamw", "adamw8bit", "adafactor", "sgd"] = "adamw"
+    liger: bool = False
+    report_to: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
 
     @property
     def rate(self) -> float:

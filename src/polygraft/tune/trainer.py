@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from polygraft import ranks
 from polygraft.errors import StepFailed
-from polygraft.tune import state
+from polygraft.tune import extras, state
 from polygraft.tune.broken import check
 from polygraft.tune.processes import OneReader, dealt
 from polygraft.watching import trainer_callback
@@ -32,16 +32,18 @@ def arguments(s: Settings, steps: int, folder: Path, still: bool = False) -> Any
     import torch
     from trl import SFTConfig
 
+    extras.check(s)
     batch, accumulate = dealt(s, ranks.size())
     on_cpu = s.device == "cpu" or not torch.cuda.is_available()
     made = SFTConfig(
         output_dir=str(folder), max_steps=steps, num_train_epochs=1, per_device_train_batch_size=batch,
         gradient_accumulation_steps=accumulate, learning_rate=s.rate, lr_scheduler_type=SCHEDULES[s.schedule],
-        warmup_steps=round(s.warmup * steps), weight_decay=s.weight_decay, max_grad_norm=s.clip, optim="adamw_torch",
+        warmup_steps=round(s.warmup * steps), weight_decay=s.weight_decay, max_grad_norm=s.clip,
+        optim=extras.OPTIMIZERS[s.optimizer],
         bf16=s.dtype == "bf16", fp16=False, tf32=None if on_cpu else False, use_cpu=on_cpu, seed=s.seed, data_seed=s.seed,
         max_length=s.length, packing=s.packing, dataset_kwargs={"skip_prepare_dataset": True}, completion_only_loss=False,
-        train_sampling_strategy="sequential", gradient_checkpointing=False, dataloader_num_workers=0,
-        logging_steps=1, logging_nan_inf_filter=False, report_to="none", disable_tqdm=True, push_to_hub=False,
+        train_sampling_strategy="sequential", gradient_checkpointing=False, use_liger_kernel=s.liger, dataloader_num_workers=0,
+        logging_steps=1, logging_nan_inf_filter=False, report_to=s.report_to, disable_tqdm=True, push_to_hub=False,
         ddp_find_unused_parameters=still,
         save_strategy="steps" if s.save_every else "no", save_steps=s.save_every or 500,
     )  # fmt: skip
@@ -156,6 +158,14 @@ class Resumable:
         """bfloat16 and float32 need no loss scaling, so there is no scaler."""
 
 
+def divided_later(trainer: Any, num_items_in_batch: Any) -> int:
+    """By what transformers will divide the loss of a pass: it is a mean over the tokens of its step, or over its own."""
+    whole = trainer.loss_is_scaled_for_ga
+    if whole is None:
+        whole = (trainer.model_accepts_loss_kwargs and num_items_in_batch is not None) or trainer.compute_loss_func is not None
+    return 1 if whole else trainer.current_gradient_accumulation_steps
+
+
 def trainer_class() -> type:
     """The subclass, made when it is needed because its parent takes seconds to import."""
     from transformers import PrinterCallback
@@ -209,12 +219,5 @@ def trainer_class() -> type:
             more = sum(added) * self._divided_later(num_items_in_batch)
             loss = (found[0] if return_outputs else found) + more
             return (loss, found[1]) if return_outputs else loss
-
-        def _divided_later(self, num_items_in_batch: Any) -> int:
-            """By what transformers will divide the loss of a pass: it is a mean over the tokens of its step, or over its own."""
-            whole = self.loss_is_scaled_for_ga
-            if whole is None:
-                whole = (self.model_accepts_loss_kwargs and num_items_in_batch is not None) or self.compute_loss_func is not None
-            return 1 if whole else self.current_gradient_accumulation_steps
 
     return Trainer

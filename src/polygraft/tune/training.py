@@ -27,7 +27,7 @@ from polygraft.tune.chosen import Chosen, checked, choose, everything, size
 from polygraft.tune.hooks import Hook
 from polygraft.tune.output import after, write_model
 from polygraft.tune.packing import check_apart
-from polygraft.tune.processes import from_first
+from polygraft.tune.processes import check_shards, from_first, whole
 from polygraft.tune.proof import Proof, prove
 from polygraft.tune.settings import Settings
 from polygraft.tune.sides import Sides
@@ -163,6 +163,8 @@ def _train(work: Work, folder: Path, progress: Callable[..., None], here: Ranks)
 
     begun = time.monotonic()
     ready = prepared(work)
+    rows = ready.chosen is not None and bool(ready.chosen.grafts.all)
+    check_shards(work.settings, gpu=ready.live.device.startswith("cuda"), rows=rows, watched=work.watched is not None)
     if work.watched is not None:
         work.watched.watcher.job = work.job
     with quiet():
@@ -173,6 +175,7 @@ def _train(work: Work, folder: Path, progress: Callable[..., None], here: Ranks)
             trainer.restore(best.step)
         for hook in work.hooks:
             hook.end(trainer.model, trainer.state.global_step)
+    whole(trainer.model, trainer.moved, here)
     out = folder / "model"
     proof = _written(work, ready, out) if here.rank == 0 else None
     if here.rank == 0:
@@ -245,7 +248,7 @@ def _written(work: Work, ready: Ready, out: Path) -> Proof | AdapterProof:
 
 def _meaning(settings: Settings) -> dict[str, Any]:
     """The settings that decide the result; how often to save and how to save memory do not."""
-    return {k: v for k, v in vars(settings).items() if k not in {"save_every", "recompute"}}
+    return {k: v for k, v in vars(settings).items() if k not in {"save_every", "recompute", "liger", "report_to"}}
 
 
 def ordered(work: Work, tokenizer: Any) -> tuple[Any, int, list[str]]:
