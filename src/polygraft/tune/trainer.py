@@ -216,7 +216,7 @@ def trainer_class() -> type:
             added = [x for hook in self.work.hooks if (x := hook.loss(model, self.state.global_step)) is not None]
             if not added:
                 return found
-            more = sum(added) * self._divided_later(num_items_in_batch)
+            more = sum(added) * divided_later(self, num_items_in_batch)
             loss = (found[0] if return_outputs else found) + more
             return (loss, found[1]) if return_outputs else loss
 
