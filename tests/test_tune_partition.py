@@ -358,7 +358,8 @@ def test_the_files_parts_are_those_that_were_trained(folder, context, tmp_path):
     _, anatomy, shapes = opened(folder)
     parts = job(config(language_layers=["1", "3"]), context, AROUND).parts
     for name, side in zip(owners.SIDES, parts.both, strict=True):
-        entries = selections.pick(f"{tmp_path / 'selection.json'}:{name}", context.folder)
+        entries = selections.pick(f"{tmp_path}:{name}", context.folder)
+        assert selections.pick(f"{tmp_path / 'model'}:{name}", context.folder) == entries
         assert selections.on(entries, anatomy, shapes).normal(shapes) == side
 
 

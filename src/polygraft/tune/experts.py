@@ -96,7 +96,8 @@ def told(each: Sequence[Expert], names: Sequence[str], proof: Proof, task: Task)
     first = each[0].result
     summary = [line for one in each for line in one.result.summary]
     named = [(f"the {name}'s expert", one.result) for name, one in zip(names, each, strict=True)]
-    tables = [replace(t, title=f"{t.title}: {name}") for name, result in named for t in result.tables]
+    proved = proof.table()  # of what is written; those of the experts are in their sentences
+    tables = [replace(t, title=f"{t.title}: {name}") for name, result in named for t in result.tables if t.title != proved.title]
     curves = [replace(c, title=f"{c.title}: {name}") for name, result in named for c in result.curves]
     data: dict[str, Any] = {name: dict(one.result.data) for name, one in zip(names, each, strict=True)}
     criteria = [one.result.data["criteria"] for one in each if "criteria" in one.result.data]
@@ -107,5 +108,5 @@ def told(each: Sequence[Expert], names: Sequence[str], proof: Proof, task: Task)
     about = task.gathered
     return replace(
         first, title=f"{task.title} of {task.source.spec}", summary=(*summary, f"Put together: {proof.sentence}"),
-        tables=(proof.table(), *about.tables, *tables), curves=tuple(curves), maps=(), inputs=(first.inputs[0], *task.inputs),
+        tables=(proved, *about.tables, *tables), curves=tuple(curves), maps=(), inputs=(first.inputs[0], *task.inputs),
         data=data | dict(about.data), caveats=(*caveats, *about.caveats, *task.caveats))  # fmt: skip

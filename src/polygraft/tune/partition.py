@@ -186,7 +186,7 @@ def _counted(made: Job) -> list[str]:
 
 
 def run(config: Partition, context: Context, folder: Path, around: Around) -> Result:
-    """Train; `folder/model` has both sides' parts, `folder/selection.json` says whose is what (whole tensors)."""
+    """Train; `folder/model` has both sides' parts, `selection.json` says whose is what (whole tensors)."""
     made = job(config, context, around)
     if config.method in ("simultaneous", "joint"):
         done, result = fit(made.task, config.model_copy(update={"steps": made.steps}), context, folder, around)
@@ -194,8 +194,9 @@ def run(config: Partition, context: Context, folder: Path, around: Around) -> Re
     else:
         runs, result = _experts(made, config, context, folder, around)
     if config.apart:
-        named = {name: owners.entries(side, made.task.anatomy) for name, side in zip(SIDES, made.parts.both, strict=True)}
-        selections.write(folder / selections.FILE, named, {"method": "partition"})
+        named = {name: tuple(owners.entries(side, made.task.anatomy)) for name, side in zip(SIDES, made.parts.both, strict=True)}
+        for place in (folder, folder / "model"):  # a verb keeps the model's folder alone
+            selections.write(place / selections.FILE, named, {"method": "partition"})
     each = config.batch * config.accumulate
     shown = [each * (len(run.at) or n) for run, n in zip(runs, made.sides.steps(made.steps), strict=True)]
     table = sidelog.table(runs, made.parts, made.sides.counts, shown, made.shapes)
