@@ -210,6 +210,21 @@ def test_a_probe_measures_and_leaves_nothing(tiny, tmp_path: Path, method: str, 
     assert not list(tmp_path.glob("polygraft-*"))
 
 
+def test_a_plan_measures_where_it_is_asked_to(tiny, tmp_path: Path):
+    from polygraft import recipe
+    from polygraft.steps import TABLE
+
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    step = next(s for s in TABLE if s.name == "tune.sft")
+    config = step.config(model=str(tiny("llama")), data=[str(tmp_path / "rows.jsonl")], steps=3, batch=2, length=32, device="cpu")
+    guess, seen = (recipe.plan_step(step, config, folder=tmp_path, probe=probing) for probing in (False, True))
+    assert not guess.errors and not seen.errors and guess.key == seen.key
+    assert prediction.GUESS in guess.plan.notes and any(line.startswith("memory of a process") for line in guess.plan.lines)
+    assert prediction.GUESS not in seen.plan.notes and any(line.startswith("measured: ") for line in seen.plan.lines)
+    assert seen.plan.seconds > 0 and seen.plan.disk_bytes == guess.plan.disk_bytes
+    assert [s.name for s in TABLE if s.probes] == [s.name for s in TABLE if s.name.startswith("tune.")]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weights_gradients_and_state_are_counted_exactly(tiny, family: str):
     """Against the live model: what is held, what has a gradient, and AdamW's two moments of it."""
