@@ -123,6 +123,11 @@ class Laid:
     def trainable(self) -> int:
         return sum(slot.parameters(self.rank) for slot in self.slots)
 
+    @property
+    def limited(self) -> bool:
+        """Whether some pair reaches only some rows or columns of its matrix."""
+        return any(slot.reach < slot.size[0] * slot.size[1] for slot in self.slots)
+
     def write(self, source: Source, out: Path) -> AdapterProof:
         """Write the adapter, and prove from its files that it is what memory holds and reaches what was selected and no more."""
         assert source.checkpoint is not None

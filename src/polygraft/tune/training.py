@@ -163,7 +163,7 @@ def _train(work: Work, folder: Path, progress: Callable[..., None], here: Ranks)
 
     begun = time.monotonic()
     ready = prepared(work)
-    rows = ready.chosen is not None and bool(ready.chosen.grafts.all)
+    rows = ready.laid.limited if ready.laid else ready.chosen is not None and bool(ready.chosen.grafts.all)
     check_shards(work.settings, gpu=ready.live.device.startswith("cuda"), rows=rows, watched=work.watched is not None)
     if work.watched is not None:
         work.watched.watcher.job = work.job
