@@ -90,7 +90,7 @@ def test_a_planted_near_duplicate_is_found_and_another_text_is_not():
 @settings(max_examples=300)
 @given(st.lists(WORDS, max_size=6), st.lists(WORDS, max_size=6), st.sampled_from([5, 8]))
 def test_leaks_are_those_of_the_definition(rows, items, n):
-    wanted = leaks.items([Held("t", "en", str(i), " ".join(w)) for i, w in enumerate(items)], n)
+    wanted = leaks.items([Held(f"t{i}", "en", str(i), " ".join(w)) for i, w in enumerate(items)], n)
     found = leaks.leaks(rows, wanted)
     assert [(k.row, k.item) for k in found] == data_oracle.leaks(rows, items, n, SHARE, LEAST)
     assert all(SHARE - 1e-9 <= k.share <= 1 for k in found) and wanted.unsaid == sum(len(w) < LEAST for w in items)
@@ -109,6 +109,20 @@ def test_what_all_items_of_a_task_share_is_their_form():
     wanted = leaks.items(held, 8)
     assert wanted.unsaid == 0 and not leaks.leaks([units(form), units(f"{form} anything")], wanted)
     assert [k.item for k in leaks.leaks([units(held[3].text)], wanted)] == [3]
+
+
+def test_the_words_around_every_item_do_not_hide_a_short_one():
+    held = [Held("mgsm", "en", str(i), f"Question: {q}\nStep-by-Step Answer:") for i, q in enumerate((
+        "Ten birds sat on a wire and four flew away, how many stayed?", "A box has nine red pens and two blue ones, how many pens is that?"))]
+    row = "birds: Ten birds sat on a wire and four flew away, how many stayed? Six."
+    assert [(k.item, k.share) for k in leaks.leaks([units(row)], leaks.items(held, 8))] == [(0, 1.0)]
+
+
+@given(st.lists(WORDS, min_size=1, max_size=6))
+def test_the_common_beginning_is_the_longest(lists):
+    n = leaks._common(lists)
+    same = all(w == lists[0] for w in lists)
+    assert n == 0 if same else all(w[:n] == lists[0][:n] for w in lists) and not all(w[: n + 1] == lists[0][: n + 1] for w in lists)
 
 
 def test_scripts_without_spaces_are_searched_by_characters():

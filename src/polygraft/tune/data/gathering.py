@@ -120,7 +120,7 @@ def gather(found: Sequence[Example], inputs: Sequence[InputRef], mix: Mix, held:
     if not told:
         return Gathered(rows, tuple(inputs), labels, caveats=caveats)
     tables = (_table(tally, chosen, mix), *leaked)
-    return Gathered(rows, tuple(inputs), labels, tuple(dev), _lines(tally, mix, later), tables, caveats,
+    return Gathered(rows, tuple(inputs), labels, tuple(dev), _lines(tally, mix, 0 if sketch else len(held), later), tables, caveats,
                     {"examples": tally.left, "evaluation_items": len(held)}, mix.dev_every)  # fmt: skip
 
 
@@ -240,12 +240,13 @@ def _table(tally: Tally, chosen: Sequence[Example], mix: Mix) -> Table:
     return Table("Examples", columns, tuple(rows))
 
 
-def _lines(tally: Tally, mix: Mix, later: bool) -> tuple[str, ...]:
+def _lines(tally: Tally, mix: Mix, items: int, later: bool) -> tuple[str, ...]:
     said = [f"{label}: {tally.words(label)}" + (f", {tally.of(label, 'dev'):,} held out" if mix.dev else "")
             + (f", {tally.of(label, 'asked'):,} asked" if mix.mixed else "") for label in tally.left]
     more = [f"of more than {SKETCHED:,} examples near duplicates and evaluation items are looked for when it runs: these counts "
             "are without them"] if later else []
-    return (*said, *more)
+    sought = [f"{items:,} evaluation items looked for among them"] if items else []
+    return (*said, *sought, *more)
 
 
 def _twice(inputs: Sequence[InputRef]) -> tuple[str, ...]:

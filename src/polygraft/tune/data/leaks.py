@@ -2,8 +2,8 @@
 
 An item has leaked into an example when at least 70 % of the item's n-grams stand in that one example: the rule of PaLM
 (Chowdhery et al. 2022, arXiv 2204.02311, section 8: 70 % of 8-grams), stricter in that one example must hold them all. What stands
-in more than a tenth of a task's items ("Question:") is the task's form and does not count. A paraphrase shares few runs of words
-and is not found.
+in more than a tenth of a task's items, and the words with which all of them begin and end ("Question:", "Answer:"), are the task's
+form and do not count. A paraphrase shares few runs of words and is not found.
 """
 
 from __future__ import annotations
@@ -58,12 +58,28 @@ class Items:
 def items(held: Iterable[Held], n: int) -> Items:
     """What is looked for: the items' n-grams of n units."""
     those = tuple(held)
-    words = [units(h.text) for h in those]
+    tasks = _numbered([(h.task, h.language) for h in those])
+    words = _inside([units(h.text) for h in those], tasks)
     sizes = [min(len(w), n) for w in words]
     lengths = sorted({size for size in sizes if size >= LEAST})
-    tasks = _numbered([(h.task, h.language) for h in those])
     return Items(those, {k: _without_form(distinct(grams((w if size == k else [] for w, size in zip(words, sizes)), k)), tasks)
                          for k in lengths})
+
+
+def _inside(words: Sequence[list[str]], tasks: np.ndarray) -> list[list[str]]:
+    """The items without the words with which all items of their task begin, and then without those with which all end."""
+    each: dict[int, list[list[str]]] = {}
+    for task, mine in zip(tasks.tolist(), words):
+        each.setdefault(task, []).append(mine)
+    heads = {task: _common(those) for task, those in each.items()}
+    tails = {task: _common([w[heads[task] :][::-1] for w in those]) for task, those in each.items()}
+    return [w[heads[task] : len(w) - tails[task]] for task, w in zip(tasks.tolist(), words)]
+
+
+def _common(lists: Sequence[list[str]]) -> int:
+    """The units with which all of several different lists begin; of one list alone nothing can be said."""
+    first, last = min(lists), max(lists)  # whatever all share these two share
+    return 0 if first == last else next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))
 
 
 def _without_form(each: Grams, tasks: np.ndarray) -> Grams:
