@@ -124,6 +124,30 @@ def test_a_bound_no_step_holds_leaves_the_start(context, world, tmp_path):
     assert all(made.read(k) == world.base.checkpoint.read(k) for k in made.tensors)
 
 
+class Cut(Exception):
+    pass
+
+
+def test_stop_and_kl_resume_exactly(context, tmp_path):
+    """Cut between two saved states: the same readings, the same stop, the same bytes as without the interruption."""
+
+    def cut(done, total, text=""):
+        if done == 8:
+            raise Cut
+
+    asked = config(stop=0.3, kl=1e-4).model_copy(update={"save_every": 3})
+    whole = STEP.run(asked, context, tmp_path / "a")
+    assert whole.data["steps"] == 10 and lost(whole) <= 0.3
+    with pytest.raises(Cut):
+        STEP.run(asked, dataclasses.replace(context, progress=cut), tmp_path / "b")
+    again = STEP.run(asked, context, tmp_path / "b")
+    assert again.data["resumed_at"] == 6 and again.data["retention"] == whole.data["retention"]
+    readings = [[(r["step"], r["scores"], r["failed"]) for r in found.data["watch"]["readings"]] for found in (whole, again)]
+    assert readings[0] == readings[1]
+    one, two = (resolve(tmp_path / name / "model").checkpoint for name in "ab")
+    assert all(one.read(k) == two.read(k) for k in one.tensors)
+
+
 def test_lora_with_kl(free, context, tmp_path):
     lora = config(kl=3.0, kl_rows=8, kl_length=32).model_copy(update={"method": "lora", "r": 4, "lr": 3e-2})
     loose = config().model_copy(update={"method": "lora", "r": 4, "lr": 3e-2})
@@ -207,3 +231,24 @@ def test_text_that_is_no_help_is_refused_in_the_plan(context, tmp_path, name, co
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=word):
         STEP.plan(config(text="x", kl=1.0), dataclasses.replace(context, data=lambda ref: (tmp_path / name) if ref == "x" else context.data(ref)))
+
+
+def test_a_model_in_shards_and_two_sides_are_refused(context, monkeypatch):
+    sides = SimpleNamespace(sides=object(), rows=[{"text": "x"}], inputs=())
+    with pytest.raises(RecipeError, match="two sides"):
+        retain.begin(config(text=None, target=None, replay=["a.jsonl"]), sides, context, Around({}, WATCHERS))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(RecipeError, match="in shards"):
+        STEP.plan(config(), context)
+
+
+def test_a_model_without_a_tokenizer_is_refused(context, world, tmp_path):
+    import shutil
+
+    bare = tmp_path / "bare"
+    shutil.copytree(world.base.path, bare)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (bare / name).unlink()
+    with pytest.raises(InputError, match="no tokenizer"):
+        STEP.run(config(kl=1.0), dataclasses.replace(context, model=lambda ref: resolve(bare)), tmp_path / "out")
+    assert not (tmp_path / "out" / "model").exists()

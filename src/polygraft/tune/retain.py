@@ -24,6 +24,7 @@ from polygraft.tune.data.text import key, size
 from polygraft.tune.gains import BOUND, KEPT, NAMES, TARGET, Bounded, Gains
 from polygraft.tune.hooks import Hook, Said
 from polygraft.tune.kl import StartKL
+from polygraft.tune.processes import sharding
 from polygraft.watching import Log
 
 if TYPE_CHECKING:
@@ -42,17 +43,22 @@ Row = dict[str, Any]
 class Retain(Strict):
     """What is to be kept while something else is learnt, and by which means."""
 
-    text: DataRef | None = Field(None, description="text or examples of what is to be kept, usually English: .txt, .parquet or "
-                                 "examples as in `data`; a part is held out and measured before and after")
-    target: DataRef | None = Field(None, description="held-out text or examples of what is to be gained, measured likewise")
-    replay: tuple[DataRef, ...] = Field((), description="text or examples that are mixed among those to be learnt; repeatable")
-    share: float = Field(0.1, gt=0, lt=1, description="share of all examples that is replay")
-    kl: float = Field(0.0, ge=0, description="weight of the KL divergence to the start model on `text` (nats a token) in the loss")
-    kl_every: int = Field(1, ge=1, description="optimiser steps between two such additions")
-    kl_rows: int = Field(4, ge=1, description="windows of text in one of them")
-    kl_length: int = Field(256, ge=2, description="tokens in a window")
-    stop: float | None = Field(None, gt=0, description="stop when the loss on the held-out part of `text` has risen by more than "
-                               "this (nats a token; read every `watch.every` steps), and keep the last step that held it")
+    text: DataRef | None = Field(
+        default=None, description="text or examples of what is to be kept, usually English: .txt, .parquet or examples as in "
+        "`data`; a part is held out and measured before and after")
+    target: DataRef | None = Field(
+        default=None, description="held-out text or examples of what is to be gained, measured likewise")
+    replay: tuple[DataRef, ...] = Field(
+        default=(), description="text or examples that are mixed among those to be learnt; repeatable")
+    share: float = Field(default=0.1, gt=0, lt=1, description="share of all examples that is replay")
+    kl: float = Field(
+        default=0.0, ge=0, description="weight of the KL divergence to the start model on `text` (nats a token) in the loss")
+    kl_every: int = Field(default=1, ge=1, description="optimiser steps between two such additions")
+    kl_rows: int = Field(default=4, ge=1, description="windows of text in one of them")
+    kl_length: int = Field(default=256, ge=2, description="tokens in a window")
+    stop: float | None = Field(
+        default=None, gt=0, description="stop when the loss on the held-out part of `text` has risen by more than this (nats a "
+        "token; read every `watch.every` steps), and keep the last step that held it")
 
     @model_validator(mode="after")
     def _has_text(self) -> Self:
@@ -180,10 +186,13 @@ class Retention:
 def begin(config: Tuning, task: Task, context: Context, around: Around) -> Retention:
     """Read what `config.retain` names, and mix the replay into the task's examples.
 
-    Raises InputError for text that is missing, empty, or too little to be both measured and used, RecipeError for replay
-    among the examples of two sides.
+    Raises InputError for text that is missing, empty, or too little to be both measured and used; RecipeError for replay among the
+    examples of two sides, and for measuring a model in shards.
     """
     r = config.retain
+    if (r.text or r.target) and (kind := sharding()):
+        raise RecipeError("what is to be kept is not measured of a model in shards", where="accelerate", found=kind,
+                          fix="use ddp.yaml, or `replay` alone, and `polygraft eval` afterwards")  # fmt: skip
     made = Retention(r, task, config.watch.every)
     inputs: list[InputRef] = []
 
