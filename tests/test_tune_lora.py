@@ -38,7 +38,7 @@ def at(tiny, tmp_path):
 
 
 def config(**more) -> Lora:
-    return Lora(**({"model": "m", "data": ["toy:a"], "r": 2, "steps": 3, "batch": 3, "length": 32, "device": "cpu", "lr": 1e-2,
+    return Lora(**({"model": "m", "data": ["toy:a"], "r": 2, "steps": 2, "batch": 3, "length": 32, "device": "cpu", "lr": 1e-2,
                     "weight_decay": 0.1, "save_every": 0} | more))
 
 

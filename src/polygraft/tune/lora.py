@@ -12,18 +12,19 @@ from pydantic import Field
 
 from polygraft import selections
 from polygraft.errors import RecipeError
-from polygraft.maps import Cell, layer_map
-from polygraft.result import LayerMap, Result
+from polygraft.result import Result
 from polygraft.selection import Selection
 from polygraft.step import Context, Plan, SelectRef, Step
 from polygraft.tune import adapters, parts
 from polygraft.tune.config import Adapter, Around, Training
 from polygraft.tune.parts import Listed
-from polygraft.tune.running import Task, begin, plan_task, run_task
+from polygraft.tune.running import Task, begin, plan_task, run_task, share_map
 
 if TYPE_CHECKING:
     from polygraft.anatomy import Anatomy
     from polygraft.selection import Shapes
+
+REACHED = "What the merged adapter can change"
 
 
 class Lora(Adapter, Training):
@@ -52,7 +53,8 @@ def task(config: Lora, context: Context, around: Around) -> Task:
     reach, total = sum(slot.reach for slot in found), sum(prod(shape) for shape in shapes.values())
     told = (f"{len(found)} matrices get an adapter of rank {config.r}; merged, it can change {reach:,} parameters "
             f"({reach / total:.2%} of the model).")
-    return replace(made, selection=selection, caveats=left, summary=(told,), maps=(reached(made.anatomy, shapes, found),))
+    reached = share_map(made.anatomy, made.checkpoint, {slot.key: slot.reach for slot in found})
+    return replace(made, selection=selection, caveats=left, summary=(told,), maps=(replace(reached, title=REACHED),))
 
 
 def chosen(config: Lora, context: Context, anatomy: Anatomy, shapes: Shapes) -> tuple[Selection, tuple[str, ...]]:
@@ -75,16 +77,6 @@ def chosen(config: Lora, context: Context, anatomy: Anatomy, shapes: Shapes) -> 
     if config.attention:
         selection = selection | parts.select([f"attn.{role}" for role in config.attention], layers, anatomy, shapes)
     return adapters.fitted(selection, anatomy, shapes)
-
-
-def reached(anatomy: Anatomy, shapes: Shapes, found: tuple[adapters.Slot, ...]) -> LayerMap:
-    """What merging the adapter can change, as a share of every part of every layer."""
-    reach, cells = {slot.key: slot.reach for slot in found}, dict[Cell, list[int]]()
-    for key, part in anatomy.parts.items():
-        cell = cells.setdefault((part.label, part.layer), [0, 0])
-        cell[0], cell[1] = cell[0] + reach.get(key, 0), cell[1] + prod(shapes[key])
-    shares = {at: a / b for at, (a, b) in cells.items()}
-    return layer_map(anatomy, shares, "What the merged adapter can change", unit="of the weights", low=0.0, high=1.0)
 
 
 def plan(config: Lora, context: Context, around: Around) -> Plan:

@@ -47,7 +47,9 @@ def task(config: Sft, context: Context, around: Around) -> Task:
 
 
 def plan(config: Sft, context: Context, around: Around) -> Plan:
-    return plan_task(task(config, context, around), config, context, around)
+    made = task(config, context, around)
+    planned = plan_task(made, config, context, around)
+    return replace(planned, notes=(*planned.notes, *made.caveats))
 
 
 def run(config: Sft, context: Context, folder: Path, around: Around) -> Result:
