@@ -241,7 +241,7 @@ def test_weights_gradients_and_state_are_counted_exactly(tiny, family: str):
     ready = prepared(Work(resolve(tiny(family, dtype="bfloat16")), ROWS, s, Selection(dict.fromkeys(keys))))
     held = {p.data_ptr(): p for p in ready.live.model.parameters()}.values()
     some = sum(p.numel() for p in held if p.requires_grad)
-    need = memory.need(anatomy, s, shapes, trained, 10)
+    need = memory.need(anatomy, s, shapes, trained, 10, 10)
     live = sum(math.prod(shapes[k]) for k in shapes if anatomy.live_name(k) is not None or anatomy.parts[k].label == "head")
     stored = sum(math.prod(shape) for shape in shapes.values())
     beyond = 2 * (stored - sum(p.numel() for p in held))  # buffers, and the second name of a tied tensor
@@ -258,14 +258,14 @@ def test_memory_follows_what_is_trained(tiny):
     top = {k: n for k, n in everything.items() if anatomy.parts[k].layer == 3}
 
     def need(trained, tokens=64, **more):
-        return memory.need(anatomy, replace(PLAIN, **more), shapes, trained, tokens)
+        return memory.need(anatomy, replace(PLAIN, **more), shapes, trained, tokens, 16)
 
     assert need(top).activations < need(everything).activations / 3  # no graph below layer 3
     assert need(everything, recompute=True).activations < need(everything).activations
     assert need(everything, tokens=128).activations == 2 * need(everything).activations
     assert need(everything, optimizer="sgd").optimizer == 0 < need(everything, optimizer="adamw8bit").optimizer
     assert memory.lowest(anatomy, [k for k, p in anatomy.parts.items() if p.kind == "embed"]) == 0
-    assert memory.lowest(anatomy, []) == 4 and memory.activations(anatomy, PLAIN, [], 64) == 0
+    assert memory.lowest(anatomy, []) == 4 and memory.activations(anatomy, PLAIN, [], 64, 16) == 0
     assert sum(n for _, n in need(top).rows()) == need(top).total
 
 

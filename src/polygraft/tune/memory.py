@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TRAINER = 250 << 20  # bytes of trl, peft, datasets and accelerate, and of what the allocator holds back, beyond LIBRARIES
 ROWS, COLUMNS = 4096, 32768  # tokens and words whose logits are in memory at once (trl's chunked log-probabilities)
-LOGITS = 5  # float32 copies of such a tile: the logits, without the maximum, their exponential, a product, a mask
+LOGITS = 10  # float32 copies of such a tile on the way back, as measured on CPU: logits, exponentials, masks, their gradient
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,14 @@ class Memory:
         return sum(value for _, value in self.rows())
 
 
-def need(anatomy: Anatomy, s: Settings, shapes: Mapping[str, Sequence[int]], trained: Mapping[str, int], tokens: int) -> Memory:
+def need(anatomy: Anatomy, s: Settings, shapes: Mapping[str, Sequence[int]], trained: Mapping[str, int], tokens: int,
+         length: int) -> Memory:
     """The memory of a training. shapes: of every tensor of the file; trained: trained elements by key (of an adapter: its pair's);
-    tokens: of one forward pass, with padding."""
+    tokens: of one forward pass, with padding; length: of one of its rows."""
     some, sizes = sum(trained.values()), anatomy.sizes
     return Memory(
         weights=weights(s, shapes, trained), gradients=4 * some, optimizer=extras.STATE[s.optimizer] * some,
-        activations=activations(anatomy, s, trained, tokens),
+        activations=activations(anatomy, s, trained, tokens, length),
         logits=LOGITS * 4 * min(tokens, ROWS) * min(sizes.vocab, COLUMNS),
     )  # fmt: skip
 
@@ -78,7 +79,7 @@ def lowest(anatomy: Anatomy, trained: Iterable[str]) -> int:
     return min((p.layer for p in parts if p.layer is not None), default=anatomy.layers)
 
 
-def activations(anatomy: Anatomy, s: Settings, trained: Iterable[str], tokens: int) -> int:
+def activations(anatomy: Anatomy, s: Settings, trained: Iterable[str], tokens: int, length: int) -> int:
     """Bytes that the graph of one forward pass keeps, and of a layer's gradients on the way back."""
     kinds: dict[int, set[str]] = {}
     for key in trained:
@@ -86,7 +87,8 @@ def activations(anatomy: Anatomy, s: Settings, trained: Iterable[str], tokens: i
         if part.layer is not None:
             kinds.setdefault(part.layer, set()).add(part.kind)
     z, wide = anatomy.sizes, 2 if s.dtype == "bf16" else 4
-    layers = [kept(z, kinds.get(i, set()), wide) for i in range(lowest(anatomy, trained), anatomy.layers)]
+    mask = wide * length  # which every layer makes anew, a row for each token
+    layers = [kept(z, kinds.get(i, set()), wide) + mask for i in range(lowest(anatomy, trained), anatomy.layers)]
     if not layers:
         return 0
     back = wide * (3 * max(z.ffn, z.moe_ffn) + 2 * z.hidden)  # gradients of gate, up and their product, and of the stream
@@ -96,10 +98,10 @@ def activations(anatomy: Anatomy, s: Settings, trained: Iterable[str], tokens: i
 
 def kept(z: Sizes, trained: set[str], wide: int) -> int:
     """Bytes a token that one layer's graph keeps; trained: the kinds of its parts that move (`attn`, `ffn`, `norm`)."""
-    heads, kv = z.heads * z.head_dim, z.kv_heads * z.head_dim
+    heads = z.heads * z.head_dim  # to which keys and values are repeated
     norms = 4 * z.hidden * (2 + 2 * ("norm" in trained))  # what each norm reads, and what it scales where the scale is trained
     reads = wide * z.hidden * (("attn" in trained) + ("ffn" in trained))  # what q, k, v and gate, up read, where they are trained
-    attention = wide * (2 * heads + 2 * kv + heads * ("attn" in trained))  # q, what attention gives; k, v; the same as `o` reads it
+    attention = wide * heads * (4 + ("attn" in trained))  # q, k, v, what attention gives; the same as `o` reads it
     experts = 2 if z.experts else 1  # that a token goes through
     ffn = wide * experts * (z.moe_ffn if z.experts else z.ffn) * (3 + ("ffn" in trained))  # gate, its activation, up; their product
     return norms + reads + attention + ffn

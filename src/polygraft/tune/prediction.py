@@ -40,21 +40,21 @@ def predicted(work: Work, trained: Mapping[str, int], probe: bool) -> Prediction
     if probe:
         found = probing.probe(work)
         written = out + state * (len(found.steps) // s.save_every if s.save_every else 0)
-        peak = max(found.peak, found.peak - needed(work, trained, 1).activations + state) if state else found.peak
-        return Prediction(peak, out + state, found.seconds(written), probing.said(found), ())
+        return Prediction(found.peak, out + state, found.seconds(written), probing.said(found), ())
     lengths = [min(s.length, 1 + text_bytes(row) // BYTES) for row in work.rows]
     batch, _ = dealt(s, ranks.size())
-    need = needed(work, trained, batch * (s.length if s.packing else max(lengths)))
+    longest = s.length if s.packing else max(lengths)
+    need = needed(work, trained, batch * longest, batch * longest if s.packing else longest)
     steps = padded(lengths, s.batch, s.accumulate, s.packing)
     tokens = sum(steps) / len(lengths) * s.batch * s.accumulate * s.count(len(lengths))
     seconds = tokens * flops(work, trained) / FLOPS / ranks.size()
     return Prediction(need.total, out + state, seconds, (sentence(need),), (GUESS,))
 
 
-def needed(work: Work, trained: Mapping[str, int], tokens: int) -> Memory:
-    """The memory of one process whose largest forward pass has so many tokens."""
+def needed(work: Work, trained: Mapping[str, int], tokens: int, length: int) -> Memory:
+    """The memory of one process whose largest forward pass has so many tokens, in rows of this length."""
     shapes = {key: t.shape for key, t in work.checkpoint.tensors.items()}
-    return memory.need(work.anatomy, work.settings, shapes, trained, tokens)
+    return memory.need(work.anatomy, work.settings, shapes, trained, tokens, length)
 
 
 def flops(work: Work, trained: Mapping[str, int]) -> float:
