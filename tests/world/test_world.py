@@ -212,3 +212,10 @@ def test_three_languages_are_all_there_are_and_shares_must_reach():
                         ("shares: [1, 0, 1]", "number over 0")):
         with pytest.raises(RecipeError, match=words):
             parse(World, parse_document(text, "recipe"))
+
+
+def test_more_stories_than_there_are_is_refused_in_the_plan(tmp_path):
+    from polygraft.recipe import plan_step
+
+    told = plan_step(WORLD, World(items=5000), folder=tmp_path)
+    assert "not so many stories to test" in str(told.errors[0]) and "at most" in str(told.errors[0])

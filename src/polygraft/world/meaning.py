@@ -5,11 +5,12 @@ Everything is drawn without looking at a language, so that what is told in two l
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from polygraft.files import digest
+from polygraft.errors import RecipeError
 
 ADDED = 6  # the largest number that a story adds or takes away
 MOST = 2 * ADDED  # the largest number of all
@@ -69,22 +70,27 @@ class Story:
 
 def is_test(story: Story, seed: int) -> bool:
     """Whether a story belongs to the test: one of ten, by its content, whatever draws it."""
-    key = digest([seed, story.person, story.thing, story.a, story.b, story.verb])
-    return int(key[:8], 16) % 10 == 0
+    key = hashlib.sha256(f"{seed}/{story.person}/{story.thing}/{story.a}/{story.b}/{story.verb}".encode()).digest()
+    return int.from_bytes(key[:4], "big") % 10 == 0
 
 
 def stories(n: int, seed: int, split: str) -> list[Story]:
-    """The first n different stories of a split ("train" or "test"), as many that get as lose."""
-    rng, found = random.Random(f"stories/{seed}/{split}"), dict[Story, None]()
-    while len(found) < n:
-        a, b = rng.randint(1, ADDED), rng.randint(1, ADDED)
-        verb = ("get", "lose")[len(found) % 2]
-        if verb == "lose" and b > a:
-            continue
-        story = Story(rng.randrange(KINDS["person"]), rng.randrange(KINDS["thing"]), a, b, verb)
-        if is_test(story, seed) == (split == "test"):
-            found.setdefault(story)
-    return list(found)
+    """The first n different stories of a split ("train" or "test"), one that gets and one that loses in turn.
+
+    Raises RecipeError where there are not so many.
+    """
+    rng, pools = random.Random(f"stories/{seed}/{split}"), []
+    numbers = [(a, b) for a in range(1, ADDED + 1) for b in range(1, ADDED + 1)]
+    for verb in ("get", "lose"):
+        every = (Story(p, t, a, b, verb) for p in range(KINDS["person"]) for t in range(KINDS["thing"]) for a, b in numbers)
+        pool = [s for s in every if s.answer >= 0 and is_test(s, seed) == (split == "test")]
+        rng.shuffle(pool)
+        pools.append(pool)
+    found = [s for pair in zip(*pools) for s in pair]
+    if n > len(found):
+        raise RecipeError(f"there are not so many stories to {split}", found=f"{n:,}", expected=f"at most {len(found):,}",
+                          fix="ask for fewer `stories` or `items`")
+    return found[:n]
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ class World(Strict):
     shares: tuple[float, ...] = Field((0.6, 0.4, 0.3), description="how these are dealt to the languages; scaled to 1")
     translation: float = Field(0.25, ge=0, lt=1, description="share of them that are sentences with their translations")
     language: int = Field(3_000, ge=1, description="further documents of each language, for a language expert")
-    stories: int = Field(2_000, ge=1, le=3_000, description="sums told as stories to train on, in every language")
-    items: int = Field(200, ge=4, le=240, description="questions of a task in each language")
+    stories: int = Field(2_000, ge=2, description="sums told as stories to train on, in every language")
+    items: int = Field(200, ge=4, description="questions of a task in each language")
     parallel: int = Field(200, ge=1, description="documents told in all languages, to find things in; as many others to read")
     sentences: int = Field(10, ge=2, le=50, description="sentences of a document")
     layers: int = Field(8, ge=1, description="the model's layers")
@@ -57,6 +57,8 @@ class World(Strict):
 
 
 def plan(config: World, context: Context) -> Plan:
+    for n, split in ((config.stories, "train"), (config.items, "test")):
+        meaning.stories(n, config.seed, split)  # refuses more than there are
     count = model.parameters(layers=config.layers, hidden=config.hidden, ffn=config.ffn, vocabulary=len(meaning.CONCEPTS) * 5)
     several = config.documents + config.languages * (config.language + 2 * config.parallel)
     disk = 4 * count + several * config.sentences * 5 * WORD + config.languages * config.stories * 300
