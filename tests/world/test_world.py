@@ -86,7 +86,7 @@ def test_languages_keep_their_order(seed):
 # --------------------------------------------------------------------------------------------------------------- stories
 
 
-@QUICK
+@settings(max_examples=5, deadline=None)
 @given(seeds)
 def test_answers_are_what_arithmetic_says_and_options_hold_them_once(seed):
     for i, s in enumerate(meaning.stories(30, seed, "test")):
@@ -99,10 +99,10 @@ def test_answers_are_what_arithmetic_says_and_options_hold_them_once(seed):
 
 
 def test_a_guess_by_place_or_size_is_right_by_chance():
-    told = meaning.stories(400, 0, "test")
+    told = meaning.stories(300, 0, "test")
     rows = [s.options(random.Random(i)) for i, s in enumerate(told)]
     for place in range(meaning.CHOICES):
-        assert abs(sum(right == place for _, right in rows) / len(rows) - 0.25) < 0.09  # four standard errors
+        assert abs(sum(right == place for _, right in rows) / len(rows) - 0.25) < 0.1  # four standard errors
     for asked, n in ((texts.asked_order, 2), (texts.asked_facts, 4)):
         language = grammar.languages(1, 0)[0]
         drawn = list(asked(language, 1000, 0) if n == 2 else asked(language, meaning.facts(0) * 10, 0))
@@ -111,7 +111,7 @@ def test_a_guess_by_place_or_size_is_right_by_chance():
         assert all(len(set(r["options"])) == n for r in drawn)
 
 
-@QUICK
+@settings(max_examples=3, deadline=None)
 @given(seeds)
 def test_the_splits_share_no_story(seed):
     train, test = meaning.stories(60, seed, "train"), meaning.stories(60, seed, "test")
