@@ -157,6 +157,27 @@ def test_two_processes_train_what_one_trains(tiny, tmp_path: Path, words: tuple[
         assert moved == {k for k in b if not np.array_equal(b[k], start[k])} and moved
 
 
+@pytest.mark.slow
+def test_shards_become_whole_again_where_they_are_written(tmp_path: Path):
+    """torch's fully_shard over gloo; accelerate offers it on GPUs alone."""
+    for processes_, name in ((1, "one"), (2, "two")):
+        start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if processes_ > 1 else []
+        command = [sys.executable, *start, str(Path(__file__).parent / "shards.py"), str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stderr
+    one, two, start = tensors(tmp_path / "one"), tensors(tmp_path / "two"), dict(tiny_model().named_parameters())
+    assert one.keys() == two.keys()
+    for key in one:
+        np.testing.assert_allclose(one[key], two[key], rtol=0, atol=2e-5, err_msg=key)
+        assert not np.array_equal(one[key], start[key].detach().numpy())
+
+
+def tiny_model():
+    import tiny as make
+
+    return make.model("llama", seed=1)
+
+
 def tensors(path: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
