@@ -21,7 +21,7 @@ from typing import Any
 KINDS = ("full", "slam", "neurons", "lora")
 LAYERS, GOAL = 6, 0.15
 WORDS = ("the", "river", "of", "stone", "carried", "every", "winter", "letter", "to", "a", "distant", "harbour", "where",
-         "children", "counted", "seven", "lamps", "and", "nobody", "answered", "before", "morning", "came", "quietly", "over", "hills")
+         "children", "counted", "seven", "lamps", "and", "nobody", "answered", "before", "morning", "came", "over", "hills")
 
 
 def config(kind: str, folder: Path, steps: int) -> tuple[str, dict[str, Any]]:
