@@ -252,3 +252,23 @@ def test_a_model_without_a_tokenizer_is_refused(context, world, tmp_path):
     with pytest.raises(InputError, match="no tokenizer"):
         STEP.run(config(kl=1.0), dataclasses.replace(context, model=lambda ref: resolve(bare)), tmp_path / "out")
     assert not (tmp_path / "out" / "model").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", ["1", "2"])
+def test_two_processes_keep_what_one_keeps(tiny, tmp_path, accumulate):
+    """KL, replay and bound: the weights of one process within float tolerance, and the same readings."""
+    from test_tune_scale import call, tensors
+
+    for name, rows in {"a": A, "b": B}.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ("sft", str(tiny("llama")), "--data", "b.jsonl", "--method", "full", "--accumulate", accumulate, "--retain-text", "a.jsonl", "--retain-kl", "5",
+             "--retain-kl-rows", "2", "--retain-kl-length", "32", "--retain-replay", "a.jsonl", "--retain-stop", "1", "--watch-every", "2")  # fmt: skip
+    done = [call(tmp_path, n, out, *words) for n, out in ((1, "one"), (2, "two"))]
+    assert all(d.returncode == 0 for d in done), done[0].stderr + done[1].stderr
+    a, b = (tensors(tmp_path / out / "model.safetensors") for out in ("one", "two"))
+    for k in a:
+        assert abs(a[k] - b[k]).max() < 2e-5, k  # steps of 1e-3
+    one, two = (json.loads((tmp_path / out / "result.json").read_text())["data"] for out in ("one", "two"))
+    assert one["kl"]["last"] == pytest.approx(two["kl"]["last"], rel=1e-3) and one["kl"]["last"] > 0
+    assert one["retention"]["text to keep"]["after"] == pytest.approx(two["retention"]["text to keep"]["after"], rel=1e-4)

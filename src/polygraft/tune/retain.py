@@ -164,7 +164,8 @@ class Retention:
         if self.replay:
             part = sum(map(size, self.replay)) / sum(map(size, self.task.rows))
             what = f"{len(self.replay):,} of {len(self.task.rows):,} examples, {part:.1%} of the text"
-            rows.append(("replay", what, round(part * done.seconds, 2)))
+            others = sum(h.seconds for h in (self.kl, self.gains) if h is not None)
+            rows.append(("replay", what, round(part * max(0.0, done.seconds - others), 2)))
         if self.kl is not None:
             rows.append(("KL to the start", f"weight {self.kl.weight:g}, {len(self.kl.values):,} times", round(self.kl.seconds, 2)))
         if self.bounded is not None:
