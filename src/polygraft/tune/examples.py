@@ -47,10 +47,10 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 def _parsed(line: bytes, where: str) -> Any:
     """The JSON value of one line. Raises InputError for what is not JSON, not UTF-8, or an object with a key twice."""
-    data.decode(line, where)
     try:
         return files.parse_json(line, where)
     except InputError as e:
+        data.decode(line, where)  # whose words are better where it is not UTF-8
         fix = ARRAY if line.strip() in (b"[", b"{") else "mend the line, or get the file again"
         raise InputError("not a JSON line", where=where, found=e.found, expected="one JSON object a line", fix=fix) from e
 
@@ -111,11 +111,14 @@ def load(spec: str, generators: Mapping[str, Generator], path: Callable[[str], P
     return examples
 
 
+SORTED = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
+
+
 def digest(examples: Iterable[Mapping[str, Any]]) -> str:
     """SHA-256 (hex) of the examples in their order, whatever file or generator they came from."""
     h = hashlib.sha256()
     for row in examples:
-        h.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        h.update(SORTED.encode(row).encode("utf-8", "surrogatepass") + b"\n")
     return h.hexdigest()
 
 
