@@ -99,11 +99,6 @@ def _some(side: Selection, key: str) -> list[int] | str | None:
     return rows.tolist() if isinstance(rows, np.ndarray) else rows
 
 
-def split(made: Parts) -> list[str]:
-    """The tensors of which each side owns rows."""
-    return sorted(made.task.rows.keys() & made.language.rows.keys())
-
-
 def owners_map(made: Parts, anatomy: Anatomy) -> LayerMap:
     """Who owns what, as a categorical map."""
     cells: dict[Cell, float | None] = {}
