@@ -1,0 +1,46 @@
+"""The recipe of the small world, run: a model is taught two languages from nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from polygraft.recipe import parse_recipe, read_recipe, run
+from polygraft.steps import TABLE
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "world.yaml"
+LANGUAGES = ("x-one", "x-two")
+ASKED = """\
+  - id: scores
+    use: eval@1
+    models: [base, world/model]
+    tasks: []
+    corpora: {x-one: world/parallel/x-one.read.txt, x-two: world/parallel/x-two.read.txt}
+    max_bytes: 5000
+"""
+TINY = {"world.documents": 200, "world.language": 50, "world.stories": 60, "world.items": 12, "world.parallel": 40, "world.hidden": 32,
+        "world.ffn": 64, "base.steps": 3, "math.steps": 2, "language.steps": 2, "slam.steps": 2, "slam-random.steps": 2,
+        "reading-full.steps": 2, "matrix.documents": 10}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_model_taught_the_world_reads_both_languages_far_better_than_before(tmp_path):
+    text = RECIPE.read_text("utf-8")
+    result = run(parse_recipe(text[: text.index("  - id: math")] + ASKED, TABLE, tmp_path), tmp_path / "runs").results[-1]
+    table = next(t for t in result.tables if t.title == "bits per byte")
+    rows = {row[0].rpartition("/")[2]: dict(zip(table.columns, row)) for row in table.rows}
+    for language in LANGUAGES:
+        assert rows["base"][language].high < 0.7 * rows["model"][language].low, "what chance needs, for words drawn without a rule"
+
+
+@pytest.mark.slow
+def test_every_step_of_the_recipe_runs_at_a_tiny_size(tmp_path):
+    recipe = read_recipe(RECIPE, TABLE, [f"steps.{name}={value}" for name, value in TINY.items()])
+    done = run(recipe, tmp_path / "runs")
+    assert [r.id for r in done.results] == [u.id for u in recipe.steps] == list(done.ran)
+    assert {r.id for r in done.results} == set(re.findall(r"\bid: ([\w-]+)", RECIPE.read_text("utf-8")))
+    scores = next(r for r in done.results if r.id == "scores")
+    shown = {row[0] for t in scores.tables if t.title == "world-sums: accuracy" for row in t.rows}
+    assert shown == set(next(u for u in recipe.steps if u.id == "scores").config.models)
