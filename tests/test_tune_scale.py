@@ -134,7 +134,7 @@ def call(folder: Path, processes: int, out: str, *words: str) -> subprocess.Comp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [
-    ("sft", "--method", "full", "--weight-decay", "0.1"), ("sft", "--method", "lora", "--r", "2", "--accumulate", "2"),
+    ("sft", "--method", "full", "--weight-decay", "0.1"), ("sft", "--method", "lora", "--accumulate", "2"),
     ("neurons", "--select", "chosen.json", "--accumulate", "3"),
 ], ids=["whole", "lora", "neurons"])  # fmt: skip
 def test_two_processes_train_what_one_trains(tiny, tmp_path: Path, words: tuple[str, ...]):
