@@ -238,6 +238,7 @@ def _written(work: Work, ready: Ready, out: Path) -> Proof | AdapterProof:
     """Write what was trained, and prove from its files that it is that and no more."""
     from polygraft.checkpoint import Checkpoint
 
+    shutil.rmtree(out, ignore_errors=True)  # what a run that was killed while it wrote has left
     if ready.laid is not None:
         return ready.laid.write(work.source, out)
     live, chosen = ready.live, ready.chosen
