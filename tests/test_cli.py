@@ -134,7 +134,7 @@ def test_a_full_disk_behind_standard_output_is_no_bug(at):
 
 def test_what_a_failed_run_leaves_is_named(at, capsys):
     (at / "few.jsonl").write_text('{"prompt": "ab", "completion": "cd"}\n' * 8)
-    words = ["tune", "sft", "base", "--data", "few.jsonl", "--method", "full", "--lr", "1e30", "--clip", "1e30",
+    words = ["tune", "sft", "base", "--data", "few.jsonl", "--method", "full", "--lr", "1000", "--weight-decay", "1e9",
              "--steps", "6", "--batch", "1", "--length", "64", "--save-every", "1", "--device", "cpu", "--out", "burst"]
     code, _, err = call(capsys, *words)
     assert code == 5 and "burst.partial: the same command goes on from there" in err and (at / "burst.partial").exists()
