@@ -189,7 +189,7 @@ def view(model: Any, anatomy: Anatomy, key: str) -> torch.Tensor | None:
 
 
 def inside(anatomy: Anatomy, key: str, value: torch.Tensor) -> torch.Tensor:
-    """The part of a live parameter's `value` (or of its gradient) that file tensor `key` fills: one expert's of a stack, else all."""
+    """The part of a live parameter's `value` (or of its gradient) that file tensor `key` fills: one expert's, else all."""
     part = anatomy.parts[key]
     if part.expert is None:
         return value

@@ -18,8 +18,8 @@ from polygraft.watching import Watchers
 
 
 def steps(generators: Mapping[str, Generator], watchers: Watchers, held: Evaluated) -> tuple[Step, ...]:
-    """All steps of training, with the named generators that `data` may call, what scores while training, and the items of evaluations
-    that must not be trained on."""
+    """All steps of training, with the named generators that `data` may call, what scores while training, and the items of
+    evaluations that must not be trained on."""
     around = Around(generators, watchers, held)
     made = (sft_step(around), lora_step(around), neurons_step(around), embeddings_step(around), slam_step(around))
     shared = tuple(replace(step, parallel=True, probes=True) for step in made)  # processes share a training (see `processes`)
