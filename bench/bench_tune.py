@@ -3,9 +3,10 @@
     .venv/bin/python bench/bench_tune.py        about 15 minutes on two cores, a quiet machine
 
 One trainer, the same batches (8 x 128 tokens, every token with loss) for all. Each training runs in a process of its own, so that
-its peak of resident memory is its own; trainings take turns, and the median step of the fastest round counts. Full tuning holds
-float32 and computes in bfloat16 by autocast; a part holds float32 where it trains and bfloat16 elsewhere. Bytes of gradients and of
-optimiser state are counted on the tensors after a step.
+its peak of resident memory is its own; trainings take turns, and the median step of the fastest round counts. With bf16 full tuning
+holds float32 and computes in bfloat16 by autocast, a part holds float32 where it trains and bfloat16 elsewhere; a CPU without
+bfloat16 instructions computes that many times more slowly than float32, so that there everything is float32 (`--dtype` decides
+otherwise). Bytes of gradients and of optimiser state are counted on the tensors after a step.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def selection(kind: str, anatomy: Any, shapes: Any) -> Any:
     return selections.on(entries, anatomy, shapes)
 
 
-def one(kind: str, model: str, steps: int) -> dict[str, float]:
+def one(kind: str, model: str, steps: int, dtype: str) -> dict[str, float]:
     """Train in this process."""
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -75,7 +76,7 @@ def one(kind: str, model: str, steps: int) -> dict[str, float]:
 
     register_optimizer_step_post_hook(counted)
     stamps: list[float] = []
-    settings = Settings(method="full", dtype="bf16", batch=BATCH, length=LENGTH, steps=steps, save_every=0, answer_only=False,
+    settings = Settings(method="full", dtype=dtype, batch=BATCH, length=LENGTH, steps=steps, save_every=0, answer_only=False,
                         device="cpu", lr=1e-5)
     with tempfile.TemporaryDirectory() as folder:
         train(Work(source, rows, settings, chosen), Path(folder), lambda *_: stamps.append(time.perf_counter()))
@@ -101,13 +102,13 @@ def llama(folder: Path) -> str:
     return str(folder)
 
 
-def measured(model: str, steps: int, rounds: int) -> dict[str, dict[str, float]]:
+def measured(model: str, steps: int, rounds: int, dtype: str) -> dict[str, dict[str, float]]:
     """Every kind in a process of its own, by turns; the fastest round of each."""
     best: dict[str, dict[str, float]] = {}
     for _ in range(rounds):
         for kind in KINDS:
-            told = subprocess.run([sys.executable, __file__, "--one", kind, "--model", model, "--steps", str(steps)], check=True,
-                                  capture_output=True, text=True).stdout
+            told = subprocess.run([sys.executable, __file__, "--one", kind, "--model", model, "--steps", str(steps),
+                                   "--dtype", dtype], check=True, capture_output=True, text=True).stdout
             found = json.loads(told.splitlines()[-1])
             if kind not in best or found["speed"] > best[kind]["speed"]:
                 best[kind] = found
@@ -145,16 +146,22 @@ def main() -> None:
     parser.add_argument("--model", default="")
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--dtype", choices=("auto", "fp32", "bf16"), default="auto")
     given = parser.parse_args()
+    if given.dtype == "auto":
+        from polygraft.model import dtype_for
+
+        given.dtype = "bf16" if dtype_for("cpu", "auto")[0] == "auto" else "fp32"
     if given.one:
-        print(json.dumps(one(given.one, given.model, given.steps)))
+        print(json.dumps(one(given.one, given.model, given.steps, given.dtype)))
         return
+    print(f"computed in {given.dtype}")
     if given.model:
-        table(given.model, measured(given.model, given.steps, given.rounds))
+        table(given.model, measured(given.model, given.steps, given.rounds, given.dtype))
         return
-    table("SmolLM2-135M", measured("demo:smollm2", given.steps, given.rounds))
+    table("SmolLM2-135M", measured("demo:smollm2", given.steps, given.rounds, given.dtype))
     with tempfile.TemporaryDirectory() as folder:
-        table("random llama, 50 M", measured(llama(Path(folder)), given.steps, given.rounds))
+        table("random llama, 50 M", measured(llama(Path(folder)), given.steps, given.rounds, given.dtype))
 
 
 if __name__ == "__main__":
