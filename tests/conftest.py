@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections import Counter
@@ -20,6 +21,8 @@ GROUPS = {
     "M": "security gates closed", "N": "orders and threads gave the same bytes", "O": "bounds kept", "P": "outputs reloaded",
 }
 
+FROZEN = pytest.StashKey[int]()  # so many modules were imported when the collector last set them aside
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "group(name): the fault group of the reliability catalogue that a test belongs to")
@@ -29,6 +32,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for mark in item.iter_markers("group"):
             item.user_properties.append(("group", mark.args[0]))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Keep imported libraries out of later garbage collections: every training ends with one, and most of its time was spent on them."""
+    if len(sys.modules) - item.config.stash.get(FROZEN, 0) > 100:
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        item.config.stash[FROZEN] = len(sys.modules)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
