@@ -7,7 +7,7 @@ import random
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oracle import data_oracle
@@ -71,7 +71,6 @@ def test_exact_duplicates(keys):
     assert duplicates.exact(keys) == [None if j == i else j for i, j in enumerate(first)]
 
 
-@settings(max_examples=300)
 @given(st.lists(WORDS, max_size=12), st.sampled_from([0.3, 0.5, 0.8, 1.0]), st.integers(1, 5))
 def test_near_duplicates_are_those_of_the_definition(texts, threshold, n):
     assert duplicates.near(texts, threshold, n) == data_oracle.near(texts, threshold, n)
@@ -87,7 +86,6 @@ def test_a_planted_near_duplicate_is_found_and_another_text_is_not():
 # ------------------------------------------------------------------------------------------------------------------- leaks
 
 
-@settings(max_examples=300)
 @given(st.lists(WORDS, max_size=6), st.lists(WORDS, max_size=6), st.sampled_from([5, 8]))
 def test_leaks_are_those_of_the_definition(rows, items, n):
     wanted = leaks.items([Held(f"t{i}", "en", str(i), " ".join(w)) for i, w in enumerate(items)], n)

@@ -36,7 +36,7 @@ def world(tiny, tmp_path_factory):
     for name, rows in {"a": A, "b": B[::2], "b-dev": B[1::2]}.items():
         (root / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (root / "a.txt").write_text("\n".join(row["text"] for row in A))
-    fast = Settings(method="full", steps=120, batch=8, lr=1.2e-2, length=32, save_every=0, device="cpu")
+    fast = Settings(method="full", steps=90, batch=8, lr=1.2e-2, length=32, save_every=0, device="cpu")
     learnt = train(Work(resolve(tiny("llama")), A, fast), root / "base")
     assert learnt.losses[-1] < 0.1 * learnt.losses[0]
     return SimpleNamespace(root=root, base=resolve(learnt.path))
@@ -49,7 +49,7 @@ def context(world):
 
 def config(watch=None, **retained) -> Sft:
     more = {"text": "a.txt", "target": "b-dev.jsonl"} | retained
-    return Sft(model="m", data=["b.jsonl"], method="full", steps=30, batch=8, lr=1e-2, length=32, save_every=10, device="cpu",
+    return Sft(model="m", data=["b.jsonl"], method="full", steps=20, batch=8, lr=1e-2, length=32, save_every=10, device="cpu",
                retain={k: v for k, v in more.items() if v is not None}, watch={"every": 5} | (watch or {}))  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def table(result, title):
 
 
 def test_tuning_on_b_forgets_a_and_the_table_tells(free):
-    assert lost(free) > 1 and gained(free) > 1
+    assert lost(free) > 0.5 and gained(free) > 1
     kept, target = table(free, "Gained and lost").rows
     assert (kept[0], kept[-1], kept[4].verdict) == ("text to keep", "lost", "worse") and kept[4].low > 0
     assert (target[0], target[-1], target[4].verdict) == ("target text", "gained", "better") and target[4].high < 0
@@ -100,9 +100,9 @@ def test_stops_at_the_bound_and_keeps_the_last_step_that_held_it(free, world, co
     bound = 0.3 * lost(free)
     held = STEP.run(config(stop=bound), context, tmp_path)
     readings = held.data["watch"]["readings"]
-    assert held.data["steps"] < 30 and readings[-1]["failed"] and not any(r["failed"] for r in readings[:-1])
+    assert held.data["steps"] < 20 and readings[-1]["failed"] and not any(r["failed"] for r in readings[:-1])
     assert lost(held) <= bound
-    assert any(f"Stopped at step {readings[-1]['step']} of 30: the loss on the text to keep rose by" in line for line in held.summary)
+    assert any(f"Stopped at step {readings[-1]['step']} of 20: the loss on the text to keep rose by" in line for line in held.summary)
     assert f"The weights of step {readings[-2]['step']} were kept: the last that held the bound." in held.summary
     assert held.data["watch"]["readings"][-2]["scores"]["retention/kept/loss"]["value"] == pytest.approx(
         held.data["retention"]["text to keep"]["after"])
@@ -112,7 +112,7 @@ def test_stops_at_the_bound_and_keeps_the_last_step_that_held_it(free, world, co
 
 def test_a_bound_that_holds_changes_nothing(context, free, tmp_path):
     held = STEP.run(config(stop=1e6), context, tmp_path)
-    assert held.data["steps"] == 30 and lost(held) == lost(free) and gained(held) == gained(free)
+    assert held.data["steps"] == 20 and lost(held) == lost(free) and gained(held) == gained(free)
 
 
 def test_a_bound_no_step_holds_leaves_the_start(context, world, tmp_path):
@@ -149,8 +149,8 @@ def test_stop_and_kl_resume_exactly(context, tmp_path):
 
 
 def test_lora_with_kl(free, context, tmp_path):
-    lora = config(kl=3.0, kl_rows=8, kl_length=32).model_copy(update={"method": "lora", "r": 4, "lr": 3e-2})
-    loose = config().model_copy(update={"method": "lora", "r": 4, "lr": 3e-2})
+    short = {"method": "lora", "r": 4, "lr": 3e-2, "steps": 10}
+    lora, loose = (config(**kl).model_copy(update=short) for kl in ({"kl": 3.0, "kl_rows": 8, "kl_length": 32}, {}))
     a, b = STEP.run(lora, context, tmp_path / "kl"), STEP.run(loose, context, tmp_path / "free")
     assert lost(a) < 0.6 * lost(b) and gained(a) > 0 and b.data["retention"]["text to keep"]["verdict"] == "lost"
 
@@ -172,7 +172,7 @@ def test_plan_says_it_and_what_it_costs(context):
 def test_watch_and_bound_together(context, world, tmp_path):
     """What is watched is scored as before; the bound is one score more, and its best step is the watch's among those within."""
     watch = {"corpora": {"de": "b.jsonl"}, "best": "bpb/de/bits per byte"}
-    found = STEP.run(config(stop=1e6, watch=watch), context, tmp_path)
+    found = STEP.run(config(stop=1e6, watch=watch).model_copy(update={"steps": 5}), context, tmp_path)
     names = found.data["watch"]["readings"][0]["scores"]
     assert "retention/kept/loss" in names and any("/de/" in name for name in names)
     assert any("within the bound" in line for line in found.summary)

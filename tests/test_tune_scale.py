@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from oracle import forecast_oracle
@@ -209,7 +209,6 @@ def test_a_line_is_found_again(tokens: list[int], fixed: float, rate: float):
     assert np.allclose(probe.line(tokens, seconds), (fixed, rate), rtol=1e-6, atol=1e-6 * max(seconds))
 
 
-@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(1, 10**5), st.floats(1e-3, 1e3)), min_size=3, max_size=3))
 def test_a_line_never_foretells_less_than_nothing(points: list[tuple[int, float]]):
     tokens, seconds = [x for x, _ in points], [y for _, y in points]
