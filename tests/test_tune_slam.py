@@ -153,6 +153,18 @@ def test_layers_of_a_deviation_result(context, files, select, gate, layer, roles
     assert set(made.selection.rows) == {f"model.layers.{layer}.mlp.{r}_proj.weight" for r in roles.split()}
 
 
+@pytest.mark.parametrize("family", ["llama", "phi3", make.MOE[0]])
+def test_whole_feed_forward_parts_are_up_and_down_of_them(files, tiny, family):
+    at = Context(model=lambda ref: resolve(tiny(family)), data=lambda ref: files / ref, folder=lambda ref: files / ref)
+    selections.write(files / "s.json", {"chosen": [Entry(1, "ffn")], "gate": [Entry(1, "ffn", "up"), Entry(1, "ffn", "gate")]})
+    for gate in (False, True):
+        made = slam.task(config(select="s.json:chosen", gate=gate), at, AROUND)
+        shapes = {k: t.shape for k, t in made.checkpoint.tensors.items()}
+        assert made.selection.normal(shapes) == slam.feed_forward([1], made.anatomy, shapes, gate).normal(shapes)
+    if family == "llama":  # what a selection names by itself stays
+        assert len(slam.task(config(select="s.json:gate"), at, AROUND).selection.rows) == 2
+
+
 @pytest.mark.parametrize("entry", [Entry(0, "ffn", "neuron", np.array([1])), Entry(0, "attn", "q"), Entry(None, "embed")])
 def test_a_selection_of_other_things_is_refused(context, files, entry):
     selections.write(files / "s.json", {"chosen": [entry]})

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from polygraft import selections
 from polygraft.errors import InputError, RecipeError
@@ -21,6 +21,7 @@ from polygraft.selections import Entry
 from polygraft.step import Context, LabelledRef, Plan, SelectRef, Step
 from polygraft.tune import parts, translation
 from polygraft.tune.config import Around, Training, gathered
+from polygraft.tune.parts import Listed
 from polygraft.tune.running import Task, plan_task, run_task
 from polygraft.tune.translation import Alignment
 from polygraft.watching import Watch
@@ -37,18 +38,11 @@ CHECKED = 50
 ABLE = 20.0  # % of the problems solved; below it there is little reasoning that other languages could reach (ours)
 
 
-def _listed(value: Any) -> Any:
-    """One number or span, or a list of them, as a list of texts."""
-    values = value if isinstance(value, list | tuple) else [value]
-    return tuple(str(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values)
-
-
 class Slam(Alignment, Training):
     """SLAM: teach a model that reasons in English to read other languages, by up and down of a few layers."""
 
     data: tuple[LabelledRef, ...] = Field((), description="further examples, mixed in: [LABEL=]PATH, or problems:en?n=2000")
-    layers: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
-        (), description="the layers to train, from 0: 0-5, or 0,2,4-", json_schema_extra={"metavar": "A-B,..."})
+    layers: Listed = Field((), description="the layers to train, from 0: 0-5, or 0,2,4-", json_schema_extra={"metavar": "A-B,..."})
     select: SelectRef | None = Field(None, description="or those of a selection: ID_OR_FILE[:NAME], such as an analyze deviation "
                                      "(default name: chosen)")
     everything: bool = Field(False, description="or every weight of the model: the first stage of two-stage recipes (QAlign)")
@@ -87,7 +81,9 @@ def selected(config: Slam, made: Task, context: Context) -> Selection | None:
         if e.kind != "ffn" or e.rows is not None:
             raise RecipeError("SLAM trains whole feed-forward parts of layers", where=config.select, found=e.label,
                               fix="for rows use `tune neurons`, for anything else `tune sft --select`")
-    chosen = selections.on(entries, made.anatomy, shapes)
+    whole, named = [e for e in entries if e.role is None], [e for e in entries if e.role is not None]
+    chosen = feed_forward(selections.layers(whole), made.anatomy, shapes)  # a whole part has its gate and router, too
+    chosen = selections.on(entries, made.anatomy, shapes) & chosen | selections.on(named, made.anatomy, shapes)
     return chosen | parts.select(["gate"], selections.layers(entries), made.anatomy, shapes) if config.gate else chosen
 
 
