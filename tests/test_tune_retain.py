@@ -49,8 +49,9 @@ def context(world):
 
 def config(watch=None, **retained) -> Sft:
     more = {"text": "a.txt", "target": "b-dev.jsonl"} | retained
+    often = {"every": 5} if more.get("stop") or watch else {}
     return Sft(model="m", data=["b.jsonl"], method="full", steps=20, batch=8, lr=1e-2, length=32, save_every=10, device="cpu",
-               retain={k: v for k, v in more.items() if v is not None}, watch={"every": 5} | (watch or {}))  # fmt: skip
+               retain={k: v for k, v in more.items() if v is not None}, watch=often | (watch or {}))  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -233,10 +234,15 @@ def test_text_that_is_no_help_is_refused_in_the_plan(context, tmp_path, name, co
         STEP.plan(config(text="x", kl=1.0), dataclasses.replace(context, data=lambda ref: (tmp_path / name) if ref == "x" else context.data(ref)))
 
 
-def test_a_model_in_shards_and_two_sides_are_refused(context, monkeypatch):
-    sides = SimpleNamespace(sides=object(), rows=[{"text": "x"}], inputs=())
-    with pytest.raises(RecipeError, match="two sides"):
-        retain.begin(config(text=None, target=None, replay=["a.jsonl"]), sides, context, Around({}, WATCHERS))
+@pytest.mark.parametrize(("more", "said"), [
+    ({"kl_every": 2}, "`kl_every` without `kl`"), ({"kl_rows": 1, "kl_length": 9}, "`kl_rows`, `kl_length` without `kl`"),
+    ({"share": 0.2}, "`share` without `replay`")])
+def test_what_would_do_nothing_is_refused(more, said):
+    with pytest.raises(ValueError, match=said):
+        config(**more)
+
+
+def test_a_model_in_shards_is_refused(context, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(RecipeError, match="in shards"):
         STEP.plan(config(), context)

@@ -10,7 +10,7 @@ import pytest
 
 from polygraft.checkpoint import Checkpoint
 from polygraft.config import parse
-from polygraft.errors import InputError, UserError
+from polygraft.errors import RecipeError, UserError
 from polygraft.evals.callback import WATCHERS
 from polygraft.result import Result
 from polygraft.sources import resolve
@@ -31,7 +31,8 @@ def context(tiny, tmp_path):
 
 
 def config(**more) -> Sft:
-    return Sft(**({"model": "m", "data": ["toy:a", "d.jsonl"], "r": 2, "steps": 2, "batch": 2, "length": 32, "device": "cpu"} | more))
+    rank = {} if more.get("method") == "full" else {"r": 2}
+    return Sft(**({"model": "m", "data": ["toy:a", "d.jsonl"], **rank, "steps": 2, "batch": 2, "length": 32, "device": "cpu"} | more))
 
 
 def test_plan_counts_what_will_be_trained(context, tiny, tmp_path):
@@ -55,8 +56,19 @@ def test_full_tuning_makes_a_model_like_its_base(context, tmp_path):
 def test_targets_limit_what_is_trained(context):
     rows = dict(zip(*(lambda m: (m.rows, m.values))(STEP.plan(config(targets=["q_proj"]), context).maps[0])))
     assert rows["attn.q"][0] > 0 and rows["attn.v"][0] == 0
-    with pytest.raises(InputError, match="no layer has"):
-        STEP.plan(config(targets=["nothing"]), context)
+    with pytest.raises(RecipeError, match=r"no module .*\n.*found: kk_proj\n.*did you mean `k_proj`"):
+        STEP.plan(config(targets=["q_proj", "kk_proj"]), context)
+
+
+@pytest.mark.parametrize(("more", "said"), [
+    ({"method": "full", "targets": ["q_proj"]}, "`targets` would do nothing"),
+    ({"method": "full", "r": 4, "alpha": 8.0, "dropout": 0.1, "rslora": True}, "`r`, `alpha`, `dropout`, `rslora` would do nothing"),
+    ({"mix": {"repeat": True}}, "`repeat` without"), ({"mix": {"against_data": "x"}}, "`against_data` without `against`"),
+    ({"mix": {"leaks": "refuse"}}, "`leaks` of `mix` without"), ({"watch": {"every": 5}}, "`every` of `watch` without")])
+def test_what_would_do_nothing_is_refused(more, said):
+    with pytest.raises(ValueError, match=said):
+        config(**more)
+    config(method="full", retain={"text": "a.txt", "stop": 1.0}, watch={"every": 5}, mix={"against": ["mgsm"], "ngram": 13})
 
 
 def test_result_is_json_and_tells_inputs(context, tmp_path):

@@ -25,6 +25,13 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
+def changed(config: BaseModel, names: Iterable[str]) -> list[str]:
+    """Those of these fields that are not as they are when nothing is said, each in backquotes: for one that would do nothing."""
+    fields = type(config).model_fields
+    return [f"`{name}`" for name in names
+            if getattr(config, name) != fields[name].get_default(call_default_factory=True)]  # type: ignore[call-arg]
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing wrong with what was typed."""

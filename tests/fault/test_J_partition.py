@@ -45,7 +45,6 @@ def context(tiny, tmp_path):
     ({"language_select": "found:none"}, RecipeError, "no selection of this name"),
     ({"language_data": ["rows:0"]}, InputError, "no example"),
     ({"mix": {"weights": {"nothing": 1}}}, RecipeError, "weight"),
-    ({"retain": {"replay": ["rows:"]}}, RecipeError, "two sides"),
 ])
 def test_what_cannot_be_parted_is_refused(context, tmp_path, more, error, said):
     config = Partition(**(FAST | more))
@@ -60,6 +59,8 @@ def test_what_cannot_be_parted_is_refused(context, tmp_path, more, error, said):
     ({"language_data": []}, "language_data"), ({"task_data": []}, "task_data"), ({"steps": 1}, "two steps"),
     ({"steps": None, "packing": True}, "say `steps`"), ({"language_select": "a", "language_layers": ["0"]}, "once"),
     ({"method": "freez"}, "method"), ({"outside": "both"}, "outside"),
+    *(({"method": m, "retain": {"replay": ["rows:"]}}, "replay belongs to one side") for m in ("simultaneous", "freeze")),
+    ({"method": "joint", "language_layers": ["0"]}, "joint` moves what either side owns, so `language_layers` would do nothing"),
 ])
 def test_configs_that_cannot_be_meant_are_refused(more, said):
     with pytest.raises(ValueError, match=said):

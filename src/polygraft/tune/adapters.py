@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraft.errors import RecipeError, StepFailed
+from polygraft.errors import RecipeError, StepFailed, suggestion
 from polygraft.result import Table
 from polygraft.selection import Selection, Shapes
 from polygraft.tune.chosen import size
@@ -91,11 +91,18 @@ def left_out(anatomy: Anatomy) -> tuple[str, ...]:
 
 
 def slots(anatomy: Anatomy, shapes: Shapes, selection: Selection | None, targets: Sequence[str] = ()) -> tuple[Slot, ...]:
-    """The matrices that get a pair: the selection's (None: all adaptable ones), of those modules that `targets` name, if any."""
+    """The matrices that get a pair: the selection's (None: all adaptable ones), of those modules that `targets` name, if any.
+
+    Raises RecipeError for a target that none of them is called.
+    """
     keys = adaptable(anatomy, shapes)
     names = {key: str(anatomy.live_name(key)).removesuffix(".weight") for key in keys}
-    wanted = [k for k in anatomy.parts if k in keys and (selection is None or k in selection)
-              and (not targets or names[k].rpartition(".")[2] in targets)]
+    wanted = [k for k in anatomy.parts if k in keys and (selection is None or k in selection)]
+    tails = {k: names[k].rpartition(".")[2] for k in wanted}
+    if unknown := next((t for t in targets if t not in tails.values()), None):
+        raise RecipeError("no module that could get an adapter has this name", where="targets", found=unknown,
+                          fix=suggestion(unknown, set(tails.values())))  # fmt: skip
+    wanted = [k for k in wanted if not targets or tails[k] in targets]
     return tuple(_slot(k, names[k], shapes[k], selection, anatomy.traits.transposed) for k in wanted)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from polygraft.config import Strict
+from polygraft.config import Strict, changed
 from polygraft.result import InputRef
 from polygraft.step import Context, Detail, LabelledRef, ModelRef
 from polygraft.tune.data import gathering
@@ -57,6 +57,17 @@ class Tuning(Strict):
         "auto", description="auto: a GPU where there is one (which of several: CUDA_VISIBLE_DEVICES)")
     watch: Watch = Field(default=Watch(), description="scores taken while training")
     retain: Retain = Field(default=Retain(), description="what is to be kept of what the model could do")
+
+    @model_validator(mode="after")
+    def _watched(self) -> Self:
+        mix = getattr(self, "mix", None)
+        used = {"every"} if self.retain.stop is not None else set()
+        used |= {"langs", "data"} if mix is not None and mix.against else set()
+        if not self.watch.wanted and (idle := changed(self.watch, [f for f in Watch.model_fields if f not in used])):
+            raise ValueError(f"{', '.join(idle)} of `watch` without tasks or corpora: nothing is scored")
+        if not self.watch.wanted and mix is not None and not mix.against and (idle := changed(mix, ("leaks", "ngram"))):
+            raise ValueError(f"{', '.join(idle)} of `mix` without `against` or watched tasks: there are no items to look for")
+        return self
 
     def settings(self) -> Settings:
         """How to train, as the trainer takes it."""

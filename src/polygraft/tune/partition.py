@@ -17,6 +17,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from polygraft import selections
+from polygraft.config import changed
 from polygraft.result import LayerMap, Result
 from polygraft.selection import Selection, Shapes
 from polygraft.step import Context, LabelledName, LabelledRef, Plan, SelectRef, Step
@@ -58,8 +59,11 @@ class Partition(Tuning):
             raise ValueError("say `steps`: both sides have equally many, and how many rows packing leaves is not known before")
         if self.steps == 1:
             raise ValueError("two sides need two steps at least")
+        if not self.apart and self.task_select is None and (idle := changed(self, ("language_layers", "language_parts"))):
+            raise ValueError(f"`method: joint` moves what either side owns, so {', '.join(idle)} would do nothing")
+        if self.retain.replay:
+            raise ValueError("replay belongs to one side: name these examples among `task_data` or `language_data`")
         return self
-
 
     @property
     def apart(self) -> bool:

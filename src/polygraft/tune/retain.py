@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from polygraft.config import Strict
+from polygraft.config import Strict, changed
 from polygraft.errors import InputError, RecipeError
 from polygraft.result import Cell, InputRef, Table
 from polygraft.step import Context, DataRef
@@ -66,11 +66,11 @@ class Retain(Strict):
             raise ValueError("`kl` needs `text`: the text on which the model is bound to its start")
         if self.text is None and self.stop is not None:
             raise ValueError("`stop` needs `text`: the text whose loss must not rise")
+        if not self.kl and (idle := changed(self, ("kl_every", "kl_rows", "kl_length"))):
+            raise ValueError(f"{', '.join(idle)} without `kl`: nothing binds the model to its start")
+        if not self.replay and (idle := changed(self, ("share",))):
+            raise ValueError(f"{idle[0]} without `replay`: nothing is mixed in")
         return self
-
-    @property
-    def wanted(self) -> bool:
-        return bool(self.text or self.target or self.replay)
 
 
 def read(spec: str, context: Context, around: Around) -> list[Row]:
@@ -187,8 +187,8 @@ class Retention:
 def begin(config: Tuning, task: Task, context: Context, around: Around) -> Retention:
     """Read what `config.retain` names, and mix the replay into the task's examples.
 
-    Raises InputError for text that is missing, empty, or too little to be both measured and used; RecipeError for replay among the
-    examples of two sides, and for measuring a model in shards.
+    Raises InputError for text that is missing, empty, or too little to be both measured and used; RecipeError for measuring a model
+    in shards.
     """
     r = config.retain
     if (r.text or r.target) and (kind := sharding()):
@@ -211,9 +211,6 @@ def begin(config: Tuning, task: Task, context: Context, around: Around) -> Reten
         ranked = sorted(named("target text", r.target), key=lambda row: hashlib.sha256(key(row)).digest())
         made.held[TARGET] = ranked[:MEASURED]
     if r.replay:
-        if task.sides is not None:
-            raise RecipeError("replay in a training of two sides", where="retain-replay",
-                              fix="name these examples among the data of a side")  # fmt: skip
         old = [row for spec in r.replay for row in named("replay", spec)]
         held = [row for rows in made.held.values() for row in rows]
         made.replay, made.excluded = replayed(len(task.rows), old, held, r.share, config.seed)

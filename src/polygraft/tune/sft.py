@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from polygraft import selections
+from polygraft.config import changed
 from polygraft.result import Result
 from polygraft.step import Context, Plan, SelectRef, Step
 from polygraft.tune import adapters
@@ -27,6 +28,12 @@ class Sft(Adapter, Training):
     select: SelectRef | None = Field(
         None, description="what may move: ID_OR_FILE[:NAME[+NAME]] of a selection (default: everything)")
     targets: tuple[str, ...] = Field((), description="modules that get an adapter, such as q_proj (LoRA; default: all linear)")
+
+    @model_validator(mode="after")
+    def _of_this_method(self) -> Self:
+        if self.method == "full" and (idle := changed(self, (*Adapter.model_fields, "targets"))):
+            raise ValueError(f"`method: full` has no adapter, so {', '.join(idle)} would do nothing; `select` says what may move")
+        return self
 
     @property
     def way(self) -> Literal["lora", "full"]:

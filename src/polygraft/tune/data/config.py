@@ -53,6 +53,10 @@ class Mix(Strict):
             raise ValueError("`max_chars` is below `min_chars`: nothing would be left")
         if self.dev_every and not self.dev:
             raise ValueError("`dev_every` without `dev`: nothing is held out")
+        if self.repeat and not self.mixed:
+            raise ValueError("`repeat` without `weights`, `alpha` or `examples`: nothing is drawn")
+        if self.against_data is not None and not self.against:
+            raise ValueError("`against_data` without `against`: the files of which tasks?")
         return self
 
     @property
