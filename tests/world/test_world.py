@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import Counter
 
@@ -30,8 +31,8 @@ def contents(seed=0, **more):
 
 
 def back(language: grammar.Language, text: str) -> list[tuple[frozenset[str], bool]]:
-    """Each sentence's meanings, whatever their order, and whether it asks: an independent way back from text."""
-    concept = {word: c for c, word in language.words.items()}
+    """Each sentence's meanings, whatever their order, and whether it asks: an independent way back from text. Notes are kept."""
+    concept = {word: c for c, word in language.words.items()} | {":": ":", "+": "+", "-": "-"}
     found, words = [], []
     for token in text.split():
         if token in ".?":
@@ -66,10 +67,25 @@ def test_what_is_parallel_means_the_same(seed, drawn):
     told, facts = grammar.languages(3, seed), meaning.facts(seed)
     said = [texts.plain(x, [f for f in facts if f.everywhere], 3, f"{drawn}", 6) for x in told]
     for parallel in zip(*said, strict=True):
-        whole = [t.removesuffix(" .") if "?" in t else t for t in parallel]
-        ends = [w.rpartition("?")[2].strip() if "?" in w else "" for w in whole]
-        meanings = [back(x, w.rpartition("?")[0] + "?" if "?" in w else w) for x, w in zip(told, whole)]
-        assert meanings[0] == meanings[1] == meanings[2] and len(set(ends)) == 1
+        meanings = [back(x, t) for x, t in zip(told, parallel)]
+        assert meanings[0] == meanings[1] == meanings[2]
+
+
+@QUICK
+@given(seeds)
+def test_questions_are_answered_by_what_was_told_and_notes_say_verb_and_number(seed):
+    language = grammar.languages(1, seed)[0]
+    word = language.words
+    for text in texts.plain(language, meaning.facts(seed), 20, f"{seed}", 6, 0.5):
+        sentences = text.replace("?", "? .").split(" . ")
+        for asked, answer in ((s, sentences[i + 1]) for i, s in enumerate(sentences) if "?" in s):
+            subject, verb, _, thing, _ = asked.split()
+            fits = [s.split()[2] for s in sentences if "?" not in s and len(w := s.split()) >= 4 and [w[0], w[1], w[3]] == [subject, verb, thing]]
+            assert answer.split()[0] == fits[0]
+        for said, note in (s.split(f" {grammar.NOTED} ") for s in sentences if grammar.NOTED in s):
+            _, verb, number, _ = said.split()
+            sign = {word["verb.have"]: "", word["verb.get"]: "+ ", word["verb.lose"]: "- "}[verb]
+            assert note.removesuffix(" .") == f"{sign}{number}"
 
 
 @QUICK
@@ -202,6 +218,19 @@ def test_evaluation_reads_the_tasks_and_corpora(made):
                 assert item.choices[item.target].strip() == row["options"][row["answer"]]
     parallel = [list(parse_corpus(f"{x.tag}=parallel/{x.tag}.read.txt", folder).documents(aligned=True)) for x in config.told]
     assert len({len(p) for p in parallel}) == 1
+
+
+def test_random_sets_of_layers_are_different_and_as_large_as_asked(made):
+    from polygraft import selections
+
+    for layers, size in ((8, 3), (4, 2), (2, 3)):
+        sets = model.windows(layers, size, 5, 0)
+        assert len(set(sets.values())) == len(sets) == min(5, math.comb(layers, min(size, layers)))
+        assert all(len(set(s)) == min(size, layers) and set(s) <= set(range(layers)) for s in sets.values())
+    config, folder, result, _ = made
+    named = selections.read(folder / "layers.json")
+    assert {k: sorted({e.layer for e in v}) for k, v in named.items()} == result.data["layers"]
+    assert config.layers == 1 and {e.kind for e in named["random.0"]} == {"attn", "ffn", "norm"}
 
 
 def test_three_languages_are_all_there_are_and_shares_must_reach():

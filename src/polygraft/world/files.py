@@ -27,6 +27,7 @@ class Sizes:
     base: int
     shares: tuple[float, ...]
     translation: float
+    noted: float
     language: int
     stories: int
     items: int
@@ -43,13 +44,14 @@ def contents(told: Sequence[Language], seed: int, size: Sizes) -> dict[str, list
     found: dict[str, list[str] | list[dict[str, Any]]] = {"train/base.jsonl": _base(told, known, seed, size)}
     for i, language in enumerate(told):
         tag = language.tag
-        more = texts.plain(language, known[i], size.language, f"language/{seed}/{tag}", size.sentences)
+        more = texts.plain(language, known[i], size.language, f"language/{seed}/{tag}", size.sentences, size.noted)
         found[f"train/language-{tag}.jsonl"] = [{"text": t} for t in more]
         found[f"train/sums-{tag}.jsonl"] = list(texts.sums(language, train))
         if i:
             found[f"train/reading-{tag}.jsonl"] = list(texts.read_as(language, told[0], train))
         for part in ("find", "read"):
-            found[f"parallel/{tag}.{part}.txt"] = texts.plain(language, everywhere, size.parallel, f"{part}/{seed}", size.sentences)
+            told_in = (language, everywhere, size.parallel, f"{part}/{seed}", size.sentences, size.noted)
+            found[f"parallel/{tag}.{part}.txt"] = texts.plain(*told_in)
         found[f"tasks/sums_{tag}.jsonl"] = list(texts.asked_sums(language, test, seed))
         found[f"tasks/facts_{tag}.jsonl"] = list(texts.asked_facts(language, facts, seed))
         found[f"tasks/order_{tag}.jsonl"] = list(texts.asked_order(language, size.items, seed))
@@ -59,9 +61,11 @@ def contents(told: Sequence[Language], seed: int, size: Sizes) -> dict[str, list
 def _base(told: Sequence[Language], known: Sequence[Sequence[meaning.Fact]], seed: int, size: Sizes) -> list[dict[str, Any]]:
     """The mixture that the model learns first: documents of every language, and translations of every pair."""
     across = round(size.base * size.translation)
-    found = texts.translations(told, known[0], across, f"translation/{seed}", max(1, size.sentences // 2))
+    found = texts.translations(told, known[0], across, f"translation/{seed}", max(1, size.sentences // 2),
+                               size.noted)  # fmt: skip
     for language, facts, share in zip(told, known, size.shares, strict=True):
-        found += texts.plain(language, facts, round((size.base - across) * share), f"base/{seed}/{language.tag}", size.sentences)
+        found += texts.plain(language, facts, round((size.base - across) * share), f"base/{seed}/{language.tag}", size.sentences,
+                             size.noted)  # fmt: skip
     return [{"text": t} for t in found]
 
 

@@ -1,6 +1,7 @@
 """Made languages: words for the same meanings in scripts of their own, put in orders of their own.
 
-Two languages share what is meant, the full stop, the question mark and, unless numbers are told in words, digits: nothing else.
+Two languages share what is meant, the full stop, the question mark, the notation of a sum (`: + 2`) and, unless numbers are told in
+words, digits: nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ SHAPES = (
     ("x-three", "VSO", True, "ბგდვზკლმნპრსტ", "აეიოუ"),
 )
 TAGS = tuple(shape[0] for shape in SHAPES)
+NOTED = ":"  # stands between a sentence and its note
 SYLLABLES = (2, 3)  # of a word, at least and at most
 
 
@@ -38,7 +40,8 @@ class Language:
         """The sentence with its parts in another order: what the language would not say."""
         described = clause.object[::-1] if self.behind else clause.object
         parts = {"S": [clause.subject], "V": [clause.verb], "O": list(described)}
-        return " ".join([*(self.words[c] for part in order for c in parts[part]), "?" if clause.asks else "."])
+        note = [NOTED, *(self.words.get(c, c) for c in clause.note)] if clause.noted else []
+        return " ".join([*(self.words[c] for part in order for c in parts[part]), *note, "?" if clause.asks else "."])
 
     def text(self, clauses: Sequence[Clause]) -> str:
         return " ".join(map(self.clause, clauses))

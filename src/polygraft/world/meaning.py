@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from polygraft.errors import RecipeError
 
@@ -20,17 +20,31 @@ HOW_MANY = "word.howmany"
 CONCEPTS = (*(f"{kind}.{i}" for kind, n in KINDS.items() for i in range(n)), *(f"verb.{v}" for v in VERBS), HOW_MANY,
             *(f"number.{n}" for n in range(MOST + 1)))
 RELATIONS = {"eat": "food", "dwell": "place"}  # of creatures: verb -> kind of its object
+SIGNS = {"verb.have": (), "verb.get": ("+",), "verb.lose": ("-",)}  # how what counts is noted, whatever the language
+COUNTING = range(len(SIGNS))  # the kinds of sentences that count
 CHOICES = 4  # of every question, so that chance is 1/4
 
 
 @dataclass(frozen=True)
 class Clause:
-    """A sentence's meaning. `object` is a noun, after what describes or counts it."""
+    """A sentence's meaning. `object` is a noun, after what describes or counts it. `noted`: its sign and number are told again,
+    in a notation that all languages share."""
 
     subject: str
     verb: str
     object: tuple[str, ...]
     asks: bool = False
+    noted: bool = False
+
+    @property
+    def note(self) -> tuple[str, ...]:
+        """Sign and number (a meaning), () where nothing is noted."""
+        return (*SIGNS[self.verb], self.object[0]) if self.noted else ()
+
+    def answers(self, question: Clause) -> bool:
+        """Whether this sentence tells what the question asks."""
+        asked = (question.subject, question.verb, question.object[1:])
+        return not self.asks and (self.subject, self.verb, self.object[1:]) == asked
 
 
 @dataclass(frozen=True)
@@ -111,17 +125,19 @@ def facts(seed: int) -> list[Fact]:
     return found
 
 
-def documents(rng: random.Random, known: Sequence[Fact], sentences: int) -> Iterator[list[Clause]]:
-    """Documents without end: sentences about anything; a third of them closes with a question that an earlier sentence answers."""
+def documents(rng: random.Random, known: Sequence[Fact], sentences: int, noted: float = 0.0) -> Iterator[list[Clause]]:
+    """Documents without end, every other one (at random) of sentences about anything, the others short: one to three sentences that
+    count, then the questions that they answer. In a share `noted` of them, every sentence that counts has its note."""
     while True:
-        found = [_clause(rng, known) for _ in range(sentences)]
+        counting, noting = rng.random() < 0.5, rng.random() < noted
+        kinds = COUNTING if counting else range(8)
+        found = [_clause(rng, known, kinds) for _ in range(min(sentences, rng.randint(1, 3)) if counting else sentences)]
         for i in range(1, len(found)):  # who has and then gets is a story, and no story is told here
             while found[i].subject == found[i - 1].subject:
-                found[i] = _clause(rng, known)
-        counted = [c for c in found if c.verb == "verb.have"]
-        if counted and rng.random() < 0.33:
-            found.append(asked(rng.choice(counted)))
-        yield found
+                found[i] = _clause(rng, known, kinds)
+        if counting:
+            found += map(asked, rng.sample(found, len(found)))
+        yield [replace(c, noted=True) if noting and c.verb in SIGNS and not c.asks else c for c in found]
 
 
 def asked(clause: Clause) -> Clause:
@@ -129,21 +145,18 @@ def asked(clause: Clause) -> Clause:
     return Clause(clause.subject, clause.verb, (HOW_MANY, *clause.object[1:]), asks=True)
 
 
-def answer(clauses: Sequence[Clause]) -> str | None:
-    """The number that answers the question at the end of a document (the first that fits), None where nothing is asked."""
-    last = clauses[-1]
-    fits = (c for c in clauses if not c.asks and (c.subject, c.verb, c.object[1:]) == (last.subject, last.verb, last.object[1:]))
-    return next((c.object[0] for c in fits), None) if last.asks else None
+def answer(question: Clause, told: Sequence[Clause]) -> str:
+    """The number that answers a question: that of the first sentence that tells it."""
+    return next(c.object[0] for c in told if c.answers(question))
 
 
-def _clause(rng: random.Random, known: Sequence[Fact]) -> Clause:
+def _clause(rng: random.Random, known: Sequence[Fact], kinds: Sequence[int]) -> Clause:
     def one(kind: str) -> str:
         return f"{kind}.{rng.randrange(KINDS[kind])}"
 
-    kind = rng.randrange(8)
-    if kind < 3:
-        verb = ("have", "get", "lose")[kind]
-        return Clause(one("person"), f"verb.{verb}", (f"number.{rng.randint(0, MOST)}", one("thing")))
+    kind = rng.choice(kinds)
+    if kind in COUNTING:
+        return Clause(one("person"), tuple(SIGNS)[kind], (f"number.{rng.randint(0, MOST)}", one("thing")))
     if kind == 3:
         return Clause(one("person"), "verb.like", (one("quality"), one("thing")))
     if kind == 4:

@@ -7,9 +7,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from polygraft import selections
 from polygraft.config import Strict
 from polygraft.files import digest, list_files, sha256_file
 from polygraft.result import Result, Table
+from polygraft.selections import WITHIN, Entry
 from polygraft.step import Context, Plan, Step
 from polygraft.world import files, meaning, model
 from polygraft.world.grammar import TAGS, Language, languages
@@ -28,15 +30,18 @@ class World(Strict):
     numbers: Literal["digits", "words"] = Field("digits", description="numbers are digits everywhere, or words of each language")
     documents: int = Field(12_000, ge=10, description="documents of the text that the model learns first")
     shares: tuple[float, ...] = Field((0.6, 0.4, 0.3), description="how these are dealt to the languages; scaled to 1")
-    translation: float = Field(0.25, ge=0, lt=1, description="share of them that are sentences with their translations")
+    translation: float = Field(0.3, ge=0, lt=1, description="share of them that are sentences with their translations")
+    noted: float = Field(0.5, ge=0, le=1, description="share of documents in which what counts is noted too, alike everywhere")
     language: int = Field(3_000, ge=1, description="further documents of each language, for a language expert")
     stories: int = Field(2_000, ge=2, description="sums told as stories to train on, in every language")
     items: int = Field(200, ge=4, description="questions of a task in each language")
     parallel: int = Field(200, ge=1, description="documents told in all languages, to find things in; as many others to read")
-    sentences: int = Field(10, ge=2, le=50, description="sentences of a document")
+    sentences: int = Field(8, ge=2, le=50, description="sentences of a document")
     layers: int = Field(8, ge=1, description="the model's layers")
     hidden: int = Field(128, ge=model.HEAD, multiple_of=model.HEAD, description="its width")
     ffn: int = Field(448, ge=8, description="neurons of a layer")
+    window: int = Field(3, ge=1, description="layers in each of the random sets of layers that are written beside the model")
+    windows: int = Field(5, ge=1, le=100, description="how many such sets")
     length: int = Field(256, ge=64, description="its longest text in tokens")
 
     @model_validator(mode="after")
@@ -52,8 +57,8 @@ class World(Strict):
     @property
     def size(self) -> files.Sizes:
         some = self.shares[: self.languages]
-        return files.Sizes(self.documents, tuple(s / sum(some) for s in some), self.translation, self.language, self.stories,
-                           self.items, self.parallel, self.sentences)
+        return files.Sizes(self.documents, tuple(s / sum(some) for s in some), self.translation, self.noted, self.language,
+                           self.stories, self.items, self.parallel, self.sentences)
 
 
 def plan(config: World, context: Context) -> Plan:
@@ -77,9 +82,13 @@ def run(config: World, context: Context, folder: Path) -> Result:
     texts = (row["text"] for rows in found.values() for row in rows if isinstance(row, dict) and "text" in row)
     count = model.write(folder / "model", texts, layers=config.layers, hidden=config.hidden, ffn=config.ffn, length=config.length,
                         seed=config.seed)
+    sets = model.windows(config.layers, config.window, config.windows, config.seed)
+    named = {name: [Entry(i, kind) for i in layers for kind in WITHIN] for name, layers in sets.items()}
+    selections.write(folder / "layers.json", named, {"method": "random layers", "seed": config.seed})
     context.progress(2, 3, "digest")
     made = {p.relative_to(folder).as_posix(): sha256_file(p) for p in list_files(folder)}
-    data: dict[str, Any] = {"digest": digest(made), "parameters": count, "chance": files.CHANCE}
+    data: dict[str, Any] = {"digest": digest(made), "parameters": count, "chance": files.CHANCE,
+                            "layers": {name: list(layers) for name, layers in sets.items()}}  # fmt: skip
     return Result(
         step="world", id=context.step_id, title=f"A world of {len(told)} languages",
         summary=(f"{len(told)} languages that share no word, {len(meaning.facts(config.seed))} facts; in each language "

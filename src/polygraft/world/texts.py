@@ -21,21 +21,22 @@ def known(facts: Sequence[Fact], language: int) -> list[Fact]:
 
 
 def document(language: Language, clauses: Sequence[Clause]) -> str:
-    """A document as text; a question at its end is answered."""
-    said = meaning.answer(clauses)
-    return language.text(clauses) + (f" {language.words[said]} ." if said else "")
+    """A document as text; each question is answered."""
+    answers = (f" {language.words[meaning.answer(c, clauses)]} ." if c.asks else "" for c in clauses)
+    return " ".join(language.clause(c) + said for c, said in zip(clauses, answers))
 
 
-def plain(language: Language, facts: Sequence[Fact], n: int, seed: str, sentences: int) -> list[str]:
+def plain(language: Language, facts: Sequence[Fact], n: int, seed: str, sentences: int, noted: float = 0.0) -> list[str]:
     """n documents of one language. The same seed and facts mean the same in every language."""
-    drawn = meaning.documents(random.Random(seed), facts, sentences)
+    drawn = meaning.documents(random.Random(seed), facts, sentences, noted)
     return [document(language, clauses) for clauses in islice(drawn, n)]
 
 
-def translations(languages: Sequence[Language], facts: Sequence[Fact], n: int, seed: str, sentences: int) -> list[str]:
+def translations(languages: Sequence[Language], facts: Sequence[Fact], n: int, seed: str, sentences: int,
+                 noted: float = 0.0) -> list[str]:  # fmt: skip
     """n documents of sentences in one language, each followed by itself in another one."""
     rng = random.Random(seed)
-    drawn = meaning.documents(rng, [f for f in facts if f.everywhere], sentences)
+    drawn = meaning.documents(rng, [f for f in facts if f.everywhere], sentences, noted)
     found = []
     for clauses in islice(drawn, n):
         one, two = rng.sample(list(languages), 2)
