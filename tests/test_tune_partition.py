@@ -23,7 +23,7 @@ from polygraft.selection import Selection
 from polygraft.selections import Entry
 from polygraft.sources import resolve
 from polygraft.step import Context
-from polygraft.tune import examples, owners
+from polygraft.tune import examples, experts, owners, partition
 from polygraft.tune.config import Around
 from polygraft.tune.partition import Partition, balance, job, partition_step
 from polygraft.tune.sides import Sides
@@ -330,6 +330,20 @@ def test_an_expert_of_another_job_or_a_damaged_one_is_trained_again(whole, tmp_p
     STEP.run(c, context, tmp_path)
     one, two = Checkpoint.open(out / "model"), Checkpoint.open(tmp_path / "model")
     assert all(one.read(k) == two.read(k) for k in one.tensors)
+
+
+def test_an_expert_is_known_by_the_content_of_what_it_read(folder, tmp_path):
+    kept, watched = tmp_path / "kept.txt", tmp_path / "watched.txt"
+    at = Context(model=lambda ref: resolve(folder), data=lambda ref: tmp_path / ref)
+
+    def key(say="one\ntwo\n", see="some text", **more):
+        kept.write_text(say)
+        watched.write_text(see)
+        c = config(method="freeze", retain={"text": "kept.txt"}, watch={"corpora": {"en": "watched.txt"}}, **more)
+        return experts._key(*partition.alone(job(c, at, AROUND), c, 0), at, AROUND)
+
+    same = key()
+    assert same == key(save_every=7) and len({same, key(say="one\nthree\n"), key(see="other text"), key(lr=2e-2), key(seed=3)}) == 5
 
 
 # ------------------------------------------------------------------------------------------------------------ what is told

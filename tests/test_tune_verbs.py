@@ -151,11 +151,11 @@ def test_the_neuron_that_knows_learns_what_random_ones_do_not(planted, tmp_path)
 # ------------------------------------------------------------------------------------------------------- embeddings
 
 
-@pytest.mark.parametrize(("family", "sides", "norm"), [("llama", "both", True), ("llama", "head", False), ("llama", "embed", False),
+@pytest.mark.parametrize(("family", "tables", "norm"), [("llama", "both", True), ("llama", "head", False), ("llama", "embed", False),
                                                        ("gpt2", "both", False)])
 def test_embeddings_move_their_rows(family, sides, norm, tiny, tmp_path):
     at, base = context(tiny(family), tmp_path), Checkpoint.open(tiny(family))
-    config = embeddings.Embeddings(rows=["19", "20-22"], sides=sides, norm=norm, **FAST)
+    config = embeddings.Embeddings(rows=["19", "20-22"], tables=tables, norm=norm, **FAST)
     plan, result = embeddings.plan(config, at, AROUND), embeddings.run(config, at, tmp_path / "out", AROUND)
     found = changed(base, Checkpoint.open(tmp_path / "out" / "model"))
     parts = Anatomy.of(base.config, base.tensors).parts

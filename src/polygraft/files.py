@@ -24,6 +24,7 @@ from polygraft.errors import InputError, RecipeError, ResourceError
 
 MANIFEST = "manifest.json"
 CHUNK = 4 << 20
+SMALL = 64 << 20  # data files up to this size are known by their content, larger ones by size and time
 
 
 class Ops:
@@ -301,6 +302,19 @@ def seal(folder: Path, manifest: dict[str, Any]) -> None:
     for d in {p.parent for p in list_files(folder)} | {folder}:
         fsync_dir(d)
     write_json(folder / MANIFEST, {"polygraft": __version__, **manifest, "files": files, "finished": now()})
+
+
+def data_identity(path: Path) -> str:
+    """A file by its content (or size and time, if large); a folder by its names, and each file likewise."""
+    if path.is_dir():
+        return digest([[p.relative_to(path).as_posix(), data_identity(p)] for p in list_files(path)])
+    if path.exists() and not path.is_file():
+        raise InputError("not a plain file", where=path, fix="name a file or a folder; pipes and devices are not read")
+    try:
+        found = path.stat()
+        return sha256_file(path) if found.st_size <= SMALL else digest([found.st_size, found.st_mtime_ns])
+    except OSError as e:
+        raise InputError("cannot be read", where=path, found=e.strerror, fix="check the path and its permissions") from e
 
 
 def list_files(folder: Path) -> list[Path]:

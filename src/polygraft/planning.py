@@ -17,7 +17,7 @@ from pydantic_core import to_jsonable_python
 
 from polygraft import __version__
 from polygraft.errors import InputError, RecipeError, ResourceError, UserError
-from polygraft.files import MANIFEST, digest, disk_of, free_space, list_files, read_json, sha256_file, verify_folder
+from polygraft.files import MANIFEST, data_identity, digest, disk_of, free_space, read_json, verify_folder
 from polygraft.meter import memory_limit
 from polygraft.recipetext import AdapterSpec, Recipe, StepUse, inside, references, rooted
 from polygraft.result import InputRef
@@ -27,7 +27,6 @@ from polygraft.store import RunFolder
 if TYPE_CHECKING:
     from polygraft.sources import Source
 
-SMALL = 64 << 20  # data files up to this size are known by their content, larger ones by size and time
 DATA_SUFFIXES = {".txt", ".jsonl", ".json", ".tsv", ".csv", ".parquet", ".gz", ".xz"}
 
 
@@ -317,19 +316,6 @@ def _at(use: StepUse, e: UserError) -> UserError:
 
 def _is_detail(metadata: list[Any]) -> bool:
     return any(m is Detail or isinstance(m, Detail) for m in metadata)
-
-
-def data_identity(path: Path) -> str:
-    """A file by its content (or size and time, if large); a folder by its names, and each file likewise."""
-    if path.is_dir():
-        return digest([[p.relative_to(path).as_posix(), data_identity(p)] for p in list_files(path)])
-    if path.exists() and not path.is_file():
-        raise InputError("not a plain file", where=path, fix="name a file or a folder; pipes and devices are not read")
-    try:
-        stat = path.stat()
-        return sha256_file(path) if stat.st_size <= SMALL else digest([stat.st_size, stat.st_mtime_ns])
-    except OSError as e:
-        raise InputError("cannot be read", where=path, found=e.strerror, fix="check the path and its permissions") from e
 
 
 def made_identity(ref: FolderName, path: Path) -> str:

@@ -41,7 +41,7 @@ LORA = {
 EMBEDDINGS = {
     "a token beyond": ("llama", {"rows": ["260-264"]}, RecipeError, "no such token"),
     "new tokens of a model without": ("llama", {"rows": ["264-"]}, RecipeError, "no such token"),
-    "one side of tied embeddings": ("gpt2", {"sides": "head"}, RecipeError, "one tensor in this model"),
+    "one of tied embeddings": ("gpt2", {"tables": "head"}, RecipeError, "one tensor in this model"),
     "an unknown token": ("llama", {"tokens": "words"}, InputError, "no token of this model"),
     "no tokens": ("llama", {"tokens": "empty"}, InputError, "no tokens"),
     "not text": ("llama", {"tokens": "bytes"}, InputError, "UTF-8"),

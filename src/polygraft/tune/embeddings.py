@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from polygraft.selection import Shapes
 
 TOKENIZER = "tokenizer.json"
-SIDES = {"both": "embedding and head", "embed": "embedding", "head": "head"}
+TABLES = {"both": "embedding and head", "embed": "embedding", "head": "head"}
 
 
 class Embeddings(Training):
@@ -38,7 +38,7 @@ class Embeddings(Training):
     rows: Listed = Field((), description="which tokens, by number: 32000- for the new ones, 0-99,512 (default: all)",
                          json_schema_extra={"metavar": "A-B,..."})
     tokens: DataRef | None = Field(None, description="or a file of tokens, one a line, as the tokenizer's vocabulary writes them")
-    sides: Literal["both", "embed", "head"] = Field("both", description="embedding and output head, or one of them (untied models)")
+    tables: Literal["both", "embed", "head"] = Field("both", description="embedding and head, or one of them (untied models)")
     norm: bool = Field(False, description="train the final norm too")
 
 
@@ -47,10 +47,10 @@ def task(config: Embeddings, context: Context, around: Around) -> Task:
     made = begin(config, context, around, "Tuning of embeddings")
     anatomy, shapes = made.anatomy, {key: t.shape for key, t in made.checkpoint.tensors.items()}
     wanted, more = chosen(config, context, made, shapes)
-    selection = rows_of(wanted, config.sides, config.norm, anatomy, shapes)
+    selection = rows_of(wanted, config.tables, config.norm, anatomy, shapes)
     vocab = tokens_of(anatomy, shapes)
     count = vocab if wanted is None else len(wanted)
-    what = "embedding and head, one tensor" if anatomy.tied else SIDES[config.sides]
+    what = "embedding and head, one tensor" if anatomy.tied else TABLES[config.tables]
     told = f"Tokens: {count:,} of {vocab:,} ({what}){', and the final norm' if config.norm else ''}."
     return replace(made, selection=selection, inputs=(*made.inputs, *more), summary=(told,))
 
@@ -111,12 +111,12 @@ def read_tokens(path: Path, vocabulary: Mapping[str, int]) -> list[int]:
     return found
 
 
-def rows_of(rows: np.ndarray | None, sides: str, norm: bool, anatomy: Anatomy, shapes: Shapes) -> Selection:
-    """These rows (None: all) of embedding, head or both, and the final norm. Raises RecipeError for one side of tied ones."""
-    if anatomy.tied and sides != "both":
+def rows_of(rows: np.ndarray | None, tables: str, norm: bool, anatomy: Anatomy, shapes: Shapes) -> Selection:
+    """These rows (None: all) of embedding, head or both, and the final norm. Raises RecipeError for one of tied ones."""
+    if anatomy.tied and tables != "both":
         raise RecipeError("embedding and head are one tensor in this model: neither can be trained without the other",
-                          where="sides", found=sides, expected="both", fix="leave `sides` out")
-    labels = ("embed", "head") if sides == "both" else (sides,)
+                          where="tables", found=tables, expected="both", fix="leave `tables` out")
+    labels = ("embed", "head") if tables == "both" else (tables,)
     keys = [key for key, part in anatomy.parts.items() if part.label in labels]
     if short := [key for key in keys if rows is not None and rows[-1] >= shapes[key][0]]:
         raise InputError("a selected row is beyond the tensor", where=short[0], found=int(rows[-1]),  # type: ignore[index]

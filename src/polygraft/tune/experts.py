@@ -18,11 +18,11 @@ from polygraft.checkpoint import Checkpoint
 from polygraft.result import Result
 from polygraft.selection import Selection
 from polygraft.step import Context
-from polygraft.tune import sidelog
+from polygraft.tune import retain, sidelog
 from polygraft.tune.config import Around, Tuning
 from polygraft.tune.output import write_like
 from polygraft.tune.proof import Proof, prove
-from polygraft.tune.running import Task, fit
+from polygraft.tune.running import Task, fit, work_of
 
 RESULT = "result.json"
 
@@ -38,7 +38,7 @@ class Expert:
 
 def expert(task: Task, config: Tuning, context: Context, folder: Path, around: Around) -> Expert:
     """Train one side's expert into `folder`, or take it from there where it was finished by an interrupted run of the same job."""
-    key = _key(task, config)
+    key = _key(task, config, context, around)
     if folder.exists() and not _whole(folder, key):
         shutil.rmtree(folder)
     if not folder.exists():
@@ -49,10 +49,16 @@ def expert(task: Task, config: Tuning, context: Context, folder: Path, around: A
     return Expert(folder / "model", sidelog.Run.from_json(kept["run"]), Result.from_json(kept["result"]))
 
 
-def _key(task: Task, config: Tuning) -> str:
-    """The digest of all that decides an expert."""
-    what = [task.source.identity, [ref.digest for ref in task.inputs], len(task.rows)]
-    return files.digest([*what, task.selection and task.selection.to_json(), config.model_dump(mode="json")])
+def _key(task: Task, config: Tuning, context: Context, around: Around) -> str:
+    """The digest of all that decides an expert and what is told of it: files count by their content, wherever they lie."""
+    kept = retain.begin(config, task, context, around)
+    watch, keep = config.watch, config.retain
+    paths = {**watch.corpora, "data/": watch.data, "criteria/": watch.criteria}
+    read = {name: files.data_identity(path) if (path := Path(context.data(ref))).exists() else ref
+            for name, ref in paths.items() if ref is not None}
+    asked = [watch.model_dump(mode="json", exclude={"corpora", "data", "criteria"}), read,
+             keep.model_dump(mode="json", exclude={"text", "target", "replay"})]
+    return files.digest([work_of(kept.task, config, kept).job, [ref.digest for ref in kept.task.inputs], *asked])
 
 
 def _whole(folder: Path, key: str) -> bool:
