@@ -2,9 +2,10 @@
 
     .venv/bin/python bench/bench_plan.py [full] [slam] [neurons] [lora]        about 10 minutes on two cores, a quiet machine
 
-A random llama of some 50 M parameters; examples of 20 to 150 tokens, so that steps differ. Each plan and each training runs in a
-process of its own. Full tuning in float32; SLAM (up and down of 6 of 30 layers) and neurons (1 %) train float32 in a frozen
-bfloat16 model; LoRA of rank 16 on every linear layer in float32. A state is saved once on the way.
+A random llama of some 50 M parameters; examples of 20 to 80 tokens, so that steps differ. Each plan and each training runs in a
+process of its own. Full tuning and LoRA (rank 16 on every linear layer) in float32; SLAM (up and down of 6 of 30 layers) and neurons
+(1 %) hold what is frozen in bfloat16 and compute in it where the CPU can (`--dtype` decides otherwise), in float32 where it cannot.
+A state is saved once on the way.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ WORDS = ("the", "river", "of", "stone", "carried", "every", "winter", "letter", 
          "children", "counted", "seven", "lamps", "and", "nobody", "answered", "before", "morning", "came", "over", "hills")
 
 
-def config(kind: str, folder: Path, steps: int) -> tuple[str, dict[str, Any]]:
+def config(kind: str, folder: Path, steps: int, dtype: str) -> tuple[str, dict[str, Any]]:
     """The step and its config."""
     import numpy as np
 
@@ -34,7 +35,7 @@ def config(kind: str, folder: Path, steps: int) -> tuple[str, dict[str, Any]]:
 
     checkpoint = resolve(folder / "base").checkpoint
     assert checkpoint is not None
-    common = {"model": str(folder / "base"), "data": [str(folder / "rows.jsonl")], "steps": steps, "batch": 8, "length": 512,
+    common = {"model": str(folder / "base"), "data": [str(folder / "rows.jsonl")], "steps": steps, "batch": 4, "length": 512,
               "save_every": steps // 2, "device": "cpu"}
     if kind in ("full", "lora"):
         return "tune.sft", common | {"method": kind}
@@ -49,16 +50,16 @@ def config(kind: str, folder: Path, steps: int) -> tuple[str, dict[str, Any]]:
     entries = [Entry(i, "ffn", role) for i in range(LAYERS) for role in ("up", "down")] if kind == "slam" else [
         Entry(i, "ffn", "neuron", some(width)) for i, width in enumerate(sizes(anatomy))]
     write(folder / f"{kind}.json", {"all": entries})
-    rest = common | {"dtype": "bf16", "select": str(folder / f"{kind}.json")}
+    rest = common | {"dtype": dtype, "select": str(folder / f"{kind}.json")}
     return ("tune.sft", rest | {"method": "full"}) if kind == "slam" else ("tune.neurons", rest)
 
 
-def one(kind: str, what: str, folder: Path, steps: int) -> dict[str, float]:
+def one(kind: str, what: str, folder: Path, steps: int, dtype: str) -> dict[str, float]:
     """A plan (`guess` or `probe`) or the training (`run`), in this process: seconds and bytes."""
     from polygraft import recipe as engine
     from polygraft.steps import TABLE
 
-    name, fields = config(kind, folder, steps)
+    name, fields = config(kind, folder, steps, dtype)
     step = next(s for s in TABLE if s.name == name)
     if what == "run":
         result = engine.run_step(step, step.config(**fields), folder / f"out-{kind}")
@@ -73,21 +74,27 @@ def one(kind: str, what: str, folder: Path, steps: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", default=list(KINDS))
-    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--dtype", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--one", nargs=3, metavar=("KIND", "WHAT", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.dtype == "auto":
+        from polygraft.model import dtype_for
+
+        args.dtype = "bf16" if dtype_for("cpu", "auto")[0] == "auto" else "fp32"
     if args.one:
         kind, what, folder = args.one
-        print(json.dumps(one(kind, what, Path(folder), args.steps)))
+        print(json.dumps(one(kind, what, Path(folder), args.steps, args.dtype)))
         return
 
     def told(kind: str, what: str, folder: str) -> dict[str, float]:
-        command = [sys.executable, __file__, "--one", kind, what, folder, "--steps", str(args.steps)]
+        command = [sys.executable, __file__, "--one", kind, what, folder, "--steps", str(args.steps), "--dtype", args.dtype]
         return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
     with tempfile.TemporaryDirectory() as scratch:
         prepare(Path(scratch))
         found = {kind: {what: told(kind, what, scratch) for what in ("guess", "probe", "run")} for kind in args.kinds}
+    print(f"computed in {args.dtype}; of full tuning and LoRA always in fp32\n")
     print("| training | s, guessed | probed | measured | probe off | MB, guessed | probed | measured | probe off | guess off |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for kind, f in found.items():
@@ -106,7 +113,7 @@ def prepare(folder: Path) -> None:
 
     llama(folder / "base")
     rng = random.Random(1)
-    rows = ({"text": " ".join(rng.choice(WORDS) for _ in range(rng.randrange(15, 120)))} for _ in range(200))
+    rows = ({"text": " ".join(rng.choice(WORDS) for _ in range(rng.randrange(15, 60)))} for _ in range(200))
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

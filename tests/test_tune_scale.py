@@ -317,7 +317,7 @@ def test_liger_wants_a_gpu(monkeypatch):
     monkeypatch.setattr(extras, "find_spec", lambda name: name)
     monkeypatch.setattr(extras, "_gpu", lambda: False)
     with pytest.raises(RecipeError, match="GPU"):
-        extras.check(replace(PLAIN, liger=True))
+        extras.check_gpu(replace(PLAIN, liger=True))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adafactor"])

@@ -27,6 +27,8 @@ KINDS = {"messages": frozenset({"messages"}), "prompt/completion": frozenset({"p
 CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's notes for a calculator, `<<48/2=24>>`, which no answer should hold
 ARRAY = "one array becomes JSON lines by `jq -c '.[]'`"
 CHAT, HUMAN = "chat", "human-assistant"  # how messages become text
+NO_TEMPLATE = ("this model has no chat template", "use `prompt` and `completion`, or a model with a template")  # and what to do
+NO_ANSWER = ("no example has an answer within the length", "raise `length`")
 
 Generator = Callable[[str], Iterable[Mapping[str, Any]]]
 
@@ -175,7 +177,7 @@ def chat_segments(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Iter
     A template must render a prefix of a chat as a prefix of its text; the few that rewrite earlier turns are refused.
     """
     if not getattr(tokenizer, "chat_template", None):
-        raise InputError("this model has no chat template", fix="use `prompt` and `completion`, or a model with a template")
+        raise InputError(NO_TEMPLATE[0], fix=NO_TEMPLATE[1])
     done = ""
     for i, message in enumerate(messages):
         if message["role"] != "assistant":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from polygraft.tune.settings import Settings
 
 OPTIMIZERS = {"adamw": "adamw_torch", "adamw8bit": "adamw_bnb_8bit", "adafactor": "adafactor", "sgd": "sgd"}  # transformers' names
-STATE = {"adamw": 8, "adamw8bit": 2, "adafactor": 1, "sgd": 0}  # bytes for each trained parameter, at most
+BYTES = {"adamw": 8, "adamw8bit": 2, "adafactor": 1, "sgd": 0}  # of state for each trained parameter, at most
 PACKAGES = {"adamw8bit": "bitsandbytes", "liger": "liger_kernel", "wandb": "wandb", "trackio": "trackio",
             "tensorboard": "tensorboard"}  # fmt: skip
 
@@ -29,6 +29,10 @@ def check(s: Settings) -> None:
         if package is not None and find_spec(package) is None:
             raise RecipeError(f"`{name}` needs a package that is not installed", where=field, found=f"no {package}",
                               fix=f"pip install {package.replace('_', '-')}, or leave `{field}` out")  # fmt: skip
+
+
+def check_gpu(s: Settings) -> None:
+    """Raise RecipeError for kernels that have no GPU to run on."""
     if s.liger and not _gpu():
         raise RecipeError("liger's kernels run on GPUs", where="liger", found="no GPU", fix="leave `liger` out")
 

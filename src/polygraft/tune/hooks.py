@@ -27,8 +27,11 @@ class Said:
 class Hook:
     """One method's part in a training; each of these does nothing unless it is overridden.
 
-    A training that is resumed calls `start` anew, then `take` with what `kept` gave when the state was saved.
+    A training that is resumed calls `start` anew, then `take` with what `kept` gave when the state was saved. `reads`: it does no
+    more before a pass than to measure the model, and a probe, which foretells the steps alone, leaves that out.
     """
+
+    reads = False
 
     @property
     def key(self) -> Any:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from polygraft.errors import RecipeError
 
+MIXES, FIX = "this model cannot train on packed examples: in one row, they read each other", "train without packing"
 CLOSE = 0.1  # rounding differs by some per cent of the logits' size at most in bfloat16; seeing another example, by far more
+
+
+KNOWN = {"opt", "bloom", "falcon"}  # model types that build a plain causal mask, whatever the positions
+
+
+def check_known(config: Mapping[str, Any]) -> None:
+    """Raise RecipeError for a model type of which it is known before it is loaded."""
+    if config.get("model_type") in KNOWN:
+        raise RecipeError(MIXES, where="packing", found=config["model_type"], fix=FIX)
 
 
 def check_apart(model: Any) -> None:
@@ -16,8 +27,7 @@ def check_apart(model: Any) -> None:
     transformers make a mask of blocks from them, and those that do not would let each example read the ones before it.
     """
     if (share := mixed(model)) > CLOSE:
-        raise RecipeError("this model cannot train on packed examples: in one row, they read each other", where="packing",
-                          found=f"logits off by {share:.0%} of their size", fix="train without packing")  # fmt: skip
+        raise RecipeError(MIXES, where="packing", found=f"logits off by {share:.0%} of their size", fix=FIX)
 
 
 def mixed(model: Any) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from polygraft import ranks
 from polygraft.tune import memory
 from polygraft.tune import probe as probing
 from polygraft.tune.chosen import size
+from polygraft.tune.counting import count
 from polygraft.tune.memory import Memory
 from polygraft.tune.probe import padded
 from polygraft.tune.processes import dealt
@@ -17,18 +17,20 @@ from polygraft.tune.training import Work
 
 FLOPS = 5e10  # per second, a modest two-core machine; a GPU is hundreds of times faster
 GUESS = "time and memory are guesses from shapes, for two CPU cores (a GPU is hundreds of times faster); --probe measures them"
-BYTES = 3  # of text in a token, about
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """`peak` bytes of one process, `disk` bytes of the output and of a state beside it, seconds, and what to say of them."""
+    """Optimiser steps, `peak` bytes of one process, `disk` bytes of the output and of a state beside it, seconds, and what to say
+    of them. `about`: "about " or "at most " where the steps are not known exactly."""
 
+    steps: int
     peak: int
     disk: int
     seconds: float
     lines: tuple[str, ...]
     notes: tuple[str, ...]
+    about: str = ""
 
 
 def predicted(work: Work, trained: Mapping[str, int], probe: bool) -> Prediction:
@@ -40,15 +42,14 @@ def predicted(work: Work, trained: Mapping[str, int], probe: bool) -> Prediction
     if probe:
         found = probing.probe(work)
         written = out + state * (len(found.steps) // s.save_every if s.save_every else 0)
-        return Prediction(found.peak, out + state, found.seconds(written), probing.said(found), ())
-    lengths = [min(s.length, 1 + text_bytes(row) // BYTES) for row in work.rows]
+        return Prediction(len(found.steps), found.peak, out + state, found.seconds(written), probing.said(found), ())
+    counted = count(work)
     batch, _ = dealt(s, ranks.size())
-    longest = s.length if s.packing else max(lengths)
+    lengths, steps, longest = counted.lengths, s.count(counted.rows), max(counted.lengths)
     need = needed(work, trained, batch * longest, batch * longest if s.packing else longest)
-    steps = padded(lengths, s.batch, s.accumulate, s.packing)
-    tokens = sum(steps) / len(lengths) * s.batch * s.accumulate * s.count(len(lengths))
+    tokens = sum(padded(lengths, s.batch, s.accumulate, s.packing)) / len(lengths) * s.batch * s.accumulate * steps
     seconds = tokens * flops(work, trained) / FLOPS / ranks.size()
-    return Prediction(need.total, out + state, seconds, (sentence(need),), (GUESS,))
+    return Prediction(steps, need.total, out + state, seconds, (*counted.lines(), sentence(need)), (GUESS,), counted.about)
 
 
 def needed(work: Work, trained: Mapping[str, int], tokens: int, length: int) -> Memory:
@@ -68,9 +69,3 @@ def flops(work: Work, trained: Mapping[str, int]) -> float:
 def sentence(need: Memory) -> str:
     """Where the memory goes."""
     return "memory of a process: " + ", ".join(f"{name} {value / 2**20:,.0f} MiB" for name, value in need.rows())
-
-
-def text_bytes(row: Mapping[str, Any]) -> int:
-    """UTF-8 bytes of an example's texts."""
-    texts = [m["content"] for m in row["messages"]] if "messages" in row else row.values()
-    return sum(len(t.encode("utf-8", "surrogatepass")) for t in texts)

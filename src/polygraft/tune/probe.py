@@ -1,7 +1,8 @@
 """A training foretold from a few of its own steps: the real model, the real examples, on this machine; nothing is kept.
 
 Steps differ in the tokens that they hold, so the heaviest, the lightest and a middling one are run, after one that is not counted,
-which makes the optimiser's state. Seconds are a line in the padded tokens of a step; the peak is that of the heaviest step.
+which makes the optimiser's state. Seconds are a line in the padded tokens of a step; the peak is that of the heaviest step. Where
+the steps of two sides take turns, each moves other weights, and so each side's own steps are run and make a line of their own.
 """
 
 from __future__ import annotations
@@ -12,36 +13,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polygraft import ranks
 from polygraft.meter import measured
 from polygraft.ranks import Ranks
+from polygraft.tune.hooks import Hook
 
 if TYPE_CHECKING:
+    from polygraft.model import Live
+    from polygraft.tune.chosen import Chosen
+    from polygraft.tune.sides import Sides
     from polygraft.tune.training import Work
 
+STEPS = 4  # that `chosen_steps` gives
 DISK = 200e6  # bytes a second that are written with their digest and read back, on a modest disk
 
 
 @dataclass(frozen=True)
 class Probe:
     """What a few steps showed. `steps`: padded tokens of every step of the training, `tokens`: all of them without padding;
-    `loading`: seconds before the first step; `fixed` and `rate`: seconds of any step, and more of them for each padded token;
-    `peak`: resident bytes, `device`: bytes on a GPU."""
+    `loading`: seconds before the first step; `training`: of all optimiser steps; `peak`: resident bytes, `device`: bytes on a
+    GPU."""
 
     loading: float
-    fixed: float
-    rate: float
+    training: float
     steps: tuple[int, ...]
     tokens: int
     peak: int
     device: int = 0
-
-    @property
-    def training(self) -> float:
-        """Seconds of all optimiser steps."""
-        return self.fixed * len(self.steps) + self.rate * sum(self.steps)
 
     def seconds(self, written: int) -> float:
         """Seconds of the whole, where so many bytes are written on the way and at the end."""
@@ -49,11 +49,11 @@ class Probe:
 
 
 def probe(work: Work) -> Probe:
-    """Run four steps of a training, three of which are timed. Raises as training does."""
+    """Run four steps of a training (of each side), three of which are timed. Raises as training does. No tracker hears of it."""
     from polygraft.model import device_for
 
     with ranks.joined(ranks.device(device_for(work.settings.device))) as here, measured() as meter:
-        found = _probe(replace(work, watched=None, settings=replace(work.settings, save_every=0)), here)
+        found = _probe(replace(work, watched=None, settings=replace(work.settings, save_every=0, report_to="none")), here)
     return replace(found, peak=meter.cost.peak_bytes)
 
 
@@ -68,19 +68,49 @@ def _probe(work: Work, here: Ranks) -> Probe:
     lengths = [len(ids) for ids in ready.data["input_ids"]]
     passes, each = work.settings.batch, work.settings.batch * work.settings.accumulate
     steps = padded(lengths, passes, work.settings.accumulate, work.settings.packing)
-    picked = chosen_steps(steps)
+    own = turns(work.sides, len(steps))
+    picked = [mine[i] for mine in own for i in chosen_steps([steps[j] for j in mine])]
     rows = [row for step in picked for row in range(step * each, (step + 1) * each)]
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with quiet(), tempfile.TemporaryDirectory(prefix="polygraft-") as scratch:
         some = replace(ready, data=ready.data.select(rows), steps=len(picked))
+        work = replace(work, hooks=tuple(At(hook, picked) for hook in work.hooks if not hook.reads))
         trainer = training.trainer_for(work, some, Path(scratch), lambda *_: stamps.append(time.monotonic()), here)
         loading = time.monotonic() - begun
         trainer.train()
     device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    taken = [b - a for a, b in pairwise(stamps)]
-    fixed, rate = line([steps[i] for i in picked[1:]], taken)
-    return Probe(loading, fixed, rate, tuple(steps), sum(lengths), 0, device)
+    taken, seconds = [0.0, *(b - a for a, b in pairwise(stamps))], 0.0
+    for at, mine in zip(range(1, len(picked), STEPS), own, strict=True):  # a side's first step makes its optimiser's state
+        fixed, rate = line([steps[i] for i in picked[at : at + STEPS - 1]], taken[at : at + STEPS - 1])
+        seconds += fixed * len(mine) + rate * sum(steps[i] for i in mine)
+    return Probe(loading, seconds, tuple(steps), sum(lengths), 0, device)
+
+
+def turns(sides: Sides | None, steps: int) -> list[list[int]]:
+    """The steps that each side moves its own weights in; all of them where nothing takes turns."""
+    every = range(steps)
+    if sides is None or not sides.parts:
+        return [list(every)]
+    own = [[step for step in every if sides.turn(step) == side] for side in range(len(sides.counts))]
+    return [mine for mine in own if mine]
+
+
+class At(Hook):
+    """A hook in a training of which only some steps are run: before each it is told which step of the whole it is. What it adds to
+    the loss it adds as in the first steps, which are all different ones."""
+
+    def __init__(self, hook: Hook, steps: Sequence[int]):
+        self.hook, self.steps = hook, steps
+
+    def start(self, live: Live, chosen: Chosen | None) -> None:
+        self.hook.start(live, chosen)
+
+    def before(self, step: int) -> None:
+        self.hook.before(self.steps[step])
+
+    def loss(self, model: Any, step: int) -> Any:
+        return self.hook.loss(model, step)
 
 
 def padded(lengths: Sequence[int], batch: int, accumulate: int, packing: bool) -> list[int]:

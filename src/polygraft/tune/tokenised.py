@@ -25,7 +25,7 @@ def prepare(rows: Sequence[Mapping[str, Any]], tokenizer: Any, settings: Setting
     cut = [{"input_ids": t["input_ids"][:limit], "labels": t["labels"][:limit]} for t in whole]
     kept = [t for t in cut if any(label != examples.IGNORE for label in t["labels"])]
     if not kept:
-        raise InputError("no example has an answer within the length", found=f"length {limit}", fix="raise `length`")
+        raise InputError(examples.NO_ANSWER[0], found=f"length {limit}", fix=examples.NO_ANSWER[1])
     data = Dataset.from_list(kept)
     if settings.packing:
         from trl import pack_dataset

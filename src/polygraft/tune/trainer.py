@@ -33,6 +33,7 @@ def arguments(s: Settings, steps: int, folder: Path, still: bool = False) -> Any
     from trl import SFTConfig
 
     extras.check(s)
+    extras.check_gpu(s)
     batch, accumulate = dealt(s, ranks.size())
     on_cpu = s.device == "cpu" or not torch.cuda.is_available()
     made = SFTConfig(

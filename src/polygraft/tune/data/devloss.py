@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class DevLoss(Hook):
     """Reads the held-out examples at step 0, every `every` steps (None: not in between) and at the end."""
 
+    reads = True
+
     def __init__(self, dev: Sequence[Example], every: int | None, settings: Settings):
         self.dev, self.every, self.settings = dev, every, settings
         self.labels = list(dict.fromkeys(e.label for e in dev))
