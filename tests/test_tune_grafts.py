@@ -18,12 +18,13 @@ from polygraft.model import inside, load
 from polygraft.selection import Selection
 from polygraft.selections import Entry, on
 from polygraft.sources import resolve
+from polygraft.tune import state
 from polygraft.tune.chosen import choose, everything
 from polygraft.tune.hooks import Hook
 from polygraft.tune.output import after
 from polygraft.tune.packing import check_apart, mixed
 from polygraft.tune.settings import Settings
-from polygraft.tune.training import Work, train
+from polygraft.tune.training import STATE, Work, train
 from tiny import FAMILIES, FFN
 
 ROWS = [{"prompt": f"{a}+{b}=", "completion": str(a + b)} for a in range(4) for b in range(5)]
@@ -210,6 +211,64 @@ def test_gradients_and_state_are_those_of_the_subset(tiny):
     everything_, full = stepped(live, ffn, checkpoint)
     assert some == everything_ // 100 and 12 * some <= cost <= 12 * some + 100
     assert cost <= 0.03 * full
+
+
+LAYERS = "model.layers.{}.mlp.{}_proj.weight"
+HALVES = Selection({LAYERS.format(0, "up"): [1, 7], LAYERS.format(1, "down"): [3, 4, 40]}, {LAYERS.format(1, "down"): 1})
+
+
+def to_bfloat16(x):
+    """Bits of float32 values rounded to the nearest bfloat16, ties to even."""
+    bits = np.ascontiguousarray(x, "<f4").view("<u4")
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")
+
+
+def test_bf16_rows_take_steps_in_float32_and_are_rounded_once(tiny):
+    """Steps far below a bfloat16 step add up in what is held as the formula says; the tensor has them rounded, and all else as it was."""
+    path = tiny("llama", dtype="bfloat16")
+    live, checkpoint = load(path, dtype="bfloat16"), Checkpoint.open(path)
+    chosen = choose(live, HALVES, checkpoint)
+    held, rates, seen = [g.held for g in chosen.grafts.all], [1e-6, 2e-6, 4e-6, 3e-6], []
+    start = [h.detach().double().numpy() for h in held]
+    optimizer = torch.optim.AdamW(held, weight_decay=0.1)
+    for i, rate in enumerate(rates):
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        loss_of(live.model, IDS[i % len(IDS)]).backward()
+        seen.append([h.grad.numpy().copy() for h in held])
+        optimizer.step()
+        chosen.grafts.sync()
+    given = iter(seen)
+    want = adamw(start, lambda _: next(given), [np.ones(x.shape, bool) for x in start], lr=rates, decay=0.1)
+    for graft, value, first in zip(chosen.grafts.all, want, start):
+        np.testing.assert_allclose(graft.held.detach().numpy(), value, rtol=3e-7, atol=1e-9)
+        key, axis = graft.place.key, graft.place.axis
+        now = live.model.get_parameter(graft.place.live).detach().view(torch.uint16).numpy()
+        rows = HALVES.rows[key]
+        assert np.array_equal(np.take(now, rows, axis), to_bfloat16(graft.held.detach().numpy()))
+        before = np.frombuffer(checkpoint.read(key), "<u2").reshape(now.shape)
+        assert np.array_equal(np.delete(now, rows, axis), np.delete(before, rows, axis))
+        assert (value != first).all() and (np.take(now, rows, axis) == np.take(before, rows, axis)).any()
+
+
+def test_bf16_rows_go_on_after_a_cut_to_the_same_bytes(tiny, tmp_path):
+    """A state keeps what is held, in float32, not what the tensors show of it."""
+    class Cut(Exception):
+        pass
+
+    def cut(step, *_):
+        if step == 3:
+            raise Cut
+
+    work = Work(resolve(tiny("llama", dtype="bfloat16")), ROWS, dataclasses.replace(FAST, dtype="bf16", lr=1e-4, save_every=2), HALVES)
+    whole = train(work, tmp_path / "whole")
+    with pytest.raises(Cut):
+        train(work, tmp_path / "cut", cut)
+    kept = state.tensors(state.latest(tmp_path / "cut" / STATE, work.job), "weight.")
+    assert all(v.dtype == torch.float32 and not torch.equal(v, v.bfloat16().float()) for v in kept.values())
+    done = train(work, tmp_path / "cut")
+    assert done.resumed == 2 and done.losses == whole.losses and done.proof == whole.proof
+    assert (done.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("recompute", [False, True])

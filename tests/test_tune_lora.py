@@ -144,6 +144,51 @@ def test_the_first_step_is_that_of_full_lora(at, tiny, tmp_path):
         assert some.read(pair.a) == full.read(full.pairs[module].a)
 
 
+def test_only_the_trained_rows_are_held(at, tiny):
+    """What takes gradients, and so optimiser state, is as large as the count that is printed, and smaller than the pairs."""
+    import torch
+
+    from polygraft.tune import adapters
+
+    base = resolve(tiny("llama"))
+    selection, _ = picked(at("llama", FIVE), select="x")
+    live = load(base, dtype="float32")
+    laid = adapters.lay(live, base, config().settings(), selection)
+    held = [p for p in laid.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(held, lr=1e-2)
+    laid.model(torch.arange(4, 20)[None]).logits.square().mean().backward()
+    optimizer.step()
+    moments = sum(v.numel() for s in optimizer.state_dict()["state"].values() for v in s.values() if v.dim())
+    assert sum(p.numel() for p in held) == laid.trainable and moments == 2 * laid.trainable
+    assert laid.trainable < sum(2 * sum(slot.size) for slot in laid.slots) and all(p.grad is None or p.requires_grad
+                                                                                 for p in laid.model.parameters())
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_bf16_holds_the_base_in_bfloat16_and_the_pairs_in_float32(at, tiny, tmp_path, rows):
+    """As of a selection. In fp32 everything is float32. The written adapter is memory's, whatever the base was held in."""
+    import torch
+
+    from polygraft.tune import memory
+    from polygraft.tune.training import Work, prepared, train
+
+    base, context = resolve(tiny("llama", dtype="bfloat16")), at("llama", FIVE)
+    selection = picked(context, select="x")[0] if rows else None
+    for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        work = Work(base, ROWS, config(dtype=name).settings(), selection)
+        laid = prepared(work).laid
+        found = {n: p.dtype for n, p in laid.model.named_parameters()}
+        assert {d for n, d in found.items() if "lora_" in n} == {torch.float32}
+        assert {d for n, d in found.items() if "lora_" not in n} == {dtype}
+        if not rows:  # autocast's copies: of the pairs alone, since the base is what it computes in; in fp32 there are none
+            trained = {slot.key: slot.parameters(2) for slot in laid.slots}
+            copies = 2 * laid.trainable * (name == "bf16")
+            assert memory.weights(work.settings, shapes_of(base), trained) == copies + sum(p.nbytes for p in laid.model.parameters())
+        done = train(work, tmp_path / name)
+        assert done.proof.selected == done.trainable and done.proof.changed > 0.5 * done.trainable
+    assert np.isfinite(done.losses).all()
+
+
 def test_masked_lora_of_neurons_beside_attention(at, tiny, tmp_path):
     """Mondal et al.: the neurons' rows of gate alone, and attention whole in every layer."""
     base = resolve(tiny("llama"))
@@ -202,7 +247,7 @@ def test_the_proof_finds_what_is_outside(at, tiny, tmp_path):
     assert fresh.changed == 0 and fresh.reach == selection.count(shapes_of(base)) and fresh.selected == laid.trainable
     memory = {k: adapters._bytes(v) for k, v in adapter_tensors(laid.model, base.checkpoint).items()}
     with pytest.raises(StepFailed, match="not what memory held"):
-        adapters.prove_adapter(tmp_path / "fresh", laid, {k: bytes(len(v)) for k, v in memory.items()}, 1)
+        adapters.prove(tmp_path / "fresh", laid, {k: bytes(len(v)) for k, v in memory.items()}, 1)
     up = next(slot.module for slot in laid.slots if slot.outs is not None)
     outside = laid.model.get_submodule(f"base_model.model.{up}").lora_B["default"].weight
     outside.data[1] = 1.0  # no selected row

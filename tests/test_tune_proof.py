@@ -51,10 +51,25 @@ def test_counts_are_those_of_whole_tensors(base, tmp_path, monkeypatch, piece):
     values[UP][3] = np.frombuffer(base.read(UP), "<f4").reshape(values[UP].shape)[3]  # selected, and as it was
     found = prove(base, written(base, tmp_path / "out", values), PICKED, lambda key: values[key].tobytes())
     assert (found.selected, found.changed) == (2 * 32 + 3 * 32 + 32, 32 + 3 * 32 + 32)
+    assert found.still == 32 and "32 in whole rows" in found.caveats[0] and "single" not in found.caveats[0]
     assert (found.total, found.tensors, found.moved) == (sum(t.numel for t in base.tensors.values()), 3, 3)
     rows = [row[:2] for row in found.table().rows]
     assert ("parameters outside the selection", found.total - found.selected) in rows
     assert rows[3] == ("of them changed", 0)
+
+
+def test_what_stayed_is_told_apart(base, tmp_path):
+    """One whole column and one number of another column are as they were; where nothing did, nothing is said; all may be trained."""
+    values = edited(base, PICKED)
+    plain = np.frombuffer(base.read(DOWN), "<f4").reshape(values[DOWN].shape)
+    values[DOWN][:, 5], values[DOWN][2, 47] = plain[:, 5], plain[2, 47]
+    found = prove(base, written(base, tmp_path / "out", values), PICKED, lambda key: values[key].tobytes())
+    assert (found.selected - found.changed, found.still) == (33, 32)
+    assert "33 of the trained" in found.caveats[0] and "32 in whole" in found.caveats[0] and "1 single" in found.caveats[0]
+    all_of_it = Selection(dict.fromkeys(base.tensors))
+    values = edited(base, all_of_it)
+    found = prove(base, written(base, tmp_path / "all", values), all_of_it, lambda key: values[key].tobytes())
+    assert found.caveats == () and found.sentence.endswith("there are no others: everything was trained.")
 
 
 @pytest.mark.parametrize(("key", "at", "said"), [

@@ -107,6 +107,27 @@ def test_a_state_half_cleared_away_is_not_used(base, whole, tmp_path):
     assert same(train(Work(base, ROWS, FAST), tmp_path).path, whole.path)
 
 
+def test_saving_a_state_copies_nothing(tmp_path, monkeypatch):
+    """Tensors of 8 MB are saved, and one alone is read again, within a fraction of the memory that they take."""
+    import tracemalloc
+
+    import torch
+
+    monkeypatch.setattr("polygraft.files.CHUNK", 1 << 16)  # the digest's own buffer
+    made = {f"weight.{i}": torch.randn(500, 1000) for i in range(4)} | {"weight.turned": torch.randn(3, 5).T, "step": torch.tensor(2.0)}
+    tracemalloc.start()
+    path = state.save(tmp_path, 3, "job", made, {"a": 1}, {})
+    written = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    one = state.tensors(path, "weight.2")
+    read = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert written < 2e6 and read < 3e6 and one.keys() == {""} and torch.equal(one[""], made["weight.2"])
+    found = state.tensors(path, "")
+    assert found.keys() == made.keys() and all(torch.equal(found[k], v) for k, v in made.items())
+    assert state.facts(path) == {"a": 1}
+
+
 def test_state_is_json_and_safetensors(base, tmp_path):
     with pytest.raises(Cut):
         train(Work(base, ROWS, FAST), tmp_path, cut_at(5))

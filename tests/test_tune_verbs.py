@@ -19,6 +19,7 @@ from polygraft.selections import Entry
 from polygraft.sources import resolve
 from polygraft.step import Context
 from polygraft.tune import embeddings, neurons, sft
+from polygraft.tune.broken import diverged
 from polygraft.tune.config import Around
 
 ROWS = [{"prompt": f"{a}+{b}=", "completion": str(a + b)} for a in range(3) for b in range(3)]
@@ -54,6 +55,42 @@ def agree(plan, result, selection, base):
     assert f"{count:,} trained parameters ({count / total:.2%})" in plan.lines[0]
     assert dict(result.tables[0].rows)["trained parameters"] == count == result.tables[1].rows[0][1]
     assert result.maps[0] == plan.maps[0] and any(f"{count:,} trained parameters" in line for line in result.summary)
+
+
+def test_the_share_that_is_printed_is_the_share_that_changes(tiny, tmp_path):
+    """In float32, without weight decay, where every selected row has a gradient: the same number, and nothing to explain."""
+    base = Checkpoint.open(tiny("llama"))
+    config = sft.Sft(method="full", select="selection.json", **FAST | {"weight_decay": 0.0, "warmup": 0.0})
+    result = sft.run(config, context(tiny("llama"), tmp_path, *SOME), tmp_path / "out", AROUND)
+    moved = sum(int(m.sum()) for m in changed(base, Checkpoint.open(tmp_path / "out" / "model")).values())
+    share = moved / sum(t.numel for t in base.tensors.values())
+    assert f"{moved:,} trained parameters, {share:.2%} of the model." in result.summary
+    assert not any("as they were" in line or "diverged" in line for line in result.caveats)
+
+
+def test_rows_that_cannot_change_are_explained(tiny, tmp_path):
+    """Of five words two are in no example: their rows of the embedding get no gradient, and the result says so."""
+    base, tokenizer = Checkpoint.open(tiny("llama")), load(tiny("llama")).tokenizer
+    read = tokenizer("0+1=2")["input_ids"][-3:]
+    unread = tokenizer("@#")["input_ids"][-2:]
+    rows = Entry(None, "embed", None, np.sort(np.array([*read, *unread])))
+    config = sft.Sft(method="full", select="selection.json", **FAST | {"weight_decay": 0.0, "warmup": 0.0})
+    result = sft.run(config, context(tiny("llama"), tmp_path, rows), tmp_path / "out", AROUND)
+    (moved,) = changed(base, Checkpoint.open(tmp_path / "out" / "model")).values()
+    still = 2 * moved.shape[1]
+    assert moved.any(1).sum() == 3 and moved.sum() == 3 * moved.shape[1]
+    assert sum(f"{still} of the trained numbers (40.00% of them) are as they were: {still} in whole rows" in c for c in result.caveats) == 1
+
+
+def test_a_training_that_diverged_says_so(tiny, tmp_path):
+    """A rate without sense: the numbers stay finite, a model is written, and its result warns of it."""
+    more = {"weight_decay": 0.0, "warmup": 0.0, "lr": 900.0, "steps": 4, "clip": 1e9, "schedule": "constant"}
+    config = sft.Sft(method="full", **FAST | more)
+    result = sft.run(config, context(tiny("llama"), tmp_path), tmp_path / "out", AROUND)
+    (said,) = (line for line in result.caveats if "diverged" in line)
+    assert "lower the learning rate" in said and "nats at step" in said
+    assert not diverged((3.0, 4.9, 2.0), 1000) and not diverged((0.01, 0.9, 0.1), 1000)  # the noise of batches
+    assert diverged((0.2, 2.1), 1000) and diverged((6.0, 8.0), 1000) and not diverged((7.5, 8.0), 1000)
 
 
 # ------------------------------------------------------------------------------------------------------- neurons

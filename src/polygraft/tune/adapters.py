@@ -9,7 +9,7 @@ zero, so that s B A is zero outside them. Of FFN neurons these are B's rows for 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,11 @@ import numpy as np
 from polygraft.errors import RecipeError, StepFailed, suggestion
 from polygraft.result import Table
 from polygraft.selection import Selection, Shapes
+from polygraft.tune import grafts
 from polygraft.tune.chosen import size
+from polygraft.tune.grafts import Grafts, Place
 from polygraft.tune.output import adapter_tensors, write_adapter
+from polygraft.tune.proof import unchanged
 
 if TYPE_CHECKING:
     from polygraft.anatomy import Anatomy
@@ -125,22 +128,18 @@ class Laid:
     slots: tuple[Slot, ...]
     rank: int
     start: Mapping[str, Any]
+    grafts: Grafts  # the trained rows of B and columns of A, where not all of them are
 
     @property
     def trainable(self) -> int:
         return sum(slot.parameters(self.rank) for slot in self.slots)
-
-    @property
-    def limited(self) -> bool:
-        """Whether some pair reaches only some rows or columns of its matrix."""
-        return any(slot.reach < slot.size[0] * slot.size[1] for slot in self.slots)
 
     def write(self, source: Source, out: Path) -> AdapterProof:
         """Write the adapter, and prove from its files that it is what memory holds and reaches what was selected and no more."""
         assert source.checkpoint is not None
         write_adapter(self.model, source, out)
         memory = {k: _bytes(v) for k, v in adapter_tensors(self.model, source.checkpoint).items()}
-        return prove_adapter(out, self, memory, size(source.checkpoint))
+        return prove(out, self, memory, size(source.checkpoint))
 
 
 def lay(live: Live, source: Source, s: Settings, selection: Selection | None) -> Laid:
@@ -158,25 +157,24 @@ def lay(live: Live, source: Source, s: Settings, selection: Selection | None) ->
     with warnings.catch_warnings():  # peft asks transformers for a name that changes
         warnings.simplefilter("ignore", FutureWarning)
         model = get_peft_model(live.model, config)
-    for slot in places:
-        layer = live.model.get_submodule(slot.module)
-        _limit(layer.lora_B["default"].weight, 0, slot.outs)
-        _limit(layer.lora_A["default"].weight, 1, slot.ins)
-    return Laid(model, places, s.r, {k: _bytes(v) for k, v in adapter_tensors(model, source.checkpoint).items()})
+    ends = [(f"base_model.model.{slot.module}.lora_{end}.default.weight", axis, rows) for slot in places
+            for end, axis, rows in (("B", 0, slot.outs), ("A", 1, slot.ins)) if rows is not None]  # fmt: skip
+    held = limited(model, ends)
+    return Laid(model, places, s.r, {k: _bytes(v) for k, v in adapter_tensors(model, source.checkpoint).items()}, held)
 
 
-def _limit(parameter: Any, axis: int, rows: np.ndarray | None) -> None:
-    """Zero the parameter but for these rows (or columns), and its every gradient; AdamW keeps a zero without gradient at zero."""
+def limited(model: Any, ends: Iterable[tuple[str, int, np.ndarray]]) -> Grafts:
+    """Train of each of these parameters only the rows along an axis: they become grafts; all else in it is zero and stays."""
     import torch
 
-    if rows is None:
-        return
-    mask = torch.zeros(parameter.shape[axis], device=parameter.device)
-    mask[torch.as_tensor(rows, device=parameter.device)] = 1.0
-    mask = mask[:, None] if axis == 0 else mask[None, :]
-    with torch.no_grad():
-        parameter.mul_(mask)
-    parameter.register_hook(lambda gradient: gradient * mask)
+    places, starts = [], {}
+    for name, axis, rows in ends:
+        whole = model.get_parameter(name)
+        index = torch.as_tensor(rows, dtype=torch.int64, device=whole.device)
+        starts[name] = whole.detach().clone()
+        whole.data.zero_()
+        places.append(Place(name, name, axis, index))
+    return grafts.at(model, places, starts.__getitem__)
 
 
 def _bytes(tensor: Any) -> bytes:
@@ -197,6 +195,7 @@ class AdapterProof:
     changed: int
     reach: int
     matrices: int
+    still: int = 0  # trained elements in rows of B or columns of A that are, all of them, as they were
 
     def table(self) -> Table:
         def share(n: int) -> str:
@@ -213,15 +212,20 @@ class AdapterProof:
         return (f"The written files show it: {self.changed:,} of these changed; merged into the model, the adapter can change "
                 f"{self.reach:,} of its parameters ({self.reach / self.total:.2%}, {self.matrices} matrices) and no other.")
 
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Why fewer numbers changed than were trained, if so."""
+        return unchanged(self.selected, self.changed, self.still)
 
-def prove_adapter(folder: Path, laid: Laid, memory: Mapping[str, bytes], total: int) -> AdapterProof:
+
+def prove(folder: Path, laid: Laid, memory: Mapping[str, bytes], total: int) -> AdapterProof:
     """Read the adapter again: memory's bytes, a pair for each slot and nothing else, zeros outside the trained rows and columns.
 
     Raises StepFailed where one of these does not hold: each would be a fault of this program or of the disk.
     """
     from polygraft.adapter import Adapter
 
-    adapter, changed = Adapter.open(folder), 0
+    adapter, changed, still = Adapter.open(folder), 0, 0
     if adapter.tensors.keys() != memory.keys() or adapter.pairs.keys() != {slot.module for slot in laid.slots}:
         raise StepFailed("the written adapter has other pairs than were trained", where=folder)
     for slot in laid.slots:
@@ -233,5 +237,8 @@ def prove_adapter(folder: Path, laid: Laid, memory: Mapping[str, bytes], total: 
             if rows is not None and np.delete(adapter.f32(key).reshape(info.shape), rows, axis).any():
                 raise StepFailed("a row outside the selection changed", where=key)
             differs = np.frombuffer(now, np.uint8) != np.frombuffer(laid.start[key], np.uint8)
-            changed += int(differs.reshape(-1, info.itemsize).any(1).sum())
-    return AdapterProof(total, laid.trainable, changed, sum(slot.reach for slot in laid.slots), len(laid.slots))
+            moved = differs.reshape(*info.shape, info.itemsize).any(-1)
+            idle = np.flatnonzero(~moved.any(1 - axis))
+            changed += int(moved.sum())
+            still += len(idle if rows is None else np.intersect1d(idle, rows)) * info.shape[1 - axis]
+    return AdapterProof(total, laid.trainable, changed, sum(slot.reach for slot in laid.slots), len(laid.slots), still)

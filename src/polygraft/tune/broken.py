@@ -31,6 +31,19 @@ def check(what: str, value: float, step: int, batches: Sequence[Mapping[str, Any
                      fix=f"lower the learning rate, look at these examples, or train in fp32{there}")  # fmt: skip
 
 
+def diverged(losses: Sequence[float], vocab: int) -> tuple[str, ...]:
+    """A caveat where a loss is over ten times the first (and 1 nat), or 1 nat over both the first and a blind guess.
+
+    A blind guess among `vocab` tokens costs log(vocab) nats; 1 nat more leaves room for the noise of a batch.
+    """
+    most, blind = max(losses), max(losses[0], math.log(vocab)) + 1.0
+    if most <= max(1.0, min(10 * losses[0], blind)):
+        return ()
+    rose = f"rose from {losses[0]:,.2f} to {most:,.2f} nats at step {losses.index(most) + 1:,}"
+    return (f"the training diverged: the loss {rose} (a blind guess costs {math.log(vocab):.2f}); lower the learning rate, and "
+            "trust this model only if an evaluation speaks for it",)
+
+
 def named(batches: Sequence[Mapping[str, Any]], work: Work, tokenizer: Any) -> str:
     """The examples of these batches by their numbers in the data, counted from 1; their texts where that says nothing."""
     s = work.settings

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 SUFFIX = "_graft"  # a graft of a module's `weight` is its parameter `weight_graft0`; decay rules that go by names still apply
 
 
+def itself(whole: Any) -> Any:
+    """The part of a live parameter that a file tensor fills, where it fills all of it."""
+    return whole
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a graft lies: the file tensor, the live parameter that holds it, the file's axis, the sorted rows (None: all)."""
@@ -36,7 +41,7 @@ class Place:
     live: str
     axis: int
     rows: Any  # torch.Tensor int64 on the model's device, or None
-    part: Callable[[Any], Any]  # from the live parameter's tensor to the file tensor's part of it, as a view
+    part: Callable[[Any], Any] = itself  # from the live parameter's tensor to the file tensor's part of it, as a view
 
     def take(self, whole: torch.Tensor) -> torch.Tensor:
         """The selected rows of a tensor that is shaped like the live parameter, as a copy."""
@@ -88,13 +93,16 @@ def graft(live: Live, wanted: Iterable[tuple[str, int, np.ndarray | None]], valu
     `values(key)` gives the file tensor as float32 (so that a model held in bfloat16 starts from the file's exact values). Raises
     InputError for a tensor that is no parameter of the live model.
     """
+    return at(live.model, (_place(live, key, axis, rows) for key, axis, rows in wanted), values)
+
+
+def at(model: Any, places: Iterable[Place], values: Callable[[str], Any]) -> Grafts:
+    """Give the model a graft at each of these places. `values` as of `graft`."""
     by_live: dict[str, list[Place]] = {}
-    for key, axis, rows in wanted:
-        place = _place(live, key, axis, rows)
+    for place in places:
         by_live.setdefault(place.live, []).append(place)
-    made = {name: _attached(live.model, name, places, values) for name, places in by_live.items()}
-    head = _lead(live.model, made)
-    grafts = Grafts(live.model, tuple(g for grafts in made.values() for g in grafts), head)
+    made = {name: _attached(model, name, same, values) for name, same in by_live.items()}
+    grafts = Grafts(model, tuple(g for grafts in made.values() for g in grafts), _lead(model, made))
     grafts.sync()
     return grafts
 

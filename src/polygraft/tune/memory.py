@@ -49,7 +49,7 @@ def need(anatomy: Anatomy, s: Settings, shapes: Mapping[str, Sequence[int]], tra
     tokens: of one forward pass, with padding; length: of one of its rows."""
     some, sizes = sum(trained.values()), anatomy.sizes
     return Memory(
-        weights=weights(s, shapes, trained), gradients=4 * some, optimizer=extras.BYTES[s.optimizer] * some,
+        weights=weights(s, shapes, trained), gradients=4 * some, optimizer=extras.STATE[s.optimizer] * some,
         activations=activations(anatomy, s, trained, tokens, length),
         logits=LOGITS * 4 * min(tokens, ROWS) * min(sizes.vocab, COLUMNS),
     )  # fmt: skip
@@ -58,16 +58,17 @@ def need(anatomy: Anatomy, s: Settings, shapes: Mapping[str, Sequence[int]], tra
 def weights(s: Settings, shapes: Mapping[str, Sequence[int]], trained: Mapping[str, int]) -> int:
     """Bytes of the weights as they are held, and of the copies in which autocast computes.
 
-    float32, but for the frozen rest of a part that is trained in bfloat16; trained rows lie beside their tensor.
+    float32, but for the frozen rest of a part or an adapter that is trained in bfloat16; trained rows lie beside their tensor.
     """
     sizes = {key: math.prod(shape) for key, shape in shapes.items()}
     total, some = sum(sizes.values()), sum(trained.values())
     whole = {key for key, n in trained.items() if n == sizes[key]} if s.method == "full" else set()
     beside = sum(n for key, n in trained.items() if key not in whole)
-    part = s.method == "full" and s.dtype == "bf16" and some < total
+    part = s.dtype == "bf16" and (s.method == "lora" or some < total)
     moved = sum(sizes[key] for key in whole)
     held = 2 * (total - moved) + 4 * moved if part else 4 * total
-    casts = (2 * moved if part else 2 * (total + beside)) if s.dtype == "bf16" else 0
+    cast = moved + (beside if s.method == "lora" else 0) if part else total + beside  # a graft is read where its tensor is
+    casts = 2 * cast if s.dtype == "bf16" else 0
     return held + 4 * beside + casts
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from polygraft.errors import StepFailed
 from polygraft.files import write_atomic, write_json
+from polygraft.tune.grafts import SUFFIX
 
 if TYPE_CHECKING:
     from polygraft.checkpoint import Checkpoint
@@ -36,7 +37,9 @@ def adapter_tensors(model: Any, base: Checkpoint) -> dict[str, Any]:
     from peft import get_peft_model_state_dict
 
     dtype = {"BF16": torch.bfloat16, "F16": torch.float16}.get(_main_dtype(base), torch.float32)
-    return {k: v.detach().to("cpu", dtype).contiguous() for k, v in sorted(get_peft_model_state_dict(model).items())}
+    whole = {k: v for k, v in model.state_dict().items() if SUFFIX not in k}  # which hold the rounded values of their grafts
+    found = get_peft_model_state_dict(model, state_dict=whole)
+    return {k: v.detach().to("cpu", dtype).contiguous() for k, v in sorted(found.items())}
 
 
 def _main_dtype(checkpoint: Checkpoint) -> str:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from polygraft.files import MANIFEST, commit, read_json, verify_folder, write_atomic, write_json
+from polygraft import arrays
+from polygraft.files import MANIFEST, commit, read_json, verify_folder, write_json
 
 PREFIX = "step-"
+TENSORS = "state.safetensors"
 HISTORY = "trainer_state.json"  # transformers looks for step and losses under this name
 
 
@@ -24,22 +26,27 @@ Json = Mapping[str, Any]
 def save(folder: Path, step: int, job: str, tensors: Mapping[str, Any], facts: Json, history: Json) -> Path:
     """Commit the state after `step` to `folder/step-N` and remove older ones. `job` says which training it belongs to.
 
+    Nothing is copied but what lies on a GPU, one tensor at a time.
+
     `tensors`: name -> torch tensor; `facts`: JSON; `history`: JSON that transformers reads by itself (step, losses so far).
     Raises ResourceError when the disk is full; older states then stay.
     """
-    from safetensors.torch import save as to_bytes
-
-    out = folder / f"{PREFIX}{step:07d}"
+    out = folder / name(step)
     if out.exists():
         shutil.rmtree(out)
     with commit(out, {"kind": "training state", "job": job, "step": step}) as part:
-        write_atomic(part / "state.safetensors", to_bytes({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+        arrays.write(part / TENSORS, Tensors(tensors))
         write_json(part / "state.json", dict(facts))
         write_json(part / HISTORY, dict(history))
     for old in _states(folder):
         if old != out:
             shutil.rmtree(old, ignore_errors=True)
     return out
+
+
+def name(step: int) -> str:
+    """The folder of the state after `step`."""
+    return f"{PREFIX}{step:07d}"
 
 
 def latest(folder: Path, job: str) -> Path | None:
@@ -56,16 +63,34 @@ def _states(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob(PREFIX + "*") if p.is_dir() and p.name.removeprefix(PREFIX).isdecimal())
 
 
-def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The tensors and the JSON of a state."""
-    from safetensors.torch import load_file
+class Tensors(Mapping[str, Any]):
+    """Torch tensors as numpy arrays, each made when it is asked for."""
 
-    return load_file(path / "state.safetensors"), read_json(path / "state.json")
+    def __init__(self, tensors: Mapping[str, Any]):
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> Any:
+        return self._tensors[name].detach().cpu().contiguous().numpy()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
-def under(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors whose names begin with `prefix`, without it."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+def tensors(path: Path, prefix: str) -> dict[str, Any]:
+    """The tensors of a state whose names begin with `prefix`, without it; the others are not read."""
+    import torch
+
+    found = arrays.Arrays(path / TENSORS)
+    return {name.removeprefix(prefix): torch.from_numpy(found[name]) for name in found if name.startswith(prefix)}
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """The JSON of a state."""
+    found: dict[str, Any] = read_json(path / "state.json")
+    return found
 
 
 # -------------------------------------------------------------------------------------------------- optimiser, random numbers

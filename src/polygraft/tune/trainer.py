@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polygraft import ranks
-from polygraft.errors import StepFailed
+from polygraft.errors import ResourceError, StepFailed
 from polygraft.tune import extras, state
 from polygraft.tune.broken import check
 from polygraft.tune.processes import OneReader, dealt
@@ -19,7 +20,7 @@ SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_
 
 if TYPE_CHECKING:
     from polygraft.ranks import Ranks
-    from polygraft.tune.chosen import Chosen
+    from polygraft.tune.grafts import Grafts
     from polygraft.tune.settings import Settings
     from polygraft.tune.training import Watched, Work
 
@@ -64,13 +65,13 @@ def told(progress: Callable[..., None]) -> Any:
     return Told()
 
 
-def synced(chosen: Chosen) -> Any:
+def synced(grafts: Grafts) -> Any:
     """A callback that writes the grafts' values into their tensors after each optimiser step."""
     from transformers import TrainerCallback
 
     class Synced(TrainerCallback):
         def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-            chosen.grafts.sync()
+            grafts.sync()
 
     return Synced()
 
@@ -88,10 +89,11 @@ class Resumable:
     state: Any
     job: str
     work: Work
-    chosen: Chosen | None
+    grafts: Grafts
     watched: Watched | None
     here: Ranks
     moved: frozenset[str]
+    begun: tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]  # random numbers and hooks' states as this step began
 
     @property
     def _best(self) -> Path:
@@ -106,7 +108,7 @@ class Resumable:
     def restore(self, step: int) -> None:
         """Go back to the weights that were put aside after `step`. Raises StepFailed where they are not there."""
         kept = state.latest(self._best, self.job)
-        if kept is None or kept.name != f"{state.PREFIX}{step:07d}":
+        if kept is None or kept.name != state.name(step):
             raise StepFailed("the best step's weights are gone", where=self._best, expected=f"those of step {step}",
                              fix="train again from the start")  # fmt: skip
         self._load_from_checkpoint(str(kept))
@@ -115,34 +117,50 @@ class Resumable:
         """The parameters that training moves, those that a hook holds still for the moment too."""
         return {n: p for n, p in self.model.named_parameters() if n in self.moved}
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if self.here.rank:
+    def rescue(self) -> None:
+        """Keep the state of a training that is about to stop within a step, as it was before that step.
+
+        Nothing where no states are kept (`save_every` 0), before the first step, and where the disk does not take it.
+        """
+        step = self.state.global_step
+        last = state.latest(Path(self.args.output_dir), self.job)
+        if self.here.rank or not self.work.settings.save_every or not step or (last and last.name == state.name(step)):
             return
+        with suppress(ResourceError):
+            self._commit(*self.begun)
+
+    def _now(self) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+        return *state.random_state(), [dict(hook.kept()) for hook in self.work.hooks]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.here.rank == 0:
+            self._commit(*self._now())
+
+    def _commit(self, numbers: dict[str, Any], random_facts: dict[str, Any], hooks: list[dict[str, Any]]) -> None:
         optimizer, opt_facts = state.split_optimizer(self.optimizer.state_dict())
-        numbers, random_facts = state.random_state()
         tensors = {f"weight.{k}": v for k, v in self._trained().items()}
         tensors |= {f"optimizer.{k}": v for k, v in optimizer.items()} | {f"random.{k}": v for k, v in numbers.items()}
         facts = {"optimizer": opt_facts, "random": random_facts, "schedule": self.lr_scheduler.state_dict()}
         facts["watch"] = self.watched.log.to_json() if self.watched is not None else None
-        facts["hooks"] = [dict(hook.kept()) for hook in self.work.hooks]
+        facts["hooks"] = hooks
         history = dataclasses.asdict(self.state)
         state.save(Path(self.args.output_dir), self.state.global_step, self.job, tensors, facts, history)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         import torch
 
-        tensors, _ = state.load(Path(resume_from_checkpoint))
+        kept = state.tensors(Path(resume_from_checkpoint), "weight.")
         with torch.no_grad():
             for name, parameter in self._trained().items():
-                parameter.copy_(tensors[f"weight.{name}"])
-        if self.chosen is not None:
-            self.chosen.grafts.sync()
+                parameter.copy_(kept[name])
+        self.grafts.sync()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        tensors, facts = state.load(Path(checkpoint))
-        self.optimizer.load_state_dict(state.join_optimizer(state.under("optimizer.", tensors), facts["optimizer"]))
+        facts = state.facts(Path(checkpoint))
+        moments = state.tensors(Path(checkpoint), "optimizer.")
+        self.optimizer.load_state_dict(state.join_optimizer(moments, facts["optimizer"]))
         self.lr_scheduler.load_state_dict(facts["schedule"])
         if self.watched is not None and facts.get("watch") is not None:
             self.watched.log.take(facts["watch"])
@@ -152,8 +170,7 @@ class Resumable:
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        tensors, facts = state.load(Path(checkpoint))
-        state.set_random_state(state.under("random.", tensors), facts["random"])
+        state.set_random_state(state.tensors(Path(checkpoint), "random."), state.facts(Path(checkpoint))["random"])
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         """bfloat16 and float32 need no loss scaling, so there is no scaler."""
@@ -175,26 +192,30 @@ def trainer_class() -> type:
     class Trainer(Resumable, SFTTrainer):
         """TRL's trainer, resumed, watched, and with the methods' hooks."""
 
-        def __init__(self, *, work: Work, chosen: Chosen | None, progress: Callable[..., None], here: Ranks,
+        def __init__(self, *, work: Work, grafts: Grafts, progress: Callable[..., None], here: Ranks,
                      **kwargs: Any):  # fmt: skip
             super().__init__(callbacks=[told(progress)], **kwargs)
             self.remove_callback(PrinterCallback)
-            self.work, self.chosen, self.job, self.watched, self.here = work, chosen, work.job, work.watched, here
+            self.work, self.grafts, self.job, self.watched, self.here = work, grafts, work.job, work.watched, here
             self.moved = frozenset(n for n, p in self.model.named_parameters() if p.requires_grad)
             self.batches: list[Any] = []  # what the forward passes of this optimiser step have read
-            if chosen is not None and chosen.grafts.all:
-                self.add_callback(synced(chosen))
+            if grafts.all:
+                self.add_callback(synced(grafts))
             if work.watched is not None:
                 keep = self.keep if work.watched.best else None
                 reader = OneReader(work.watched.watcher, here)
                 self.add_callback(trainer_callback(reader, work.watched.log, kwargs["processing_class"], keep))
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            if not self.batches and self.work.settings.save_every:
+                self.begun = self._now()
             for hook in self.work.hooks:
                 hook.before(self.state.global_step)
             return super().training_step(*args, **kwargs)
 
         def _check(self, what: str, value: float, batches: list[Any]) -> None:
+            if not math.isfinite(value):
+                self.rescue()
             check(what, value, self.state.global_step, batches, self.work, self.processing_class, Path(self.args.output_dir))
 
         def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
@@ -212,7 +233,7 @@ def trainer_class() -> type:
             return loss
 
         def _loss(self, model: Any, inputs: Any, return_outputs: bool, num_items_in_batch: Any) -> Any:
-            with self.chosen.grafts.shown() if self.chosen else nullcontext():
+            with self.grafts.shown():
                 found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             added = [x for hook in self.work.hooks if (x := hook.loss(model, self.state.global_step)) is not None]
             if not added:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polygraft import ranks
+from polygraft.anatomy import Anatomy
 from polygraft.errors import InputError
 from polygraft.files import digest as digest_of
 from polygraft.ranks import Ranks
@@ -23,6 +24,7 @@ from polygraft.result import Curve, Table
 from polygraft.tune import examples, state
 from polygraft.tune.adapters import AdapterProof, Laid, lay
 from polygraft.tune.chosen import Chosen, checked, choose, everything, size
+from polygraft.tune.grafts import Grafts
 from polygraft.tune.hooks import Hook
 from polygraft.tune.output import after, write_model
 from polygraft.tune.packing import check_apart
@@ -30,13 +32,14 @@ from polygraft.tune.processes import check_shards, from_first, whole
 from polygraft.tune.proof import Proof, prove
 from polygraft.tune.settings import Settings
 from polygraft.tune.sides import Sides
-from polygraft.tune.start import Start
 from polygraft.tune.tokenised import prepare
 from polygraft.watching import Log, Watcher
 
 if TYPE_CHECKING:
+    from polygraft.checkpoint import Checkpoint
     from polygraft.model import Live
     from polygraft.selection import Selection
+    from polygraft.sources import Source
 
 STATE = "state"  # where the resumable training state lies while training runs
 
@@ -108,15 +111,29 @@ def _bins(values: Sequence[float], width: int) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class Work(Start):
+class Work:
     """One training. `selection` is what may move; None: everything. For LoRA it says whose matrices get an adapter; None: every
     linear layer. `hooks` are the parts that methods take in the loop. `sides`: the rows are those of several sides, end to end."""
 
+    source: Source
+    rows: Sequence[Mapping[str, Any]]
     settings: Settings
     selection: Selection | None = None
     watched: Watched | None = None
     hooks: tuple[Hook, ...] = ()
     sides: Sides | None = None
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The tensors to start from. Raises InputError for an adapter."""
+        if self.source.checkpoint is None:
+            raise InputError("an adapter cannot be tuned further", where=self.source.spec,
+                             fix="merge it into its base and tune that")  # fmt: skip
+        return self.source.checkpoint
+
+    @property
+    def anatomy(self) -> Anatomy:
+        return Anatomy.of(self.checkpoint.config, self.checkpoint.tensors)
 
     @property
     def job(self) -> str:
@@ -147,8 +164,8 @@ def _train(work: Work, folder: Path, progress: Callable[..., None], here: Ranks)
 
     begun = time.monotonic()
     ready = prepared(work)
-    rows = ready.laid.limited if ready.laid else ready.chosen is not None and bool(ready.chosen.grafts.all)
-    check_shards(work.settings, gpu=ready.live.device.startswith("cuda"), rows=rows, watched=work.watched is not None)
+    on_gpu, rows = ready.live.device.startswith("cuda"), bool(ready.grafts.all)
+    check_shards(work.settings, gpu=on_gpu, rows=rows, watched=work.watched is not None)
     if work.watched is not None:
         work.watched.watcher.job = work.job
     with quiet():
@@ -186,6 +203,13 @@ class Ready:
     steps: int
     notes: tuple[str, ...]
 
+    @property
+    def grafts(self) -> Grafts:
+        """The rows that are trained of tensors, of the model's own or of an adapter's."""
+        found = self.laid or self.chosen
+        assert found is not None  # one of the two is
+        return found.grafts
+
 
 def prepared(work: Work) -> Ready:
     """Everything before the first step. Raises InputError for examples that leave nothing to learn."""
@@ -200,7 +224,7 @@ def prepared(work: Work) -> Ready:
 def opened(work: Work) -> tuple[Live, Chosen | None]:
     """The model in memory with its trained parameters chosen; None where an adapter is to be laid on it.
 
-    Everything is held in float32, or, where only a part is trained and `bf16` computes, the frozen rest in bfloat16.
+    Everything is held in float32, or, where only a part or an adapter is trained and `bf16` computes, the frozen rest in bfloat16.
     """
     from polygraft.model import anatomy_of, device_for, load
 
@@ -208,7 +232,7 @@ def opened(work: Work) -> tuple[Live, Chosen | None]:
     selection = work.selection
     if selection is not None:
         selection = checked(selection, anatomy_of(work.source.path), checkpoint)
-    part = s.method == "full" and selection is not None and s.dtype == "bf16"
+    part = s.dtype == "bf16" and (s.method == "lora" or selection is not None)
     live = load(work.source, dtype="bfloat16" if part else "float32", device=ranks.device(device_for(s.device)))
     if live.tokenizer is None:
         raise InputError("the model has no tokenizer", where=work.source.spec, expected="tokenizer.json")
@@ -275,5 +299,5 @@ def trainer_for(work: Work, ready: Ready, folder: Path, progress: Callable[..., 
     for hook in work.hooks:
         hook.start(ready.live, ready.chosen)
     return trainer_class()(
-        work=work, chosen=ready.chosen, progress=progress, here=here, model=model, train_dataset=ready.data,
+        work=work, grafts=ready.grafts, progress=progress, here=here, model=model, train_dataset=ready.data,
         args=arguments(s, ready.steps, folder, bool(work.hooks)), processing_class=ready.live.tokenizer)  # fmt: skip
