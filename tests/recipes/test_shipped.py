@@ -11,7 +11,10 @@ import pytest
 
 from polygraft import cli, embedded, gguf
 from polygraft import recipe as engine
+from polygraft.cli import fields
 from polygraft.cli.init import GOALS
+from polygraft.config import parse
+from polygraft.errors import RecipeError
 from polygraft.files import MANIFEST
 from polygraft.steps import TABLE
 
@@ -106,12 +109,35 @@ def context(words: list[str]) -> click.Context:
     return at
 
 
-@pytest.mark.parametrize("text", [b for b in blocks("console", "sh", "bash") if commands(b.values[0])])
+@pytest.mark.parametrize("text", [b for b in blocks("console", "sh", "bash", "") if commands(b.values[0])])
 def test_a_command_in_the_docs_has_its_verb_and_options(text):
     for line in commands(text):
         words = shlex.split(line)[1:]
         if words not in (["--help"], ["--version"]):
             context(words)
+
+
+INLINE = re.compile(r"`(polygraft tune [^`]+)`")
+TUNED = sorted({line for page in PAGES for text in (page.read_text(encoding="utf-8"),)
+                for line in (*(x for m in FENCE.finditer(text) for x in commands(m["body"])), *INLINE.findall(FENCE.sub("", text)))
+                if line.startswith("polygraft tune ") and " -" in line})
+
+
+def config_of(line: str):
+    """What a command of a verb of training asks for, with every rule of its config."""
+    at = context(shlex.split(line)[1:])
+    step = next(s for s in TABLE if s.name == f"tune.{at.info_name}")
+    return parse(step.config, fields.gather(step.config.model_fields, at.params))
+
+
+@pytest.mark.parametrize("line", TUNED)
+def test_a_training_in_the_docs_is_one_that_may_be_asked_for(line):
+    assert config_of(line).model
+
+
+def test_a_training_that_may_not_be_asked_for_would_be_seen():
+    with pytest.raises(RecipeError, match="without `replay`"):
+        config_of("polygraft tune sft base --data a.jsonl --retain-share 0.2 --out tuned")
 
 
 @pytest.mark.parametrize("line", ["mrge swap", "merge swap --taks x", "inspect", "eval x --limit many --chta"])
