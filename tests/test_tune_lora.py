@@ -247,7 +247,7 @@ def test_the_proof_finds_what_is_outside(at, tiny, tmp_path):
     assert fresh.changed == 0 and fresh.reach == selection.count(shapes_of(base)) and fresh.selected == laid.trainable
     memory = {k: adapters._bytes(v) for k, v in adapter_tensors(laid.model, base.checkpoint).items()}
     with pytest.raises(StepFailed, match="not what memory held"):
-        adapters.prove(tmp_path / "fresh", laid, {k: bytes(len(v)) for k, v in memory.items()}, 1)
+        adapters.prove_adapter(tmp_path / "fresh", laid, {k: bytes(len(v)) for k, v in memory.items()}, 1)
     up = next(slot.module for slot in laid.slots if slot.outs is not None)
     outside = laid.model.get_submodule(f"base_model.model.{up}").lora_B["default"].weight
     outside.data[1] = 1.0  # no selected row

@@ -139,7 +139,7 @@ class Laid:
         assert source.checkpoint is not None
         write_adapter(self.model, source, out)
         memory = {k: _bytes(v) for k, v in adapter_tensors(self.model, source.checkpoint).items()}
-        return prove(out, self, memory, size(source.checkpoint))
+        return prove_adapter(out, self, memory, size(source.checkpoint))
 
 
 def lay(live: Live, source: Source, s: Settings, selection: Selection | None) -> Laid:
@@ -218,7 +218,7 @@ class AdapterProof:
         return unchanged(self.selected, self.changed, self.still)
 
 
-def prove(folder: Path, laid: Laid, memory: Mapping[str, bytes], total: int) -> AdapterProof:
+def prove_adapter(folder: Path, laid: Laid, memory: Mapping[str, bytes], total: int) -> AdapterProof:
     """Read the adapter again: memory's bytes, a pair for each slot and nothing else, zeros outside the trained rows and columns.
 
     Raises StepFailed where one of these does not hold: each would be a fault of this program or of the disk.

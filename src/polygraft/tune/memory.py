@@ -49,7 +49,7 @@ def need(anatomy: Anatomy, s: Settings, shapes: Mapping[str, Sequence[int]], tra
     tokens: of one forward pass, with padding; length: of one of its rows."""
     some, sizes = sum(trained.values()), anatomy.sizes
     return Memory(
-        weights=weights(s, shapes, trained), gradients=4 * some, optimizer=extras.STATE[s.optimizer] * some,
+        weights=weights(s, shapes, trained), gradients=4 * some, optimizer=extras.BYTES[s.optimizer] * some,
         activations=activations(anatomy, s, trained, tokens, length),
         logits=LOGITS * 4 * min(tokens, ROWS) * min(sizes.vocab, COLUMNS),
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -14,9 +14,8 @@ from polygraft.errors import InputError
 from polygraft.maps import Cell, layer_map
 from polygraft.result import InputRef, LayerMap, Result, Table
 from polygraft.selection import Selection
-from polygraft.sources import Source
 from polygraft.step import Context, Plan
-from polygraft.tune import retain
+from polygraft.tune import extras, packing, processes, retain
 from polygraft.tune.adapters import slots
 from polygraft.tune.broken import diverged
 from polygraft.tune.chosen import checked, everything, size
@@ -26,18 +25,17 @@ from polygraft.tune.data.gathering import NOTHING, Gathered
 from polygraft.tune.hooks import Hook
 from polygraft.tune.prediction import FLOPS, predicted
 from polygraft.tune.sides import Sides
+from polygraft.tune.start import Start
 from polygraft.tune.training import Trained, Watched, Work, train
 from polygraft.watching import Log, told
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(Start):
     """What a verb has made of its config: the examples, what may move (None: everything, or for LoRA every linear layer), and its
     own part in the loop and in the report. `sides`: the rows are those of several sides, end to end. `title` begins the result's:
     "SLAM", "Full tuning"."""
 
-    source: Source
-    rows: Sequence[Mapping[str, Any]]
     inputs: tuple[InputRef, ...]
     title: str
     selection: Selection | None = None
@@ -49,18 +47,6 @@ class Task:
     caveats: tuple[str, ...] = ()
     data: Mapping[str, Any] | None = None
     gathered: Gathered = NOTHING  # what became of the data that were named
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """The tensors to start from. Raises InputError for an adapter."""
-        if self.source.checkpoint is None:
-            raise InputError("an adapter cannot be tuned further", where=self.source.spec,
-                             fix="merge it into its base and tune that")  # fmt: skip
-        return self.source.checkpoint
-
-    @property
-    def anatomy(self) -> Anatomy:
-        return Anatomy.of(self.checkpoint.config, self.checkpoint.tensors)
 
 
 def begin(config: Training, context: Context, around: Around, title: str) -> Task:
@@ -103,18 +89,34 @@ def plan_task(task: Task, config: Tuning, context: Context, around: Around) -> P
     if not some:
         raise InputError("no layer has one of these names", where=task.source.spec, found=", ".join(getattr(config, "targets", ())),
                          fix="see `polygraft inspect`")  # fmt: skip
-    steps, stored = s.count(len(task.rows)), sum(t.nbytes for t in checkpoint.tensors.values())
+    refused(task, config)
     cost = predicted(work_of(task, config, kept), trained, context.probe)
+    stored = sum(t.nbytes for t in checkpoint.tensors.values())
     if not context.probe:  # which measures what keeps the model, too
         more = kept.bytes(checkpoint.config, some, shares.layers)
-        cost = replace(cost, peak=cost.peak + more, seconds=cost.seconds + kept.flops(total, steps) / FLOPS)
+        cost = replace(cost, peak=cost.peak + more, seconds=cost.seconds + kept.flops(total, cost.steps) / FLOPS)
     share = f"{some:,} trained parameters ({some / total:.2%})"
-    head = f"{len(task.rows):,} examples, {steps:,} steps of {s.batch * s.accumulate}, {share}"
+    head = f"{len(task.rows):,} examples, {cost.about}{cost.steps:,} steps of {s.batch * s.accumulate}, {share}"
     lines = (head, *task.gathered.lines, *cost.lines)
     notes = (*cost.notes, *task.gathered.caveats)
     wrong = tuple(around.watchers.faults(config.watch, context)) if config.watch.wanted else ()
     return Plan((*lines, *kept.lines()), cost.peak, cost.disk, stored, cost.seconds,
                 (shares,), wrong, notes, like=task.source if s.method == "full" else None)  # fmt: skip
+
+
+def refused(task: Task, config: Tuning) -> None:
+    """Raise what the training would raise before its first step, as far as headers tell."""
+    s = config.settings()
+    extras.check(s)
+    if s.packing:
+        packing.check_known(task.checkpoint.config)
+    shapes = {key: t.shape for key, t in task.checkpoint.tensors.items()}
+    selection = None if task.selection is None else checked(task.selection, task.anatomy, task.checkpoint)
+    if s.method == "lora":
+        rows = any(slot.reach < prod(slot.size) for slot in slots(task.anatomy, shapes, selection, s.targets))
+    else:
+        rows = selection is not None and any(r is not None for r in selection.rows.values())
+    processes.check_shards(s, gpu=True, rows=rows, watched=config.watch.wanted or config.retain.stop is not None)
 
 
 def work_of(task: Task, config: Tuning, kept: retain.Retention, watched: Watched | None = None) -> Work:

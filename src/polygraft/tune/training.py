@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polygraft import ranks
-from polygraft.anatomy import Anatomy
 from polygraft.errors import InputError
 from polygraft.files import digest as digest_of
 from polygraft.ranks import Ranks
@@ -32,14 +31,13 @@ from polygraft.tune.processes import check_shards, from_first, whole
 from polygraft.tune.proof import Proof, prove
 from polygraft.tune.settings import Settings
 from polygraft.tune.sides import Sides
+from polygraft.tune.start import Start
 from polygraft.tune.tokenised import prepare
 from polygraft.watching import Log, Watcher
 
 if TYPE_CHECKING:
-    from polygraft.checkpoint import Checkpoint
     from polygraft.model import Live
     from polygraft.selection import Selection
-    from polygraft.sources import Source
 
 STATE = "state"  # where the resumable training state lies while training runs
 
@@ -111,29 +109,15 @@ def _bins(values: Sequence[float], width: int) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class Work:
+class Work(Start):
     """One training. `selection` is what may move; None: everything. For LoRA it says whose matrices get an adapter; None: every
     linear layer. `hooks` are the parts that methods take in the loop. `sides`: the rows are those of several sides, end to end."""
 
-    source: Source
-    rows: Sequence[Mapping[str, Any]]
     settings: Settings
     selection: Selection | None = None
     watched: Watched | None = None
     hooks: tuple[Hook, ...] = ()
     sides: Sides | None = None
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """The tensors to start from. Raises InputError for an adapter."""
-        if self.source.checkpoint is None:
-            raise InputError("an adapter cannot be tuned further", where=self.source.spec,
-                             fix="merge it into its base and tune that")  # fmt: skip
-        return self.source.checkpoint
-
-    @property
-    def anatomy(self) -> Anatomy:
-        return Anatomy.of(self.checkpoint.config, self.checkpoint.tensors)
 
     @property
     def job(self) -> str:
