@@ -190,13 +190,13 @@ def test_the_neuron_that_knows_learns_what_random_ones_do_not(planted, tmp_path)
 
 @pytest.mark.parametrize(("family", "tables", "norm"), [("llama", "both", True), ("llama", "head", False), ("llama", "embed", False),
                                                        ("gpt2", "both", False)])
-def test_embeddings_move_their_rows(family, sides, norm, tiny, tmp_path):
+def test_embeddings_move_their_rows(family, tables, norm, tiny, tmp_path):
     at, base = context(tiny(family), tmp_path), Checkpoint.open(tiny(family))
     config = embeddings.Embeddings(rows=["19", "20-22"], tables=tables, norm=norm, **FAST)
     plan, result = embeddings.plan(config, at, AROUND), embeddings.run(config, at, tmp_path / "out", AROUND)
     found = changed(base, Checkpoint.open(tmp_path / "out" / "model"))
     parts = Anatomy.of(base.config, base.tensors).parts
-    labels = {"both": {"embed"} | ({"head"} if family == "llama" else set())}.get(sides, {sides}) | ({"final_norm"} if norm else set())
+    labels = {"both": {"embed"} | ({"head"} if family == "llama" else set())}.get(tables, {tables}) | ({"final_norm"} if norm else set())
     assert {parts[k].label for k in found} == labels
     for key, mask in found.items():
         if parts[key].kind != "final_norm":
