@@ -221,7 +221,7 @@ def test_uneven_and_repeated_data_are_told():
     from polygraft.result import InputRef
 
     found = [*text("short", label="sw"), *text("long " * 99, label="en")]
-    assert "uneven: en has 495 characters, sw 5" in sift(found).caveats[0]
+    assert "uneven: 495 characters of en, 5 of sw" in sift(found).caveats[0]
     assert not sift(found, alpha=0.3).caveats
     made = gather(found, [InputRef("data", "sw=a", digest="d"), InputRef("data", "en=a", digest="d")], Mix(), [], 0)
     assert made.caveats[0].startswith("en=a holds the same examples as sw=a")

@@ -391,7 +391,7 @@ def test_the_files_parts_are_those_that_were_trained(folder, context, tmp_path):
 def test_unbalanced_data_are_counted(context):
     c = config(language_data=["language:2"], steps=8)
     (said,) = job(c, context, AROUND).task.caveats
-    assert "the task's 16 examples 0.5 times" in said and "the language's 2 examples 4 times" in said
+    assert "uneven: 4 rounds of the language's 2 examples, 0.5 of the task's 16 examples" in said
     assert said in STEP.plan(c, context).notes
     assert balance(Sides((16, 10)), 8, c) == ()
 

@@ -158,7 +158,10 @@ def test_lora_with_kl(free, context, tmp_path):
 
 def test_held_out_examples_of_the_data_stand_in_the_table(context, tmp_path):
     some = config(target=None).model_copy(update={"mix": config().mix.model_copy(update={"dev": 0.3})})
-    rows = table(STEP.run(some, context, tmp_path), "Gained and lost").rows
+    done = STEP.run(some, context, tmp_path)
+    rows = table(done, "Gained and lost").rows
+    assert not any(t.title == "Held-out examples" for t in done.tables) and any(c.title == "Loss of held-out examples" for c in done.curves)
+    assert sum("eld-out examples of b.jsonl" in line for line in done.summary) == 1 and done.data["dev"]["b.jsonl"][1] == rows[1][3].value
     assert [row[0] for row in rows] == ["text to keep", "held-out examples of b.jsonl"] and rows[1][-1] == "gained"
 
 

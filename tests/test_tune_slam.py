@@ -190,7 +190,7 @@ def test_pairs_are_matched_by_number_and_asked_as_qalign_does(context):
     assert [r["messages"][1]["content"] for r in rows_of(made)] == [ENGLISH[4], ENGLISH[1], *ENGLISH]
     assert {r["messages"][0]["role"] for r in rows_of(made)} == {"user"} and {len(r["messages"]) for r in rows_of(made)} == {2}
     assert [(c.language, c.rows, c.used) for c in made.counts] == [("de", 2, 2), ("sw", 6, 6)]
-    assert "not balanced: 6 pairs of sw, 2 of de" in made.caveats()[0]
+    assert "uneven: 6 pairs of sw, 2 of de" in made.caveats()[0]
     assert made.table().rows == (("de", 2, 2), ("sw", 6, 6))
 
 
@@ -287,7 +287,7 @@ def test_it_trains_resumes_and_tells(context, files, tmp_path, tiny):
     tables = {t.title: t for t in done.tables}
     assert tables["Alignment data"].rows == (("sw", 6, 6), ("de", 2, 2))
     assert tables["Settings beside the released ones"].rows[0] == ("examples a step", 512, 2)
-    assert "4 further examples were mixed in." in done.summary and any("not balanced" in c for c in done.caveats)
+    assert "4 further examples were mixed in." in done.summary and any("uneven: 6 pairs" in c for c in done.caveats)
     assert done.data["alignment"][0]["used"] == 6 and done.step == "tune.slam"
     assert Result.from_json(json.loads(json.dumps(done.to_json()))) == done
     assert [i.spec for i in done.inputs][1:] == ["sw=sw.jsonl", "de=de.jsonl", "toy:a"]

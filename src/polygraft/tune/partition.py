@@ -23,6 +23,7 @@ from polygraft.selection import Selection, Shapes
 from polygraft.step import Context, LabelledName, LabelledRef, Plan, SelectRef, Step
 from polygraft.tune import experts, owners, sidelog
 from polygraft.tune.config import EXAMPLES, Around, Tuning, gathered
+from polygraft.tune.data import uneven
 from polygraft.tune.data.config import Mix
 from polygraft.tune.data.gathering import Gathered
 from polygraft.tune.owners import SIDES, Owner, Parts
@@ -138,11 +139,8 @@ def owned(config: Partition, context: Context, made: Task) -> Parts:
 def balance(sides: Sides, steps: int, config: Partition) -> tuple[str, ...]:
     """What is to be said where one side has many more examples than the other."""
     rounds = [n * config.batch * config.accumulate / rows for n, rows in zip(sides.steps(steps), sides.counts, strict=True)]
-    if max(rounds) < 2 * min(rounds):
-        return ()
-    each = zip(SIDES, sides.counts, rounds, strict=True)
-    said = " and ".join(f"the {name}'s {rows:,} examples {times:.2g} times" for name, rows, times in each)
-    return (f"the data are unbalanced: both sides have as many steps, which go round {said}",)
+    named = {f"the {name}'s {rows:,} examples": times for name, rows, times in zip(SIDES, sides.counts, rounds, strict=True)}
+    return uneven.told(named, "rounds", "both sides have as many steps")
 
 
 def alone(made: Job, config: Partition, side: int) -> tuple[Task, Partition]:

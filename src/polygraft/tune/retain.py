@@ -141,7 +141,8 @@ class Retention:
     def hooks(self, dev: Sequence[DevLoss]) -> tuple[Hook, ...]:
         """The parts that it takes in the loop. `dev`: what reads held-out examples of the data, for the same table."""
         if self.gains is not None:
-            self.gains.dev = next(iter(dev), None)
+            for one in dev:  # one table, and one family of comparisons
+                self.gains.dev, one.joined = one, True
         return tuple(h for h in (self.gains, self.kl) if h is not None)
 
     def watched(self, watched: Watched | None, every: int) -> Watched | None:

@@ -21,6 +21,7 @@ from polygraft.config import Strict
 from polygraft.errors import InputError, RecipeError, suggestion
 from polygraft.result import InputRef, Table
 from polygraft.step import Context, DataRef
+from polygraft.tune.data import uneven
 from polygraft.tune.data.gathering import Example
 from polygraft.tune.examples import digest
 
@@ -30,7 +31,6 @@ TEXT = ("question", "text", "source")  # columns of the source text, after that 
 ENGLISH = ("en", "english", "en_question", "target")
 ANSWER, ENGLISH_ANSWER = ("answer",), ("en_answer", "english_answer")
 NUMBER = "i"  # the column that says which English question a row belongs to, counted from 0
-UNEQUAL = 2.0  # times as many pairs of one language as of another are worth a warning
 
 
 def _checked(tag: str) -> str:
@@ -103,11 +103,7 @@ class Aligned:
 
     def caveats(self) -> tuple[str, ...]:
         """Warnings: unequal languages."""
-        most, least = max(self.counts, key=lambda c: c.used), min(self.counts, key=lambda c: c.used)
-        if most.used < UNEQUAL * least.used:
-            return ()
-        return (f"the languages are not balanced: {most.used:,} pairs of {most.language}, {least.used:,} of {least.language} "
-                "(`balance` takes equally many)",)  # fmt: skip
+        return uneven.told({c.language: c.used for c in self.counts}, "pairs", "`balance` takes equally many")
 
 
 def gather(config: Alignment, context: Context, seed: int) -> Aligned:

@@ -30,6 +30,7 @@ class DevLoss(Hook):
         self.labels = list(dict.fromkeys(e.label for e in dev))
         self.nats: dict[int, list[float]] = {}  # by step
         self.counts: list[int] = []
+        self.joined = False  # whether a table of what was gained and lost tells of these examples, in one family with others
 
     @property
     def key(self) -> Any:
@@ -68,6 +69,11 @@ class DevLoss(Hook):
 
     def said(self) -> Said:
         steps = sorted(self.nats)
+        series: dict[str, tuple[float | None, ...]] = {s: tuple(self.of(step, s).mean for step in steps) for s in self.labels}
+        curve = Curve("Loss of held-out examples", tuple(map(float, steps)), series, "step", "nats per token")
+        data = {"dev": {label: [means[0], means[-1]] for label, means in series.items()}}
+        if self.joined:
+            return Said(curves=(curve,), data=data)
         before = [self.of(steps[0], label) for label in self.labels]
         after = [self.of(steps[-1], label) for label in self.labels]
         changed = losses.differences(before, after)
@@ -75,10 +81,7 @@ class DevLoss(Hook):
                      for label, b, a, d in zip(self.labels, before, after, changed, strict=True))
         note = "mean nats per token with loss; examples chosen by the hash of their content; paired bootstrap, Holm over labels"
         table = Table("Held-out examples", ("examples", "n", "before", "after", "change"), rows, note)
-        series: dict[str, tuple[float | None, ...]] = {s: tuple(self.of(step, s).mean for step in steps) for s in self.labels}
-        curve = Curve("Loss of held-out examples", tuple(map(float, steps)), series, "step", "nats per token")
-        return Said(tuple(_sentence(*row[:1], *row[2:]) for row in rows), (table,), (curve,),
-                    data={"dev": {label: [b.mean, a.mean] for label, b, a in zip(self.labels, before, after, strict=True)}})
+        return Said(tuple(_sentence(*row[:1], *row[2:]) for row in rows), (table,), (curve,), data=data)
 
 
 def _sentence(label: str, before: Estimate, after: Estimate, change: Estimate) -> str:

@@ -11,7 +11,7 @@ from polygraft.errors import InputError
 from polygraft.result import InputRef, Table
 from polygraft.step import LabelledName
 from polygraft.tune import examples
-from polygraft.tune.data import duplicates, leaks, mixture
+from polygraft.tune.data import duplicates, leaks, mixture, uneven
 from polygraft.tune.data.config import Mix
 from polygraft.tune.data.leaks import Held, Leak
 from polygraft.tune.data.split import held_out
@@ -20,7 +20,6 @@ from polygraft.tune.hooks import Said
 
 Row = dict[str, Any]
 SKETCHED = 20_000  # examples beyond which a plan leaves the costly stages to the run
-UNBALANCED = 10  # times as much text
 SHOWN = 8  # leaks
 STAGES = {"short": "too short", "long": "too long", "same": "duplicates", "near": "near duplicates", "leaked": "evaluation items"}
 
@@ -260,13 +259,9 @@ def _uneven(chosen: Sequence[Example], mix: Mix) -> tuple[str, ...]:
     sizes: dict[str, int] = {}
     for e in chosen:
         sizes[e.label] = sizes.get(e.label, 0) + size(e.row)
-    if mix.weights or mix.alpha is not None or len(sizes) < 2:
+    if mix.weights or mix.alpha is not None:
         return ()
-    least, most = min(sizes, key=lambda s: sizes[s]), max(sizes, key=lambda s: sizes[s])
-    if sizes[most] < UNBALANCED * sizes[least]:
-        return ()
-    return (f"the examples are uneven: {most} has {sizes[most]:,} characters, {least} {sizes[least]:,}; weights or alpha of `mix` "
-            "even them",)
+    return uneven.told(sizes, "characters", "weights or alpha of `mix` even them")
 
 
 def _unmet(tally: Tally, mix: Mix) -> tuple[str, ...]:
