@@ -4,8 +4,8 @@
 
 A random llama of some 50 M parameters; examples of 20 to 80 tokens, so that steps differ. Each plan and each training runs in a
 process of its own. Full tuning and LoRA (rank 16 on every linear layer) in float32; SLAM (up and down of 6 of 30 layers) and
-neurons (1 %) hold what is frozen in bfloat16 and compute in it where the CPU can (`--dtype` decides otherwise), in float32 where it cannot.
-A state is saved once on the way.
+neurons (1 %) hold what is frozen in bfloat16 and compute in it where the CPU can (`--dtype` decides otherwise), in float32 where it
+cannot. A state is saved once on the way.
 """
 
 from __future__ import annotations
