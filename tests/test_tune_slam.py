@@ -274,6 +274,12 @@ def test_an_instruction_of_ones_own(context, files):
 # ------------------------------------------------------------------------------------------------------------- the step
 
 
+def test_pairs_too_long_for_an_answer_are_named(context, tmp_path):
+    for call in (lambda: STEP.plan(config(length=8), context), lambda: STEP.run(config(length=8), context, tmp_path / "out")):
+        with pytest.raises(InputError, match=r"sw=sw\.jsonl: no example has an answer within the length"):
+            call()
+
+
 def changed(a: Path, b: Path) -> set[str]:
     one, two = Checkpoint.open(a), Checkpoint.open(b)
     return {k for k in one.tensors if one.read(k) != two.read(k)}

@@ -158,7 +158,7 @@ def _group(rows: Sequence[Mapping[str, Any]], tokenizer: Plain | None, work: Wor
         return Counted(len(packed), tuple(packed), about if s.steps is None else "", 0, limit)
     kept = [min(len(t["labels"]), limit) for t in made if any(label != examples.IGNORE for label in t["labels"][:limit])]
     if not kept and every == 1:
-        raise InputError(examples.NO_ANSWER[0], found=f"length {limit}", fix=examples.NO_ANSWER[1])
+        raise InputError(examples.NO_ANSWER[0], where=work.named, found=f"length {limit}", fix=examples.NO_ANSWER[1])
     packed = bins(kept, limit) if s.packing else kept
     total = min(len(rows), round(len(packed) * len(rows) / len(made)))
     about = "about " if every > 1 and s.steps is None else ""

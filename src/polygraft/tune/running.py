@@ -123,7 +123,8 @@ def work_of(task: Task, config: Tuning, kept: retain.Retention, watched: Watched
     """The training that a task is, with what keeps the model from forgetting."""
     dev = [DevLoss(g.dev, g.dev_every, config.settings()) for g in (task.gathered,) if g.dev]
     hooks = (*dev, *kept.hooks(dev), *task.hooks)
-    return Work(task.source, task.rows, config.settings(), task.selection, watched, hooks, task.sides)
+    named = ", ".join(ref.spec for ref in task.inputs if ref.name.endswith(("data", "pairs"))) or None
+    return Work(task.source, task.rows, config.settings(), task.selection, watched, hooks, task.sides, named)
 
 
 def run_task(task: Task, config: Tuning, context: Context, folder: Path, around: Around) -> Result:

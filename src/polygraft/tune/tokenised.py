@@ -12,11 +12,11 @@ from polygraft.tune.settings import Settings
 
 
 def prepare(rows: Sequence[Mapping[str, Any]], tokenizer: Any, settings: Settings,
-            context: int | None = None) -> tuple[Any, list[str]]:  # fmt: skip
+            context: int | None = None, named: str | None = None) -> tuple[Any, list[str]]:  # fmt: skip
     """Tokenised (and packed) training rows as a Dataset, and notes on what was cut or left out.
 
     An example longer than `length`, or than the `context` that the model was made to see, is cut there; one whose answer lies
-    wholly behind is left out. Raises InputError where that leaves nothing.
+    wholly behind is left out. Raises InputError where that leaves nothing of what is `named` so.
     """
     from datasets import Dataset
 
@@ -25,7 +25,7 @@ def prepare(rows: Sequence[Mapping[str, Any]], tokenizer: Any, settings: Setting
     cut = [{"input_ids": t["input_ids"][:limit], "labels": t["labels"][:limit]} for t in whole]
     kept = [t for t in cut if any(label != examples.IGNORE for label in t["labels"])]
     if not kept:
-        raise InputError(examples.NO_ANSWER[0], found=f"length {limit}", fix=examples.NO_ANSWER[1])
+        raise InputError(examples.NO_ANSWER[0], where=named, found=f"length {limit}", fix=examples.NO_ANSWER[1])
     data = Dataset.from_list(kept)
     if settings.packing:
         from trl import pack_dataset

@@ -118,6 +118,7 @@ class Work(Start):
     watched: Watched | None = None
     hooks: tuple[Hook, ...] = ()
     sides: Sides | None = None
+    named: str | None = None  # where the examples came from, for an error
 
     @property
     def job(self) -> str:
@@ -250,7 +251,7 @@ def ordered(work: Work, tokenizer: Any) -> tuple[Any, int, list[str]]:
 
     s, context = work.settings, work.anatomy.context
     groups = [work.rows] if work.sides is None else work.sides.split(work.rows)
-    made = [prepare(rows, tokenizer, s, context) for rows in groups]
+    made = [prepare(rows, tokenizer, s, context, work.named) for rows in groups]
     sizes = [len(data) for data, _ in made]
     steps, each = s.count(sum(sizes)), s.batch * s.accumulate
     places = examples.order(sizes[0], steps * each, s.seed) if work.sides is None else work.sides.places(sizes, steps, each, s.seed)
