@@ -14,7 +14,7 @@ import pytest
 from polygraft.sources import resolve
 
 ROWS = [{"prompt": f"{a}+{b}=", "completion": str(a + b)} for a in range(4) for b in range(5)]
-KINDS = {"adapter": "adapter_model.safetensors", "rows": "model.safetensors"}
+KINDS = {"adapter": "adapter_model.safetensors", "rows": "model.safetensors", "sides": "model.safetensors"}
 
 
 def job(base: str, folder: Path, kind: str) -> None:
@@ -43,6 +43,8 @@ def job(base: str, folder: Path, kind: str) -> None:
             self.pulls = kept["pulls"]
 
     torch.set_num_threads(1)  # a forked child has none of its parent's worker threads
+    if kind == "sides":
+        return both_sides(base, folder)
     if kind == "adapter":
         settings, chosen, hooks = Settings(r=2, steps=12, batch=4, lr=1e-2, save_every=2, length=32, device="cpu"), None, ()
     else:
@@ -54,6 +56,26 @@ def job(base: str, folder: Path, kind: str) -> None:
         hooks = (Pull(),)
     done = train(Work(resolve(base), ROWS, settings, chosen, hooks=hooks), folder)
     (folder / "losses.json").write_text(json.dumps(done.losses))
+
+
+def both_sides(base: str, folder: Path) -> None:
+    """A partition's training of both sides at once, whose neurons lie in the same matrices."""
+    import numpy as np
+
+    from polygraft import selections
+    from polygraft.evals.callback import WATCHERS
+    from polygraft.step import Context
+    from polygraft.tune.config import Around
+    from polygraft.tune.partition import Partition, partition_step
+
+    rows, found = {"rows": lambda part: ROWS[:8] if part == "a" else ROWS[8:]}, folder.parent / f"{folder.name}.json"
+    selections.write(found, {"sw": selections.from_mask(np.tile(np.arange(48) < 9, (2, 1)))})
+    config = Partition(model="m", task_data=["rows:a"], language_data=["rows:b"], language_select=f"{found}:sw", steps=12, batch=4,
+                       lr=1e-2, weight_decay=0.1, save_every=2, length=32, device="cpu")
+    context = Context(model=lambda ref: resolve(base), data=Path, folder=Path)
+    result = partition_step(Around(rows, WATCHERS)).run(config, context, folder)
+    (folder / "selection.json").unlink()
+    (folder / "losses.json").write_text(json.dumps([dict(curve.series) for curve in result.curves]))
 
 
 def attempt(base: str, folder: Path, kind: str, seconds: float | None) -> int:
