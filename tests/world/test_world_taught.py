@@ -21,8 +21,8 @@ ASKED = """\
     max_bytes: 5000
 """
 TINY = {"world.documents": 200, "world.language": 50, "world.stories": 60, "world.items": 12, "world.parallel": 40, "world.hidden": 32,
-        "world.ffn": 64, "base.steps": 3, "math.steps": 2, "language.steps": 2, "slam.steps": 2, "slam-random.steps": 2,
-        "reading-full.steps": 2, "matrix.documents": 10}  # fmt: skip
+        "world.ffn": 64, "base.steps": 3, "math.steps": 2, "ceiling.steps": 2, "language.steps": 2, "slam.steps": 2, "slam-random-0.steps": 2,
+        "slam-random-1.steps": 2, "reading-full.steps": 2, "matrix.documents": 10}  # fmt: skip
 
 
 @pytest.mark.slow
