@@ -14,10 +14,10 @@ SRC = Path(__file__).parent.parent / "src" / "polygraft"
 MODULES = sorted(SRC.rglob("*.py"))
 LEVELS = [
     {"errors", "files", "config", "result", "yamltext", "redact", "samplelog", "meter", "timeleft", "versions"},
-    {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub", "topk", "arrays", "activity", "stats"},
+    {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub", "topk", "arrays", "activity", "stats", "tokenfile"},
     {"anatomy", "selection", "anatomy_rules", "addresses", "maps", "selections"},
     {"model", "taps", "edits", "inspection", "ask", "step", "watching", "blocks", "spill", "ranks"},
-    {"analysis", "merge", "tune", "evals", "world"},
+    {"analysis", "merge", "tune", "evals", "vocab", "world"},
     {"lock", "store", "recipetext", "planning", "recipe", "steps"},
     {"report", "cli", "demo"},
 ]

@@ -1,0 +1,64 @@
+"""Ids in config.json and generation_config.json, moved to a new vocabulary by what they mean: id -> token -> id.
+
+A number is an id where its key says so, and nowhere else: a hidden size that equals an old id stays what it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from polygraft.errors import InputError
+from polygraft.tokenfile import Vocabulary
+
+ID = re.compile(r"(^|_)token_(id|ids|index)$")
+LISTS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids", "sequence_bias")
+SIZE = "vocab_size"
+
+
+def is_id(key: str) -> bool:
+    """Whether the value of this key of a config is a token's id, or several."""
+    return bool(ID.search(key)) or key in LISTS
+
+
+def remap(config: Mapping[str, Any], old: Vocabulary, new: Vocabulary, where: str, rows: int | None = None) -> dict[str, Any]:
+    """`config` with every id moved to the same token of `new`, and vocab_size set to `rows` where it was given.
+
+    Ids that `old` has no token for (padding, -1) stay where they still lie in the new table, else they are refused. Raises
+    InputError, naming key and token, where `new` lacks the token.
+    """
+
+    def moved(key: str, value: Any, asked: bool) -> Any:
+        if isinstance(value, Mapping):
+            return {k: rows if k == SIZE and rows is not None else moved(f"{key}.{k}" if key else k, v, is_id(k))
+                    for k, v in value.items()}
+        if isinstance(value, list):
+            return [moved(key, v, asked) for v in value]
+        if asked and type(value) is int and value >= 0:
+            return _moved(key, value)
+        return value
+
+    def _moved(key: str, value: int) -> int:
+        token = old.names.get(value)
+        if token is None:
+            if rows is None or value < rows:
+                return value
+            raise InputError("an id that no token has", where=f"{where}: {key}", found=value, expected=f"below {rows:,}",
+                             fix="correct the config first")
+        found = _same(old, new, value, token)
+        if found is None:
+            raise InputError("the new tokenizer lacks a token that the model's config names", where=f"{where}: {key}",
+                             found=f"{token!r} (id {value})", expected="the same token in the new tokenizer",
+                             fix="add it to the tokenizer as a special token")
+        return found
+
+    return moved("", dict(config), False)
+
+
+def _same(old: Vocabulary, new: Vocabulary, i: int, token: str) -> int | None:
+    """The id of the same token: by name for control tokens, else by bytes."""
+    if (found := new.id_of(token)) is not None:
+        return found
+    content = old.bytes[i]
+    return new.by_bytes.get(content) if content is not None else None

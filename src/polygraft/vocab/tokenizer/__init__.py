@@ -1,0 +1,1 @@
+"""Making tokenizers: counting, continued merges, training, trimming; no model is looked at."""
