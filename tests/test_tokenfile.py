@@ -56,7 +56,7 @@ def test_the_byte_alphabet_is_the_library_s():
 def test_tokens_of_a_text_are_its_bytes(vocabulary):
     for text in TEXT[:3]:
         ids = vocabulary.tokenizer.encode(text, add_special_tokens=False).ids
-        assert b"".join(vocabulary.bytes[i] for i in ids) == text.encode()
+        assert b"".join(vocabulary.contents[i] for i in ids) == text.encode()
 
 
 def test_a_vocabulary_cut_by_itself_is_itself(vocabulary):
@@ -67,7 +67,7 @@ def test_a_vocabulary_cut_by_itself_is_itself(vocabulary):
 @given(st.binary(max_size=24))
 def test_any_bytes_are_cut_into_tokens_of_those_bytes(vocabulary, content):
     found = vocabulary.segment(content)
-    assert found is not None and b"".join(vocabulary.bytes[i] for i in found) == content
+    assert found is not None and b"".join(vocabulary.contents[i] for i in found) == content
 
 
 def test_a_word_is_cut_as_the_library_cuts_it(vocabulary):
@@ -82,8 +82,8 @@ def test_between_two_kinds_of_vocabulary_equal_bytes_are_copies(tmp_path):
     sentencepiece().save(str(tmp_path / "b/tokenizer.json"))
     a, b = Vocabulary.open(tmp_path / "a"), Vocabulary.open(tmp_path / "b")
     made = decompose(a, b)
-    shared = set(a.by_bytes) & {x for x in b.bytes if x is not None}
-    assert len(shared) > 256 and {b.bytes[i] for i in made.copied} == shared
+    shared = set(a.by_bytes) & {x for x in b.contents if x is not None}
+    assert len(shared) > 256 and {b.contents[i] for i in made.copied} == shared
     assert (made.how[[b.by_bytes[x] for x in shared]] == COPIED).all()
 
 

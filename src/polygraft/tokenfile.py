@@ -112,7 +112,7 @@ class Vocabulary:
         return self.ids | {t["content"]: i for i, t in self.added.items()}
 
     @cached_property
-    def bytes(self) -> list[bytes | None]:
+    def contents(self) -> list[bytes | None]:
         """What each id stands for; None for control tokens and holes. Length `size`."""
         found: list[bytes | None] = [None] * self.size
         for token, i in self.ids.items():
@@ -151,7 +151,7 @@ class Vocabulary:
         """Bytes -> id. Of two ids with equal bytes the one that is text wins over a byte token, then the lower one."""
         found: dict[bytes, int] = {}
         plain: set[bytes] = set()
-        for i, content in enumerate(self.bytes):
+        for i, content in enumerate(self.contents):
             if content is None:
                 continue
             byte = bool(self.falls_back and BYTE.fullmatch(self.names[i]))
@@ -168,8 +168,9 @@ class Vocabulary:
         """The model alone, without normaliser and pre-tokeniser: it replays merges over whatever it is given."""
         from tokenizers import Tokenizer
 
-        plain = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
-                 "pre_tokenizer": None, "post_processor": None, "decoder": None, "model": self.model | ({"dropout": None} if self.kind == "BPE" else {})}
+        plain: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+                 "pre_tokenizer": None, "post_processor": None, "decoder": None,
+                 "model": self.model | ({"dropout": None} if self.kind == "BPE" else {})}
         return Tokenizer.from_str(files.canonical(plain).decode()).model
 
     def segment(self, content: bytes) -> tuple[int, ...] | None:
@@ -184,7 +185,7 @@ class Vocabulary:
             return (whole,)
         if (text := self.write_of(content)) is not None:
             found = tuple(t.id for t in self._replay.tokenize(text))
-            parts = [self.bytes[i] for i in found]
+            parts = [self.contents[i] for i in found]
             if None not in parts and b"".join(parts) == content:  # type: ignore[arg-type]
                 return found
         return self._fewest(content)

@@ -60,5 +60,5 @@ def _same(old: Vocabulary, new: Vocabulary, i: int, token: str) -> int | None:
     """The id of the same token: by name for control tokens, else by bytes."""
     if (found := new.id_of(token)) is not None:
         return found
-    content = old.bytes[i]
+    content = old.contents[i]
     return new.by_bytes.get(content) if content is not None else None

@@ -61,13 +61,15 @@ def decompose(old: Vocabulary, new: Vocabulary) -> Pieces:
     ids: list[int] = []
     offsets, how = np.zeros(new.size + 1, np.int64), np.full(new.size, NONE, np.uint8)
     control = {i: name for name, i in new.control.items()}
-    for i, content in enumerate(new.bytes):
+    for i, content in enumerate(new.contents):
+        found: tuple[int, ...]
         if i in control:
             same = old.id_of(control[i])
-            found, code = ((same,), CONTROL) if same is not None else ((), NONE)
+            found = () if same is None else (same,)
+            code = CONTROL if found else NONE
         elif content:
             same = old.id_of(new.names[i])  # of two tokens with equal bytes, the one of the same name
-            cut = (same,) if same is not None and old.bytes[same] == content else old.segment(content)
+            cut = (same,) if same is not None and old.contents[same] == content else old.segment(content)
             found, code = (cut, COPIED if content in old.by_bytes else PIECES) if cut else ((), NONE)
         else:
             found, code = (), NONE
@@ -81,7 +83,7 @@ def decompose(old: Vocabulary, new: Vocabulary) -> Pieces:
 def check(pieces: Pieces, old: Vocabulary, new: Vocabulary) -> None:
     """Raise StepFailed unless the bytes of every token's pieces are its own: 0 wrong decompositions, or none at all."""
     for i in np.flatnonzero((pieces.how == COPIED) | (pieces.how == PIECES)):
-        parts = [old.bytes[p] for p in pieces.of(int(i))]
-        if None in parts or b"".join(parts) != new.bytes[i]:  # type: ignore[arg-type]
+        parts = [old.contents[p] for p in pieces.of(int(i))]
+        if None in parts or b"".join(parts) != new.contents[i]:  # type: ignore[arg-type]
             raise StepFailed("a token was decomposed wrongly", where=new.path, found=f"{new.names[int(i)]!r}: {parts}",
                              fix="please report it with both tokenizer.json")
