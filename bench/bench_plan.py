@@ -30,7 +30,7 @@ def config(kind: str, folder: Path, steps: int, dtype: str) -> tuple[str, dict[s
     import numpy as np
 
     from polygraft.edits import sizes
-    from polygraft.selections import Entry, write
+    from polygraft.selectionfile import Entry, write
     from polygraft.sources import resolve
 
     checkpoint = resolve(folder / "base").checkpoint

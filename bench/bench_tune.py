@@ -30,9 +30,9 @@ def selection(kind: str, anatomy: Any, shapes: Any) -> Any:
     """What is trained; None: everything."""
     import numpy as np
 
-    from polygraft import selections
+    from polygraft import selectionfile
     from polygraft.edits import sizes
-    from polygraft.selections import Entry
+    from polygraft.selectionfile import Entry
 
     low, top = range(LAYERS), range(anatomy.layers - LAYERS, anatomy.layers)
     if kind == "full":
@@ -47,7 +47,7 @@ def selection(kind: str, anatomy: Any, shapes: Any) -> Any:
         rng, width = np.random.default_rng(0), sizes(anatomy)
         layers = low if "slam" in kind else range(anatomy.layers)
         entries = [Entry(i, "ffn", "neuron", np.sort(rng.choice(width[i], round(width[i] / 100), replace=False))) for i in layers]
-    return selections.on(entries, anatomy, shapes)
+    return selectionfile.on(entries, anatomy, shapes)
 
 
 def one(kind: str, model: str, steps: int, dtype: str) -> dict[str, float]:

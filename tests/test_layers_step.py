@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tiny as make
-from polygraft import arrays, selections
+from polygraft import arrays, selectionfile
 from polygraft.analysis.layers import steps
 from polygraft.anatomy import Anatomy
 from polygraft.errors import InputError, RecipeError
@@ -47,9 +47,9 @@ def test_every_family_has_its_up_and_down_selected(tiny, tmp_path, family):
     assert result.data["chosen"] == [1]
     weights = resolve(model).weights
     anatomy, shapes = Anatomy.of(weights.config, weights.tensors), {k: t.shape for k, t in weights.tensors.items()}
-    named = selections.read(out / "selection.json")
+    named = selectionfile.read(out / "selection.json")
     assert list(named) == ["chosen", "random.0", "random.1", "random.2", "all"]
-    found = selections.on(named["chosen"], anatomy, shapes)
+    found = selectionfile.on(named["chosen"], anatomy, shapes)
     expected = {
         k for k, part in anatomy.parts.items()
         if part.layer == 1 and part.kind == "ffn" and part.role.rpartition(".")[2] in ("up", "down", "gate_up")
@@ -62,7 +62,7 @@ def test_every_family_has_its_up_and_down_selected(tiny, tmp_path, family):
     assert result.data["trained"]["chosen"] == {"layers": [1], "parameters": parameters, "share": parameters / total}
     assert f"{parameters / total:.2%}" in result.summary[-1] and f"{parameters / total:.2%}" in steps.plan(config, CONTEXT).lines[0]
     assert "final" not in named and result.data["final"] == []  # its stream does not part again
-    assert selections.layers(named["all"]) == [0, 1, 2, 3] and len(selections.layers(named["random.0"])) == 1
+    assert selectionfile.layers(named["all"]) == [0, 1, 2, 3] and len(selectionfile.layers(named["random.0"])) == 1
 
 
 @pytest.mark.parametrize(("size", "count", "gate", "share"), [
@@ -77,7 +77,7 @@ def test_the_published_shares_of_parameters(size, count, gate, share):
     shapes |= {"model.embed_tokens.weight": (32000, hidden), "lm_head.weight": (32000, hidden), "model.norm.weight": (hidden,)}
     anatomy = Anatomy.of({"model_type": "llama", "num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": ffn,
                           "num_attention_heads": 32}, shapes)  # fmt: skip
-    found = selections.on(steps.entries(anatomy, range(count), gate), anatomy, shapes)
+    found = selectionfile.on(steps.entries(anatomy, range(count), gate), anatomy, shapes)
     assert round(100 * found.share(shapes), 2) == share
 
 
@@ -98,13 +98,13 @@ def test_the_folder_holds_what_the_result_says(tiny, tmp_path):
 def test_the_last_block_is_a_set_of_its_own(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(steps, "last_block", lambda share: (2, 3) if len(share) == 5 else ())
     result, out, _ = measured(tmp_path, tiny("llama", layers=4), shifted(4, [1]), top=1, draws=20)
-    named = selections.read(out / "selection.json")
-    assert selections.layers(named["final"]) == result.data["final"] == result.data["trained"]["final"]["layers"] == [2, 3]
+    named = selectionfile.read(out / "selection.json")
+    assert selectionfile.layers(named["final"]) == result.data["final"] == result.data["trained"]["final"]["layers"] == [2, 3]
 
 
 def test_gate_is_selected_where_asked(tiny, tmp_path):
     _, out, _ = measured(tmp_path, tiny("llama", layers=4), shifted(4, [0]), top=1, gate=True, draws=20, controls=0)
-    assert {e.role for e in selections.read(out / "selection.json")["chosen"]} == {"gate", "up", "down"}
+    assert {e.role for e in selectionfile.read(out / "selection.json")["chosen"]} == {"gate", "up", "down"}
 
 
 def test_what_cannot_be_chosen_is_refused_and_writes_nothing(tiny, tmp_path):

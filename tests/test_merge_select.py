@@ -7,7 +7,7 @@ from safetensors.numpy import load_file
 
 from polygraft import cli, merge
 from polygraft.errors import UserError
-from polygraft.selections import FILE, Entry, write
+from polygraft.selectionfile import FILE, Entry, write
 
 LAYERS = 3
 CHOSEN = {"layers.1.mlp.up_proj", "layers.1.mlp.down_proj", "layers.2.self_attn.q_proj", "layers.2.self_attn.o_proj"}

@@ -12,7 +12,7 @@ from oracle import lape_oracle, neurons_oracle
 from polygraft.analysis.groups import Groups
 from polygraft.analysis.neurons import coactive, lape, others, overlap, stability, topic
 from polygraft.analysis.neurons.owners import Found, listed
-from polygraft.selections import matched
+from polygraft.selectionfile import matched
 
 # counts over a hundred tokens: ties, zeros and equal rows are as common as they are in real readings
 P = st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 4)).flatmap(

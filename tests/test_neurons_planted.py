@@ -10,7 +10,7 @@ import pytest
 
 import planted
 import tiny
-from polygraft import arrays, selections
+from polygraft import arrays, selectionfile
 from polygraft.analysis.neurons import lape
 from polygraft.analysis.neurons.methods import Rates, identify
 from polygraft.analysis.neurons.steps import Neurons, plan, run
@@ -19,7 +19,7 @@ from polygraft.analysis.reading.passing import Reading, gather
 from polygraft.analysis.reading.texts import batches, budgeted, tokenized
 from polygraft.data import open_corpus
 from polygraft.errors import InputError
-from polygraft.selections import matched
+from polygraft.selectionfile import matched
 from polygraft.sources import resolve
 from polygraft.step import Context
 
@@ -98,24 +98,24 @@ def test_the_step_writes_the_folder_that_others_read(family, step, models):
     assert held["probability"].shape == shape and held["probability"].dtype == np.float32
     assert held["entropy"].shape == shape[:2] and held["entropy"].dtype == np.float32 and not np.isnan(held["entropy"]).any()
     assert (held["score"] == held["entropy"]).all() and np.isinf(held["entropy"]).any()  # of lape: what it filtered
-    named = selections.read(out / "selection.json")
+    named = selectionfile.read(out / "selection.json")
     assert list(named) == ["en", "sw", "th", "random.en", "random.sw", "random.th"]
     anatomy, experts = models(family)[0].anatomy, data["experts"]
     for g in data["languages"]:
         assert held[f"selected.{g}"].dtype == np.int64 and set(map(tuple, held[f"selected.{g}"].tolist())) == wired[g]
         for name, rows in ((g, held[f"selected.{g}"]), (f"random.{g}", held[f"random.{g}"])):
-            mask = selections.neurons(named[name], data["layers"], data["sizes"], experts)
+            mask = selectionfile.neurons(named[name], data["layers"], data["sizes"], experts)
             assert np.argwhere(mask).tolist() == rows.tolist()
         assert not set(map(tuple, held[f"random.{g}"].tolist())) & wired[g]
     weights = resolve(str(models(family)[2])).weights
-    assert selections.on(named["sw"], anatomy, {k: t.shape for k, t in weights.tensors.items()})
+    assert selectionfile.on(named["sw"], anatomy, {k: t.shape for k, t in weights.tensors.items()})
     assert data["tokens"] == dict.fromkeys(wired, 960) and data["found"] == dict.fromkeys(wired, 4) and data["shared"][1] == 12
     assert json.dumps(result.to_json(), allow_nan=False) and result.maps[0].rows == ("en", "sw", "th")
 
 
 def test_a_mixture_s_neurons_are_told_by_expert(step):
     _, out, _ = step("mixtral")
-    assert {e.expert for e in selections.read(out / "selection.json")["sw"]} == {0, 1}
+    assert {e.expert for e in selectionfile.read(out / "selection.json")["sw"]} == {0, 1}
 
 
 def test_the_study_of_planted_neurons_says_what_is_true_of_them(step):

@@ -19,7 +19,7 @@ from polygraft.files import write_json
 from polygraft.recipe import Context, DataRef, FolderRef, Plan, SelectRef, Step, parse_recipe, plan, plan_step, run, run_step
 from polygraft.recipetext import references
 from polygraft.result import Result
-from polygraft.selections import FILE, Entry, pick, write
+from polygraft.selectionfile import FILE, Entry, pick, write
 
 
 class Gather(Strict):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from polygraft import arrays, model, selections
+from polygraft import arrays, model, selectionfile
 from polygraft.activity import Activity
 from polygraft.analysis.steering import answers
 from polygraft.analysis.steering.ways import Where, make, parse
@@ -148,7 +148,7 @@ def study(tiny, tmp_path):
     """A folder with texts, prompts and a selection for a tiny model of three layers."""
     rng = np.random.default_rng(0)
     masks = {name: rng.random((3, 48)) < 0.2 for name in ("sw", "en", "random.sw")}
-    selections.write(tmp_path / "selection.json", {n: selections.from_mask(m) for n, m in masks.items()})
+    selectionfile.write(tmp_path / "selection.json", {n: selectionfile.from_mask(m) for n, m in masks.items()})
     for language, words in (("sw", "habari ya asubuhi "), ("en", "good morning to you ")):
         (tmp_path / f"{language}.txt").write_text("".join(f"{words * (1 + i % 3)}{i}\n" for i in range(12)))
     (tmp_path / "prompts.txt").write_text("habari\nhello\n")

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from polygraft import arrays, model, selections
+from polygraft import arrays, model, selectionfile
 from polygraft.activity import Activity
 from polygraft.analysis.steering import controls, halves, targets, verdict
 from polygraft.analysis.steering.effects import Observed, Scores
@@ -36,7 +36,7 @@ def study(tiny, tmp_path):
     rng = np.random.default_rng(0)
     masks = {name: rng.random((LAYERS, WIDTH)) < 0.25 for name in ("sw", "en", "zh")}
     masks["sw"][0, 0] = masks["en"][0, 0] = True
-    selections.write(tmp_path / "selection.json", {n: selections.from_mask(m) for n, m in masks.items()})
+    selectionfile.write(tmp_path / "selection.json", {n: selectionfile.from_mask(m) for n, m in masks.items()})
     for language, words in (("sw", "habari ya asubuhi "), ("en", "good morning to you ")):
         (tmp_path / f"{language}.txt").write_text("".join(f"{words * (1 + i % 3)}{i}\n" for i in range(12)))
     (tmp_path / "prompts.txt").write_text("habari\nhello\n")
@@ -168,7 +168,7 @@ def test_a_file_of_several_selections_says_how_one_is_named(study, fields):
 
 
 def test_the_only_selection_of_a_file_names_its_language(study):
-    selections.write(study.folder / "one.json", {"sw": selections.from_mask(study.masks["sw"])})
+    selectionfile.write(study.folder / "one.json", {"sw": selectionfile.from_mask(study.masks["sw"])})
     assert rows(study, select=("one.json",))[0].language == "sw"
 
 

@@ -16,7 +16,7 @@ from polygraft.checkpoint import Checkpoint
 from polygraft.errors import RecipeError
 from polygraft.model import inside, load
 from polygraft.selection import Selection
-from polygraft.selections import Entry, on
+from polygraft.selectionfile import Entry, on
 from polygraft.sources import resolve
 from polygraft.tune import state
 from polygraft.tune.chosen import choose, everything

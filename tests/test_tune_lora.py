@@ -9,12 +9,12 @@ import pytest
 
 import tiny as make
 from oracle import lora_oracle
-from polygraft import selections
+from polygraft import selectionfile
 from polygraft.checkpoint import Checkpoint
 from polygraft.errors import RecipeError
 from polygraft.evals.callback import WATCHERS
 from polygraft.model import load
-from polygraft.selections import Entry
+from polygraft.selectionfile import Entry
 from polygraft.sources import merged_view, resolve
 from polygraft.step import Context
 from polygraft.tune.config import Around
@@ -30,7 +30,7 @@ def at(tiny, tmp_path):
     """`at("llama", FIVE, ...) -> Context` of a tiny model, with these entries as the selection."""
 
     def made(family="llama", *entries):
-        selections.write(tmp_path / "selection.json", {"x": entries})
+        selectionfile.write(tmp_path / "selection.json", {"x": entries})
         return Context(model=lambda ref: resolve(tiny(family)), data=lambda ref: tmp_path, step_id="t",
                        folder=lambda ref: tmp_path / "selection.json")
 
@@ -124,7 +124,7 @@ def test_rows_of_neurons_and_nothing_else(family, at, tiny, tmp_path):
         axis = selection.axis.get(key, 0)
         rows = np.flatnonzero(where.any(1 - axis))
         assert set(rows) <= set(selection.rows[key]) if family == "opt" else np.array_equal(rows, selection.rows[key])  # dead ReLUs
-    assert bool(left) == any(k.endswith(".bias") for k in selections.on([FIVE], load(base).anatomy, shapes_of(base)).rows)
+    assert bool(left) == any(k.endswith(".bias") for k in selectionfile.on([FIVE], load(base).anatomy, shapes_of(base)).rows)
     assert sum(where.sum() for where in changed.values()) <= result.tables[1].rows[3][1] == selection.count(shapes_of(base))
 
 

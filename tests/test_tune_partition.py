@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 import tiny as make
 from oracle import partition_oracle
-from polygraft import selections
+from polygraft import selectionfile
 from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import Checkpoint
 from polygraft.evals.callback import WATCHERS
 from polygraft.model import load_folder
 from polygraft.result import Result
 from polygraft.selection import Selection
-from polygraft.selections import Entry
+from polygraft.selectionfile import Entry
 from polygraft.sources import resolve
 from polygraft.step import Context
 from polygraft.tune import examples, experts, owners, partition
@@ -93,7 +93,7 @@ def test_every_parameter_has_one_owner_or_none(tiny, data, outside):
     chosen = data.draw(st.sets(st.integers(0, 3), min_size=1, max_size=3))
     mask = np.zeros((4, make.FFN), bool)
     mask[sorted(chosen), : data.draw(st.integers(1, make.FFN))] = True
-    language = selections.on(selections.from_mask(mask), anatomy, shapes)
+    language = selectionfile.on(selectionfile.from_mask(mask), anatomy, shapes)
     parts = owners.partition(language, None, outside, anatomy, shapes)
     total = sum(int(np.prod(s)) for s in shapes.values())
     around = Selection({k: None for k, p in anatomy.parts.items() if p.layer is None})
@@ -118,7 +118,7 @@ def test_words_mean_the_same_in_every_family(tiny, family, words):
 
 def test_the_map_says_who_owns_what(folder):
     _, anatomy, shapes = opened(folder)
-    some = selections.on([Entry(1, "ffn", "neuron", np.arange(5)), Entry(0, "attn")], anatomy, shapes)
+    some = selectionfile.on([Entry(1, "ffn", "neuron", np.arange(5)), Entry(0, "attn")], anatomy, shapes)
     drawn = owners.owners_map(owners.partition(some, None, "none", anatomy, shapes), anatomy)
     row = dict(zip(drawn.rows, drawn.values, strict=True))
     assert row["attn.q"] == (1.0, 0.0, 0.0, 0.0) and row["ffn.up"] == (0.0, 2.0, 0.0, 0.0)
@@ -183,7 +183,7 @@ def mask(part, key, shape):
 def neurons(folder, tmp_path):
     """A selection file with some neurons of every layer, as `sw`, and the whole attention of layer 1, as `attn`."""
     rows = np.random.default_rng(0).random((4, make.FFN)) < 0.3
-    selections.write(tmp_path / "found.json", {"sw": selections.from_mask(rows), "attn": [Entry(1, "attn")]})
+    selectionfile.write(tmp_path / "found.json", {"sw": selectionfile.from_mask(rows), "attn": [Entry(1, "attn")]})
     return tmp_path / "found.json"
 
 
@@ -275,7 +275,7 @@ def whole(tiny, tmp_path_factory):
     made = {}
     root = tmp_path_factory.mktemp("whole")
     rows = np.random.default_rng(0).random((4, make.FFN)) < 0.3
-    selections.write(root / "found.json", {"sw": selections.from_mask(rows)})
+    selectionfile.write(root / "found.json", {"sw": selectionfile.from_mask(rows)})
     context = context_of(tiny("llama", layers=4))
 
     def run(method):
@@ -361,7 +361,7 @@ def test_plan_and_result_agree(context, tmp_path, method):
         stored = Checkpoint.open(tmp_path / "model").tensors.values()
         assert sum(side["parameters owned"] for side in sides.values()) == sum(t.numel for t in stored)
         assert [len(curve.x) for curve in result.curves[:2]] == [3, 2]
-        chosen = selections.read(tmp_path / "selection.json")
+        chosen = selectionfile.read(tmp_path / "selection.json")
         assert list(chosen) == ["task", "language"]
     total = sum(dict(t.rows)["tokens seen"] for t in result.tables if t.title.startswith("Training"))
     assert method == "joint" or total == sum(side["tokens seen"] for side in sides.values())
@@ -383,9 +383,9 @@ def test_the_files_parts_are_those_that_were_trained(folder, context, tmp_path):
     _, anatomy, shapes = opened(folder)
     parts = job(config(language_layers=["1", "3"]), context, AROUND).parts
     for name, side in zip(owners.SIDES, parts.both, strict=True):
-        entries = selections.pick(f"{tmp_path}:{name}", context.folder)
-        assert selections.pick(f"{tmp_path / 'model'}:{name}", context.folder) == entries
-        assert selections.on(entries, anatomy, shapes).normal(shapes) == side
+        entries = selectionfile.pick(f"{tmp_path}:{name}", context.folder)
+        assert selectionfile.pick(f"{tmp_path / 'model'}:{name}", context.folder) == entries
+        assert selectionfile.on(entries, anatomy, shapes).normal(shapes) == side
 
 
 def test_unbalanced_data_are_counted(context):

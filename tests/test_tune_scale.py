@@ -138,7 +138,7 @@ def call(folder: Path, processes: int, out: str, *words: str) -> subprocess.Comp
     ("neurons", "--select", "chosen.json", "--accumulate", "3"),
 ], ids=["whole", "lora", "neurons"])  # fmt: skip
 def test_two_processes_train_what_one_trains(tiny, tmp_path: Path, words: tuple[str, ...]):
-    from polygraft.selections import Entry, write
+    from polygraft.selectionfile import Entry, write
 
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     write(tmp_path / "chosen.json", {"all": [Entry(i, "ffn", "neuron", np.array([1, 5, 6])) for i in range(2)]})

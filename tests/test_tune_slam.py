@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import tiny as make
 from oracle.pairs_oracle import counted
-from polygraft import selections
+from polygraft import selectionfile
 from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import Checkpoint
 from polygraft.config import parse
@@ -22,7 +22,7 @@ from polygraft.errors import InputError, RecipeError, UserError
 from polygraft.evals.callback import WATCHERS
 from polygraft.header import build
 from polygraft.result import Result
-from polygraft.selections import Entry
+from polygraft.selectionfile import Entry
 from polygraft.sources import resolve
 from polygraft.step import Context
 from polygraft.tune import slam, translation
@@ -148,7 +148,7 @@ UP_DOWN = {"chosen": [Entry(2, "ffn", "up"), Entry(2, "ffn", "down")], "random.0
     ("dev", False, 2, "up down"), ("dev/selection.json", True, 2, "gate up down"), ("dev:random.0", False, 0, "up down")])  # fmt: skip
 def test_layers_of_a_deviation_result(context, files, select, gate, layer, roles):
     (files / "dev").mkdir()
-    selections.write(files / "dev" / "selection.json", UP_DOWN)
+    selectionfile.write(files / "dev" / "selection.json", UP_DOWN)
     made = slam.task(config(select=select, gate=gate), context, AROUND)
     assert set(made.selection.rows) == {f"model.layers.{layer}.mlp.{r}_proj.weight" for r in roles.split()}
 
@@ -156,7 +156,7 @@ def test_layers_of_a_deviation_result(context, files, select, gate, layer, roles
 @pytest.mark.parametrize("family", ["llama", "phi3", make.MOE[0]])
 def test_whole_feed_forward_parts_are_up_and_down_of_them(files, tiny, family):
     at = Context(model=lambda ref: resolve(tiny(family)), data=lambda ref: files / ref, folder=lambda ref: files / ref)
-    selections.write(files / "s.json", {"chosen": [Entry(1, "ffn")], "gate": [Entry(1, "ffn", "up"), Entry(1, "ffn", "gate")]})
+    selectionfile.write(files / "s.json", {"chosen": [Entry(1, "ffn")], "gate": [Entry(1, "ffn", "up"), Entry(1, "ffn", "gate")]})
     for gate in (False, True):
         made = slam.task(config(select="s.json:chosen", gate=gate), at, AROUND)
         shapes = {k: t.shape for k, t in made.checkpoint.tensors.items()}
@@ -167,7 +167,7 @@ def test_whole_feed_forward_parts_are_up_and_down_of_them(files, tiny, family):
 
 @pytest.mark.parametrize("entry", [Entry(0, "ffn", "neuron", np.array([1])), Entry(0, "attn", "q"), Entry(None, "embed")])
 def test_a_selection_of_other_things_is_refused(context, files, entry):
-    selections.write(files / "s.json", {"chosen": [entry]})
+    selectionfile.write(files / "s.json", {"chosen": [entry]})
     with pytest.raises(RecipeError, match="whole feed-forward parts"):
         STEP.plan(config(select="s.json"), context)
 

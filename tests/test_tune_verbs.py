@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import tiny as make
-from polygraft import selections
+from polygraft import selectionfile
 from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import Checkpoint
 from polygraft.errors import RecipeError
 from polygraft.evals.callback import WATCHERS
 from polygraft.model import load
-from polygraft.selections import Entry
+from polygraft.selectionfile import Entry
 from polygraft.sources import resolve
 from polygraft.step import Context
 from polygraft.tune import embeddings, neurons, sft
@@ -31,7 +31,7 @@ SOME = (Entry(0, "ffn", "neuron", np.array([1, 2])), Entry(1, "ffn", "neuron", n
 
 def context(folder: Path, path: Path, *entries) -> Context:
     if entries:
-        selections.write(path / "selection.json", {"x": entries})
+        selectionfile.write(path / "selection.json", {"x": entries})
     return Context(model=lambda ref: resolve(folder), data=lambda ref: path / ref, step_id="t", folder=lambda ref: path / ref)
 
 
@@ -231,7 +231,7 @@ def test_sft_of_a_selection(tiny, tmp_path):
     at, base = context(tiny("llama"), tmp_path, *entries), Checkpoint.open(tiny("llama"))
     config = sft.Sft(method="full", select="selection.json", **FAST)
     plan, result = sft.plan(config, at, AROUND), sft.run(config, at, tmp_path / "full", AROUND)
-    selection = selections.on(entries, Anatomy.of(base.config, base.tensors), shapes_of(base))
+    selection = selectionfile.on(entries, Anatomy.of(base.config, base.tensors), shapes_of(base))
     found = changed(base, Checkpoint.open(tmp_path / "full" / "model"))
     assert found.keys() == selection.rows.keys()
     assert list(np.flatnonzero(found["model.layers.0.self_attn.q_proj.weight"].any(1))) == [4, 5]

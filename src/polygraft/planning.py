@@ -324,7 +324,7 @@ def made_identity(ref: FolderName, path: Path) -> str:
     Of a `SelectRef` the selection file alone counts. Raises InputError for a folder that is no longer what its manifest says.
     """
     if isinstance(ref, SelectName) and path.is_dir():
-        from polygraft.selections import FILE
+        from polygraft.selectionfile import FILE
 
         return data_identity(path / FILE)
     manifest = read_json(path / MANIFEST) if (path / MANIFEST).is_file() else {}

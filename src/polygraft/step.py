@@ -74,7 +74,7 @@ class SelectName(FolderName):
 
     @property
     def target(self) -> str:
-        from polygraft.selections import split  # needs numpy, which planning other steps does not
+        from polygraft.selectionfile import split  # needs numpy, which planning other steps does not
 
         return split(self)[0]
 
@@ -98,7 +98,7 @@ ModelRef = Annotated[str, AfterValidator(ModelName)]  # a name under `models:`, 
 DataRef = Annotated[str, AfterValidator(DataName)]  # a path, relative to the recipe's folder, or what the step itself understands
 LabelledRef = Annotated[str, AfterValidator(LabelledName)]  # the same, with a label in front: sw=PATH
 FolderRef = Annotated[str, AfterValidator(FolderName)]  # what a step wrote: an earlier step's id, or a folder or file on disk
-SelectRef = Annotated[str, AfterValidator(SelectName)]  # ID_OR_FILE[:NAME[+NAME]], read by `selections.pick(ref, context.folder)`
+SelectRef = Annotated[str, AfterValidator(SelectName)]  # ID_OR_FILE[:NAME[+NAME]], for `selectionfile.pick`
 
 
 @dataclass(frozen=True)

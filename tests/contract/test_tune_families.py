@@ -12,7 +12,7 @@ from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import Checkpoint
 from polygraft.model import load
 from polygraft.selection import Selection
-from polygraft.selections import Entry, on
+from polygraft.selectionfile import Entry, on
 from polygraft.sources import resolve
 from polygraft.tune.chosen import checked, choose
 from polygraft.tune.hooks import Hook

@@ -62,14 +62,14 @@ def both_sides(base: str, folder: Path) -> None:
     """A partition's training of both sides at once, whose neurons lie in the same matrices."""
     import numpy as np
 
-    from polygraft import selections
+    from polygraft import selectionfile
     from polygraft.evals.callback import WATCHERS
     from polygraft.step import Context
     from polygraft.tune.config import Around
     from polygraft.tune.partition import Partition, partition_step
 
     rows, found = {"rows": lambda part: ROWS[:8] if part == "a" else ROWS[8:]}, folder.parent / f"{folder.name}.json"
-    selections.write(found, {"sw": selections.from_mask(np.tile(np.arange(48) < 9, (2, 1)))})
+    selectionfile.write(found, {"sw": selectionfile.from_mask(np.tile(np.arange(48) < 9, (2, 1)))})
     config = Partition(model="m", task_data=["rows:a"], language_data=["rows:b"], language_select=f"{found}:sw", steps=12, batch=4,
                        lr=1e-2, weight_decay=0.1, save_every=2, length=32, device="cpu")
     context = Context(model=lambda ref: resolve(base), data=Path, folder=Path)

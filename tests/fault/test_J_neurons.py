@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from polygraft.analysis.neurons import coactive, lape, others, overlap, topic
-from polygraft.selections import matched
+from polygraft.selectionfile import matched
 
 pytestmark = pytest.mark.group("J")
 SHARES = {  # p [layers, neurons, languages]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import tiny as make
-from polygraft import selections
+from polygraft import selectionfile
 from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import Checkpoint
 from polygraft.errors import InputError, RecipeError
 from polygraft.evals.callback import WATCHERS
-from polygraft.selections import Entry
+from polygraft.selectionfile import Entry
 from polygraft.sources import resolve
 from polygraft.step import Context
 from polygraft.tune import owners
@@ -28,7 +28,7 @@ J = pytest.mark.group("J")
 def context(tiny, tmp_path):
     file, some = tmp_path / "found.json", np.zeros((4, make.FFN), bool)
     some[1, :5] = True
-    selections.write(file, {"sw": selections.from_mask(some), "all": selections.from_mask(np.ones((4, make.FFN), bool)),
+    selectionfile.write(file, {"sw": selectionfile.from_mask(some), "all": selectionfile.from_mask(np.ones((4, make.FFN), bool)),
                             "head": [Entry(None, "head")], "both": [Entry(None, "head"), Entry(None, "embed")]})  # fmt: skip
     return Context(model=lambda ref: resolve(tiny("llama", layers=4)), data=lambda ref: ref, folder=lambda ref: file)
 
@@ -74,7 +74,7 @@ def test_tied_embeddings_have_one_owner(tiny, context):
     tied = Anatomy.of(checkpoint.config | {"tie_word_embeddings": True}, checkpoint.tensors)
 
     def parts(name):
-        language = selections.on(selections.pick(f"found:{name}", context.folder), tied, shapes)
+        language = selectionfile.on(selectionfile.pick(f"found:{name}", context.folder), tied, shapes)
         return owners.partition(language, None, "task", tied, shapes)
 
     with pytest.raises(RecipeError, match="one tensor"):

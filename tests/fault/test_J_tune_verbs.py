@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from polygraft import selections
+from polygraft import selectionfile
 from polygraft.errors import InputError, RecipeError
 from polygraft.evals.callback import WATCHERS
-from polygraft.selections import Entry
+from polygraft.selectionfile import Entry
 from polygraft.sources import resolve
 from polygraft.step import Context
 from polygraft.tune import embeddings, lora, neurons, sft
@@ -65,13 +65,13 @@ def refused(module, config, folder, path, kind, words):
 @pytest.mark.parametrize("case", NEURONS)
 def test_neurons(case, tiny, tmp_path):
     entries, more, kind, words = NEURONS[case]
-    selections.write(tmp_path / "s.json", {"x": entries})
+    selectionfile.write(tmp_path / "s.json", {"x": entries})
     refused(neurons, neurons.Neurons(**(BASE | {"select": "s.json"} | more)), tiny("llama"), tmp_path, kind, words)
 
 
 @pytest.mark.group("J")
 def test_gate_of_a_model_without(tiny, tmp_path):
-    selections.write(tmp_path / "s.json", {"x": (Entry(0, "ffn", N, np.array([1])),)})
+    selectionfile.write(tmp_path / "s.json", {"x": (Entry(0, "ffn", N, np.array([1])),)})
     refused(neurons, neurons.Neurons(**BASE, select="s.json", parts=["gate"]), tiny("gpt2"), tmp_path, RecipeError, "no such part")
 
 
@@ -79,7 +79,7 @@ def test_gate_of_a_model_without(tiny, tmp_path):
 @pytest.mark.parametrize("case", LORA)
 def test_lora(case, tiny, tmp_path):
     entries, more, kind, words = LORA[case]
-    selections.write(tmp_path / "s.json", {"x": entries})
+    selectionfile.write(tmp_path / "s.json", {"x": entries})
     refused(lora, lora.Lora(**BASE, **more), tiny("llama"), tmp_path, kind, words)
 
 
@@ -97,5 +97,5 @@ def test_embeddings(case, tiny, tmp_path):
 @pytest.mark.parametrize("case", SFT)
 def test_sft(case, tiny, tmp_path):
     entries, more, kind, words = SFT[case]
-    selections.write(tmp_path / "s.json", {"x": entries})
+    selectionfile.write(tmp_path / "s.json", {"x": entries})
     refused(sft, sft.Sft(**BASE, select="s.json", **more), tiny("llama"), tmp_path, kind, words)

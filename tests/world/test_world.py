@@ -221,14 +221,14 @@ def test_evaluation_reads_the_tasks_and_corpora(made):
 
 
 def test_random_sets_of_layers_are_different_and_as_large_as_asked(made):
-    from polygraft import selections
+    from polygraft import selectionfile
 
     for layers, size in ((8, 3), (4, 2), (2, 3)):
         sets = model.windows(layers, size, 5, 0)
         assert len(set(sets.values())) == len(sets) == min(5, math.comb(layers, min(size, layers)))
         assert all(len(set(s)) == min(size, layers) and set(s) <= set(range(layers)) for s in sets.values())
     config, folder, result, _ = made
-    named = selections.read(folder / "layers.json")
+    named = selectionfile.read(folder / "layers.json")
     assert {k: sorted({e.layer for e in v}) for k, v in named.items()} == result.data["layers"]
     assert config.layers == 1 and {e.kind for e in named["random.0"]} == {"attn", "ffn", "norm"}
 

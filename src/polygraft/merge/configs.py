@@ -15,7 +15,7 @@ from polygraft.errors import RecipeError
 from polygraft.merge import makers
 from polygraft.merge.makers import PARTS, Kind, Policy, Weighting
 from polygraft.merge.profile import Profile
-from polygraft.selections import Entry
+from polygraft.selectionfile import Entry
 from polygraft.step import ModelRef, SelectRef
 
 Space = Literal["weights", "adapter"]

@@ -17,7 +17,7 @@ from polygraft.anatomy import Anatomy, Part
 from polygraft.errors import RecipeError, suggestion
 from polygraft.merge.profile import Profile
 from polygraft.merge.zones import Zones, zones
-from polygraft.selections import Entry, whole
+from polygraft.selectionfile import Entry, whole
 
 Policy = Literal["task", "language", "mean", "base"]
 Weighting = Literal["plain", "magnitude", "ramp"]

@@ -13,7 +13,7 @@ from polygraft.merge import configs, engine, lora, write
 from polygraft.merge.configs import Config, Request
 from polygraft.merge.write import Job, Named
 from polygraft.result import InputRef, Result
-from polygraft.selections import pick
+from polygraft.selectionfile import pick
 from polygraft.sources import Adapter, Source, with_base
 from polygraft.step import Context, Plan, Step
 from polygraft.versions import MERGING, versions

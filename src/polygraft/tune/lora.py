@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from polygraft import selections
+from polygraft import selectionfile
 from polygraft.errors import RecipeError
 from polygraft.result import Result
 from polygraft.selection import Selection
@@ -68,7 +68,7 @@ def chosen(config: Lora, context: Context, anatomy: Anatomy, shapes: Shapes) -> 
             return adapters.fitted(parts.select(config.parts, layers, anatomy, shapes), anatomy, shapes)[0], ()
         able = Selection(dict.fromkeys(adapters.adaptable(anatomy, shapes)))
         return parts.within(layers, anatomy) & able, adapters.left_out(anatomy)
-    selection = selections.on(selections.pick(config.select, context.folder), anatomy, shapes) & parts.within(layers, anatomy)
+    selection = selectionfile.on(selectionfile.pick(config.select, context.folder), anatomy, shapes) & parts.within(layers, anatomy)
     if config.parts:
         selection = selection & parts.select(config.parts, layers, anatomy, shapes)
     if not selection.rows:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
-from polygraft import selections
+from polygraft import selectionfile
 from polygraft.errors import RecipeError
 from polygraft.result import Result, Table
 from polygraft.step import Context, Plan, SelectRef, Step
@@ -57,10 +57,10 @@ def told(config: Neurons, mask: np.ndarray, real: np.ndarray) -> str:
 
 def found(config: Neurons, context: Context, anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
     """The neurons that are trained, and those that there are, bool [layers, neurons]. Raises for an empty or foreign selection."""
-    entries = selections.pick(config.select, context.folder)
+    entries = selectionfile.pick(config.select, context.folder)
     sizes = [sum(block.size for block in anatomy.neurons(layer)) for layer in range(anatomy.layers)]
     real = np.arange(max(sizes)) < np.asarray(sizes)[:, None]
-    mask = selections.neurons(entries, anatomy.layers, sizes, anatomy.sizes.experts)
+    mask = selectionfile.neurons(entries, anatomy.layers, sizes, anatomy.sizes.experts)
     if not mask.any():
         raise RecipeError("no neuron is selected: nothing would be trained", where=config.select, expected="at least one neuron")
     if config.random is None:
@@ -68,13 +68,13 @@ def found(config: Neurons, context: Context, anatomy: Anatomy) -> tuple[np.ndarr
     if (crowded := np.flatnonzero(2 * mask.sum(1) > real.sum(1))).size:
         raise RecipeError("there are not as many other neurons to draw", where=f"random, layer {crowded[0]}",
                           found=f"{mask[crowded[0]].sum()} of {sizes[crowded[0]]} selected", expected="at most half of a layer")
-    return selections.matched(mask, real, config.random), real
+    return selectionfile.matched(mask, real, config.random), real
 
 
 def rows_of(mask: np.ndarray, matrices: Sequence[str], anatomy: Anatomy, shapes: Shapes) -> Selection:
     """The neurons' rows and columns, of all their matrices or of some. Raises RecipeError for a matrix that the model lacks."""
     experts = anatomy.sizes.experts if any(p.expert is not None for p in anatomy.parts.values()) else 0
-    whole = selections.on(selections.from_mask(mask, experts), anatomy, shapes)
+    whole = selectionfile.on(selectionfile.from_mask(mask, experts), anatomy, shapes)
     return whole & parts.select(matrices, np.flatnonzero(mask.any(1)), anatomy, shapes) if matrices else whole
 
 

@@ -16,7 +16,7 @@ from polygraft.anatomy_rules import KINDS
 from polygraft.errors import RecipeError
 from polygraft.maps import Cell, layer_map
 from polygraft.selection import Selection, Shapes
-from polygraft.selections import WITHIN, Entry
+from polygraft.selectionfile import WITHIN, Entry
 from polygraft.tune import parts
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from polygraft import selections
+from polygraft import selectionfile
 from polygraft.config import changed
 from polygraft.result import LayerMap, Result
 from polygraft.selection import Selection, Shapes
@@ -128,7 +128,7 @@ def owned(config: Partition, context: Context, made: Task) -> Parts:
     anatomy, shapes = made.anatomy, {key: t.shape for key, t in made.checkpoint.tensors.items()}
 
     def picked(word: str) -> Selection:
-        return selections.on(selections.pick(word, context.folder), anatomy, shapes)
+        return selectionfile.on(selectionfile.pick(word, context.folder), anatomy, shapes)
 
     language = picked(config.language_select) if config.language_select is not None else (
         owners.by_words(config.language_layers, config.language_parts, anatomy, shapes))
@@ -198,7 +198,7 @@ def run(config: Partition, context: Context, folder: Path, around: Around) -> Re
     if config.apart:
         named = {name: tuple(owners.entries(side, made.task.anatomy)) for name, side in zip(SIDES, made.parts.both, strict=True)}
         for place in (folder, folder / "model"):  # a verb keeps the model's folder alone
-            selections.write(place / selections.FILE, named, {"method": "partition"})
+            selectionfile.write(place / selectionfile.FILE, named, {"method": "partition"})
     each = config.batch * config.accumulate
     shown = [each * (len(run.at) or n) for run, n in zip(runs, made.sides.steps(made.steps), strict=True)]
     table = sidelog.table(runs, made.parts, made.sides.counts, shown, made.shapes)

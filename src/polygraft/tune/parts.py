@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator
 
-from polygraft import selections
+from polygraft import selectionfile
 from polygraft.errors import RecipeError, suggestion
 from polygraft.selection import Selection
-from polygraft.selections import FUSED, WITHIN, Entry
+from polygraft.selectionfile import FUSED, WITHIN, Entry
 
 if TYPE_CHECKING:
     from polygraft.anatomy import Anatomy
@@ -76,7 +76,7 @@ def select(words: Iterable[str], chosen: Iterable[int], anatomy: Anatomy, shapes
         stored = {(p.kind, p.role) for key in anatomy.keys(layer=layer) for p in (anatomy.parts[key],)}
         there = stored | {(kind, r) for kind, role in stored for r in WITHIN_FUSED.get(role, ())}
         entries += [Entry(layer, kind, role) for kind, role in wanted if (kind, role) in there]
-    return selections.on(entries, anatomy, shapes)
+    return selectionfile.on(entries, anatomy, shapes)
 
 
 def within(chosen: Iterable[int], anatomy: Anatomy) -> Selection:

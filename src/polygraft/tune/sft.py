@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from polygraft import selections
+from polygraft import selectionfile
 from polygraft.config import changed
 from polygraft.result import Result
 from polygraft.step import Context, Plan, SelectRef, Step
@@ -46,7 +46,7 @@ def task(config: Sft, context: Context, around: Around) -> Task:
     if config.select is None:
         return replace(made, caveats=adapters.left_out(made.anatomy)) if config.method == "lora" else made
     shapes = {key: t.shape for key, t in made.checkpoint.tensors.items()}
-    chosen = selections.on(selections.pick(config.select, context.folder), made.anatomy, shapes)
+    chosen = selectionfile.on(selectionfile.pick(config.select, context.folder), made.anatomy, shapes)
     if config.method == "full":
         return replace(made, selection=chosen, title="Tuning of a selection")
     fitted, left = adapters.fitted(chosen, made.anatomy, shapes)

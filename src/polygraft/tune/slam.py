@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from polygraft import selections
+from polygraft import selectionfile
 from polygraft.errors import InputError, RecipeError
 from polygraft.result import Estimate, Result, Table
-from polygraft.selections import Entry
+from polygraft.selectionfile import Entry
 from polygraft.step import Context, LabelledRef, Plan, SelectRef, Step
 from polygraft.tune import parts, translation
 from polygraft.tune.config import Around, Training, gathered
@@ -82,9 +82,9 @@ def selected(config: Slam, made: Task, context: Context) -> Selection | None:
             raise RecipeError("SLAM trains whole feed-forward parts of layers", where=config.select, found=e.label,
                               fix="for rows use `tune neurons`, for anything else `tune sft --select`")
     whole, named = [e for e in entries if e.role is None], [e for e in entries if e.role is not None]
-    chosen = feed_forward(selections.layers(whole), made.anatomy, shapes)  # a whole part has its gate and router, too
-    chosen = selections.on(entries, made.anatomy, shapes) & chosen | selections.on(named, made.anatomy, shapes)
-    return chosen | parts.select(["gate"], selections.layers(entries), made.anatomy, shapes) if config.gate else chosen
+    chosen = feed_forward(selectionfile.layers(whole), made.anatomy, shapes)  # a whole part has its gate and router, too
+    chosen = selectionfile.on(entries, made.anatomy, shapes) & chosen | selectionfile.on(named, made.anatomy, shapes)
+    return chosen | parts.select(["gate"], selectionfile.layers(entries), made.anatomy, shapes) if config.gate else chosen
 
 
 def feed_forward(layers: Sequence[int], anatomy: Anatomy, shapes: Shapes, gate: bool = False) -> Selection:
@@ -94,12 +94,12 @@ def feed_forward(layers: Sequence[int], anatomy: Anatomy, shapes: Shapes, gate: 
 
 def picked(select: str, context: Context) -> tuple[Entry, ...]:
     """What `FILE[:NAME]` means; of a file with several selections and none named, `chosen`."""
-    file, names = selections.split(select)
+    file, names = selectionfile.split(select)
     if names:
-        return selections.pick(select, context.folder)
+        return selectionfile.pick(select, context.folder)
     path = context.folder(file)
-    named = selections.read(path / selections.FILE if path.is_dir() else path)
-    return named["chosen"] if len(named) != 1 and "chosen" in named else selections.pick(select, context.folder)
+    named = selectionfile.read(path / selectionfile.FILE if path.is_dir() else path)
+    return named["chosen"] if len(named) != 1 and "chosen" in named else selectionfile.pick(select, context.folder)
 
 
 # ------------------------------------------------------------------------------------------------------------- the step

@@ -7,11 +7,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from polygraft import selections
+from polygraft import selectionfile
 from polygraft.config import Strict
 from polygraft.files import digest, list_files, sha256_file
 from polygraft.result import Result, Table
-from polygraft.selections import WITHIN, Entry
+from polygraft.selectionfile import WITHIN, Entry
 from polygraft.step import Context, Plan, Step
 from polygraft.world import files, meaning, model
 from polygraft.world.grammar import TAGS, Language, languages
@@ -84,7 +84,7 @@ def run(config: World, context: Context, folder: Path) -> Result:
                         seed=config.seed)
     sets = model.windows(config.layers, config.window, config.windows, config.seed)
     named = {name: [Entry(i, kind) for i in layers for kind in WITHIN] for name, layers in sets.items()}
-    selections.write(folder / "layers.json", named, {"method": "random layers", "seed": config.seed})
+    selectionfile.write(folder / "layers.json", named, {"method": "random layers", "seed": config.seed})
     context.progress(2, 3, "digest")
     made = {p.relative_to(folder).as_posix(): sha256_file(p) for p in list_files(folder)}
     data: dict[str, Any] = {"digest": digest(made), "parameters": count, "chance": files.CHANCE,

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from polygraft import arrays, selections
+from polygraft import arrays, selectionfile
 from polygraft.activity import Activity
 from polygraft.analysis.layers import choose, tables
 from polygraft.analysis.layers.choose import Rule, Within
@@ -22,7 +22,7 @@ from polygraft.analysis.reading.planned import planned, said
 from polygraft.anatomy import Anatomy
 from polygraft.errors import UserError
 from polygraft.result import InputRef, Result, Table
-from polygraft.selections import Entry
+from polygraft.selectionfile import Entry
 from polygraft.step import Context, Plan, Step
 
 GROUPS = 20
@@ -73,7 +73,7 @@ def plan(config: Deviation, context: Context) -> Plan:
     anatomy = Anatomy.of(source.weights.config, source.weights.tensors, where=config.model)
     n, most = choose.count(config.top, anatomy.layers, config.within), choose.candidates(anatomy.layers, config.within)
     shapes = {key: t.shape for key, t in source.weights.tensors.items()}
-    share = selections.on(entries(anatomy, range(n), config.gate), anatomy, shapes).share(shapes)
+    share = selectionfile.on(entries(anatomy, range(n), config.gate), anatomy, shapes).share(shapes)
     which = f"{n} of layers 0 to {most - 1}" if config.rule == "top" else f"of layers 0 to {most - 1}, by rule {config.rule}"
     what = f"choose layers of {config.model}: {which}; {n} are {share:.2%} of all parameters"
     found = planned(config, wanted(config), context, what)
@@ -106,9 +106,9 @@ def run(config: Deviation, context: Context, folder: Path) -> Result:
     sets = {**first, **{f"random.{i}": s for i, s in enumerate(controls)}, "all": tuple(range(m.layers))}
     named = {name: entries(anatomy, layers, config.gate) for name, layers in sets.items()}
     arrays.write(folder / "deviation.safetensors", m.values)
-    selections.write(folder / selections.FILE, named, {"step": "analyze.deviation", "model": config.model})
+    selectionfile.write(folder / selectionfile.FILE, named, {"step": "analyze.deviation", "model": config.model})
     shapes = {key: t.shape for key, t in source.weights.tensors.items()}
-    picked = {name: selections.on(e, anatomy, shapes) for name, e in named.items()}
+    picked = {name: selectionfile.on(e, anatomy, shapes) for name, e in named.items()}
     shares = {name: (sets[name], p.count(shapes), p.share(shapes)) for name, p in picked.items()}
     title, maps = f"Which layers of {config.model} deal with languages", tables.maps(m, anatomy, picked["chosen"], shapes)
     inputs = (source.ref("model"), *(InputRef(g, t["path"], digest=t["digest"]) for g, t in activity.languages.items()))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from polygraft import arrays, edits, selections
+from polygraft import arrays, edits, selectionfile
 from polygraft.activity import Activity
 from polygraft.analysis.neurons import lape, others, stability, tables
 from polygraft.analysis.neurons.methods import NEEDS, Method, Rates
@@ -77,7 +77,8 @@ def report(activity: Activity, config: Neurons, folder: Path, tell: Callable[[st
     arrays.write(folder / FILE, outputs(s))
     masks = s.found.masks | {f"random.{g}": m for g, m in s.random.items()}
     about = {"step": "analyze.neurons", "model": config.model, "method": config.method, **s.found.scores.thresholds}
-    selections.write(folder / selections.FILE, {g: selections.from_mask(m, activity.experts) for g, m in masks.items()}, about)
+    named = {g: selectionfile.from_mask(m, activity.experts) for g, m in masks.items()}
+    selectionfile.write(folder / selectionfile.FILE, named, about)
     inputs = [InputRef(g, str(t["path"]), digest=str(t["digest"])) for g, t in activity.languages.items()]
     data = {
         "languages": list(s.found.languages), "layers": activity.layers, "neurons": s.real.shape[1], "sizes": list(activity.sizes),

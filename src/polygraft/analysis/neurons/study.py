@@ -14,7 +14,7 @@ from polygraft.analysis.neurons.methods import METHODS, Method, Rates, identify,
 from polygraft.analysis.neurons.owners import Found
 from polygraft.errors import InputError
 from polygraft.result import Estimate
-from polygraft.selections import matched
+from polygraft.selectionfile import matched
 
 RANDOM = 20  # matched random sets behind every interval of a control
 TOGETHER = 1000  # neurons of a set whose correlations are taken; more are thinned evenly

@@ -12,7 +12,7 @@ import numpy as np
 
 from polygraft.analysis.steering.ways import Way, Where, make, parse
 from polygraft.edits import Edit, Edits
-from polygraft.selections import matched
+from polygraft.selectionfile import matched
 
 
 def draw(way: Way | str, at: Where, seed: int | Sequence[int], *, avoid: np.ndarray | None = None,

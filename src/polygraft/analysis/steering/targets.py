@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from polygraft import arrays, files, languages, selections
+from polygraft import arrays, files, languages, selectionfile
 from polygraft.activity import Activity
 from polygraft.analysis.reading.config import Wanted, open_activity
 from polygraft.analysis.steering import controls
@@ -57,13 +57,13 @@ def chosen(config: Steer, context: Context, anatomy: Anatomy) -> dict[str, np.nd
 
 def mask(word: str, context: Context, anatomy: Anatomy) -> np.ndarray:
     """bool [layers, most neurons]: the neurons of `FILE:NAME`."""
-    entries = selections.pick(word, context.folder)
-    return selections.neurons(entries, anatomy.layers, sizes(anatomy), anatomy.sizes.experts)
+    entries = selectionfile.pick(word, context.folder)
+    return selectionfile.neurons(entries, anatomy.layers, sizes(anatomy), anatomy.sizes.experts)
 
 
 def _languages(word: str, context: Context) -> list[str]:
     """`FILE` as `FILE:NAME` for each of its names that is a language."""
-    file, names = selections.split(word)
+    file, names = selectionfile.split(word)
     if names:
         return [f"{file}:{name}" for name in names]
     held = _held(file, context)
@@ -73,9 +73,9 @@ def _languages(word: str, context: Context) -> list[str]:
     return [f"{file}:{name}" for name in found]
 
 
-def _held(file: str, context: Context) -> selections.Named:
+def _held(file: str, context: Context) -> selectionfile.Named:
     path = context.folder(file)
-    return selections.read(path / selections.FILE if path.is_dir() else path)
+    return selectionfile.read(path / selectionfile.FILE if path.is_dir() else path)
 
 
 def _tag(name: str) -> str | None:
@@ -98,7 +98,7 @@ def _only(config: Steer, word: str, context: Context) -> tuple[str, ...]:
 
 
 def _language(config: Steer, word: str, context: Context) -> str:
-    names = selections.split(word)[1] or _only(config, word, context)
+    names = selectionfile.split(word)[1] or _only(config, word, context)
     if config.language and not config.matrix:
         return config.language
     if len(names) == 1 and (tag := _tag(names[0])):
@@ -191,10 +191,10 @@ def _different(rows: Sequence[Row]) -> tuple[Row, ...]:
 def taken(config: Steer, context: Context, anatomy: Anatomy, masks: Sequence[np.ndarray]) -> np.ndarray:
     """bool [layers, most neurons]: what controls take last: these neurons, and those of every language of the selection files."""
     out = np.any(np.stack(masks), axis=0)
-    for file in dict.fromkeys(selections.split(word)[0] for word in (*config.select, *config.deactivate)):
+    for file in dict.fromkeys(selectionfile.split(word)[0] for word in (*config.select, *config.deactivate)):
         for name, entries in _held(file, context).items():
             if _tag(name):
-                out |= selections.neurons(entries, anatomy.layers, sizes(anatomy), anatomy.sizes.experts)
+                out |= selectionfile.neurons(entries, anatomy.layers, sizes(anatomy), anatomy.sizes.experts)
     return out
 
 
@@ -220,7 +220,7 @@ def maker(path: Path) -> str:
 def foreign(config: Steer, context: Context) -> tuple[str, ...]:
     """A sentence on every selection that was found in another model: its neurons may mean something else here."""
     identity = context.model(config.model).identity
-    words = dict.fromkeys(selections.split(word)[0] for word in (*config.select, *config.deactivate))
+    words = dict.fromkeys(selectionfile.split(word)[0] for word in (*config.select, *config.deactivate))
     return tuple(f"The neurons of {word} were found in another model, and may do something else in this one."
                  for word in words if maker(context.folder(word)) not in ("", identity))
 
@@ -229,7 +229,7 @@ def silenced(config: Steer, context: Context, anatomy: Anatomy, base: Where) -> 
     """The neurons to deactivate, each selection with the language that its name says."""
     found = []
     for word in config.deactivate:
-        names = selections.split(word)[1]
+        names = selectionfile.split(word)[1]
         language = (_tag(names[0]) or "") if len(names) == 1 else ""
         found.append(replace(base, neurons=mask(word, context, anatomy), language=language))
     return found

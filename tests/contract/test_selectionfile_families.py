@@ -13,7 +13,7 @@ import tiny as make
 from polygraft import model as live_models
 from polygraft.checkpoint import Checkpoint
 from polygraft.errors import InputError
-from polygraft.selections import Entry, from_mask, neurons, on, whole
+from polygraft.selectionfile import Entry, from_mask, neurons, on, whole
 from polygraft.taps import Taps
 
 FAMILY = pytest.mark.parametrize("family", make.FAMILIES)

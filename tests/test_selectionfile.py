@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polygraft import selections
+from polygraft import selectionfile
 from polygraft.errors import InputError, RecipeError
-from polygraft.selections import Entry, from_mask, layers, neurons, pick, read, split, write
+from polygraft.selectionfile import Entry, from_mask, layers, neurons, pick, read, split, write
 
 GOOD = {"layer": 3, "kind": "ffn", "role": "neuron", "rows": [4, 9]}
 ENTRIES = st.builds(
@@ -78,8 +78,8 @@ def test_a_word_is_split_at_the_last_colon_that_is_not_of_a_path(word, file, nam
 
 def test_pick(tmp_path):
     a, b = Entry(0, "ffn", "up"), Entry(1, "ffn", "up")
-    write(tmp_path / selections.FILE, {"a": (a,), "b": (b,)})
-    for file in (str(tmp_path), str(tmp_path / selections.FILE)):
+    write(tmp_path / selectionfile.FILE, {"a": (a,), "b": (b,)})
+    for file in (str(tmp_path), str(tmp_path / selectionfile.FILE)):
         assert pick(f"{file}:a", Path) == (a,) and pick(f"{file}:b+a", Path) == (b, a)
     with pytest.raises(RecipeError, match="several") as error:
         pick(str(tmp_path), Path)
