@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,14 +49,27 @@ class Table:
 
     def gather(self, ids: np.ndarray) -> np.ndarray:
         """These rows in this order, repeated where an id is, float32 [len(ids), width]; each is read once."""
+        return self._gathered(ids, self.block, np.empty((0, self.shape[1]), np.float32))
+
+    def raw_block(self, start: int, stop: int) -> np.ndarray:
+        """Rows start..stop as their bytes, uint8 [stop - start, width * itemsize]."""
+        size = self.shape[1] * self.weights.tensors[self.key].itemsize
+        return np.frombuffer(self.weights.read_range(self.key, start * size, stop * size), np.uint8).reshape(-1, size)
+
+    def raw(self, ids: np.ndarray) -> np.ndarray:
+        """`gather` of the bytes: what is copied keeps its bits, uint8 [len(ids), width * itemsize]."""
+        size = self.shape[1] * self.weights.tensors[self.key].itemsize
+        return self._gathered(ids, self.raw_block, np.empty((0, size), np.uint8))
+
+    def _gathered(self, ids: np.ndarray, block: Callable[[int, int], np.ndarray], none: np.ndarray) -> np.ndarray:
         rows, width = self.shape
         if len(ids) == 0:
-            return np.empty((0, width), np.float32)
+            return none
         wanted, back = np.unique(np.asarray(ids, np.int64), return_inverse=True)
         if wanted[0] < 0 or wanted[-1] >= rows:
             found = int(wanted[-1] if wanted[-1] >= rows else wanted[0])
             raise InputError("an id beyond the table", where=self.key, found=found, expected=f"0 to {rows - 1}")
-        held = np.empty((len(wanted), width), np.float32)
+        held = np.empty((len(wanted), none.shape[1]), none.dtype)
         room = max(1, GAP // (width * self.weights.tensors[self.key].itemsize))
         longest = max(1, BLOCK // (4 * width))
         start = 0
@@ -65,7 +78,7 @@ class Table:
             while stop < len(wanted) and wanted[stop] - wanted[stop - 1] <= room and wanted[stop] - wanted[start] < longest:
                 stop += 1
             first = int(wanted[start])
-            held[start:stop] = self.block(first, int(wanted[stop - 1]) + 1)[wanted[start:stop] - first]
+            held[start:stop] = block(first, int(wanted[stop - 1]) + 1)[wanted[start:stop] - first]
             start = stop
         return held[back]
 

@@ -31,7 +31,7 @@ def write_model(body: Weights, out: Path, rows: int, tables: Mapping[str, Rows],
     with CheckpointWriter(out, specs, shard_bytes) as writer:
         for key, (dtype, _) in specs.items():
             made = tables.get(key)
-            writer.write(key, (_raw(block, dtype, key) for block in made()) if made else body.chunks(key))
+            writer.write(key, (encoded(block, dtype, key) for block in made()) if made else body.chunks(key))
         digests = dict(writer.digests)
         writer.close()
     write_json(out / "config.json", dict(config))
@@ -40,7 +40,8 @@ def write_model(body: Weights, out: Path, rows: int, tables: Mapping[str, Rows],
     return digests
 
 
-def _raw(block: np.ndarray, dtype: str, key: str) -> bytes:
+def encoded(block: np.ndarray, dtype: str, key: str) -> bytes:
+    """A block as the file's bytes, rounded once; one of bytes as it is. Raises StepFailed for what is not finite there."""
     if block.dtype == np.uint8:
         return block.tobytes()
     most = float(np.abs(block).max(initial=0.0))
