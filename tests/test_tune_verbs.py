@@ -24,6 +24,7 @@ from polygraft.tune.config import Around
 
 ROWS = [{"prompt": f"{a}+{b}=", "completion": str(a + b)} for a in range(3) for b in range(3)]
 AROUND = Around({"toy": lambda spec: ROWS}, WATCHERS)
+NEURONS, EMBEDDINGS, SFT = neurons.neurons_step(AROUND), embeddings.embeddings_step(AROUND), sft.sft_step(AROUND)
 FAST = {"model": "m", "data": ["toy:a"], "steps": 2, "batch": 3, "length": 32, "device": "cpu", "lr": 1e-2, "save_every": 0,
         "weight_decay": 0.1}
 SOME = (Entry(0, "ffn", "neuron", np.array([1, 2])), Entry(1, "ffn", "neuron", np.array([0, 3, 47])))
@@ -61,7 +62,7 @@ def test_the_share_that_is_printed_is_the_share_that_changes(tiny, tmp_path):
     """In float32, without weight decay, where every selected row has a gradient: the same number, and nothing to explain."""
     base = Checkpoint.open(tiny("llama"))
     config = sft.Sft(method="full", select="selection.json", **FAST | {"weight_decay": 0.0, "warmup": 0.0})
-    result = sft.run(config, context(tiny("llama"), tmp_path, *SOME), tmp_path / "out", AROUND)
+    result = SFT.run(config, context(tiny("llama"), tmp_path, *SOME), tmp_path / "out")
     moved = sum(int(m.sum()) for m in changed(base, Checkpoint.open(tmp_path / "out" / "model")).values())
     share = moved / sum(t.numel for t in base.tensors.values())
     assert f"{moved:,} trained parameters, {share:.2%} of the model." in result.summary
@@ -75,7 +76,7 @@ def test_rows_that_cannot_change_are_explained(tiny, tmp_path):
     unread = tokenizer("@#")["input_ids"][-2:]
     rows = Entry(None, "embed", None, np.sort(np.array([*read, *unread])))
     config = sft.Sft(method="full", select="selection.json", **FAST | {"weight_decay": 0.0, "warmup": 0.0})
-    result = sft.run(config, context(tiny("llama"), tmp_path, rows), tmp_path / "out", AROUND)
+    result = SFT.run(config, context(tiny("llama"), tmp_path, rows), tmp_path / "out")
     (moved,) = changed(base, Checkpoint.open(tmp_path / "out" / "model")).values()
     still = 2 * moved.shape[1]
     assert moved.any(1).sum() == 3 and moved.sum() == 3 * moved.shape[1]
@@ -86,7 +87,7 @@ def test_a_training_that_diverged_says_so(tiny, tmp_path):
     """A rate without sense: the numbers stay finite, a model is written, and its result warns of it."""
     more = {"weight_decay": 0.0, "warmup": 0.0, "lr": 900.0, "steps": 4, "clip": 1e9, "schedule": "constant"}
     config = sft.Sft(method="full", **FAST | more)
-    result = sft.run(config, context(tiny("llama"), tmp_path), tmp_path / "out", AROUND)
+    result = SFT.run(config, context(tiny("llama"), tmp_path), tmp_path / "out")
     (said,) = (line for line in result.caveats if "diverged" in line)
     assert "lower the learning rate" in said and "nats at step" in said
     assert not diverged((3.0, 4.9, 2.0), 1000) and not diverged((0.01, 0.9, 0.1), 1000)  # the noise of batches
@@ -100,7 +101,7 @@ def test_a_training_that_diverged_says_so(tiny, tmp_path):
 def test_neurons_move_their_rows_and_columns(family, parts, tiny, tmp_path):
     at, base = context(tiny(family), tmp_path, *SOME), Checkpoint.open(tiny(family))
     config = neurons.Neurons(select="selection.json", parts=parts, **FAST)
-    plan, result = neurons.plan(config, at, AROUND), neurons.run(config, at, tmp_path / "out", AROUND)
+    plan, result = NEURONS.plan(config, at), NEURONS.run(config, at, tmp_path / "out")
     anatomy, roles = Anatomy.of(base.config, base.tensors), parts or ("gate", "up", "down")
     wanted = {}
     for layer, rows in ((0, [1, 2]), (1, [0, 3, 47])):
@@ -123,13 +124,13 @@ def test_random_neurons_are_others_as_many_in_each_layer(tiny, tmp_path):
     assert (one.sum(1) == own.sum(1)).all() and not (one & own).any() and (one == again).all() and (one != other).any()
     crowded = context(tiny("llama"), tmp_path, Entry(1, "ffn", "neuron", np.arange(25)))
     with pytest.raises(RecipeError, match="not as many other neurons"):
-        neurons.plan(neurons.Neurons(select="selection.json", random=0, **FAST), crowded, AROUND)
+        NEURONS.plan(neurons.Neurons(select="selection.json", random=0, **FAST), crowded)
 
 
 def test_neurons_of_experts(tiny, tmp_path):
     """Counted through the experts one after another: 24 a layer and expert of the tiny qwen3_moe."""
     at, base = context(tiny("qwen3_moe"), tmp_path, Entry(1, "ffn", "neuron", np.array([5, 30]))), Checkpoint.open(tiny("qwen3_moe"))
-    neurons.run(neurons.Neurons(select="selection.json", parts=["up"], **FAST), at, tmp_path / "out", AROUND)
+    NEURONS.run(neurons.Neurons(select="selection.json", parts=["up"], **FAST), at, tmp_path / "out")
     found = changed(base, Checkpoint.open(tmp_path / "out" / "model"))
     rows = {k.split("layers.")[1]: list(np.flatnonzero(m.any(1))) for k, m in found.items()}
     assert rows == {"1.mlp.experts.0.up_proj.weight": [5], "1.mlp.experts.1.up_proj.weight": [6]}
@@ -179,7 +180,7 @@ def test_the_neuron_that_knows_learns_what_random_ones_do_not(planted, tmp_path)
     for seed in (None, 0, 1, 2):
         more = FAST | {"steps": 25, "batch": 12, "lr": 0.05, "warmup": 0.0, "schedule": "constant", "weight_decay": 0.0}
         config = neurons.Neurons(select="selection.json", parts=["down"], random=seed, **more)
-        result = neurons.run(config, at, tmp_path / f"out{seed}", Around({"toy": lambda spec: rows}, WATCHERS))
+        result = neurons.neurons_step(Around({"toy": lambda spec: rows}, WATCHERS)).run(config, at, tmp_path / f"out{seed}")
         losses = result.curves[0].series["loss (nats per answer token)"]
         ends.append(np.mean(losses[-5:]))
     assert ends[0] < min(ends[1:]) - 1.0
@@ -193,7 +194,7 @@ def test_the_neuron_that_knows_learns_what_random_ones_do_not(planted, tmp_path)
 def test_embeddings_move_their_rows(family, tables, norm, tiny, tmp_path):
     at, base = context(tiny(family), tmp_path), Checkpoint.open(tiny(family))
     config = embeddings.Embeddings(rows=["19", "20-22"], tables=tables, norm=norm, **FAST)
-    plan, result = embeddings.plan(config, at, AROUND), embeddings.run(config, at, tmp_path / "out", AROUND)
+    plan, result = EMBEDDINGS.plan(config, at), EMBEDDINGS.run(config, at, tmp_path / "out")
     found = changed(base, Checkpoint.open(tmp_path / "out" / "model"))
     parts = Anatomy.of(base.config, base.tensors).parts
     labels = {"both": {"embed"} | ({"head"} if family == "llama" else set())}.get(tables, {tables}) | ({"final_norm"} if norm else set())
@@ -217,12 +218,6 @@ def test_all_tokens_and_tokens_of_a_file(tiny, tmp_path):
     assert base.tensors.keys() > task.selection.rows.keys()
 
 
-def test_a_unigram_vocabulary(tmp_path):
-    path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps({"model": {"vocab": [["<unk>", 0.0], ["▁a", -1.5]]}, "added_tokens": [{"id": 2, "content": "<new>"}]}))
-    assert embeddings.read_vocabulary(path) == {"<unk>": 0, "▁a": 1, "<new>": 2}
-
-
 # ------------------------------------------------------------------------------------------------------- sft --select
 
 
@@ -230,7 +225,7 @@ def test_sft_of_a_selection(tiny, tmp_path):
     entries = Entry(1, "ffn", "up", None), Entry(0, "attn", "q", np.array([4, 5]))
     at, base = context(tiny("llama"), tmp_path, *entries), Checkpoint.open(tiny("llama"))
     config = sft.Sft(method="full", select="selection.json", **FAST)
-    plan, result = sft.plan(config, at, AROUND), sft.run(config, at, tmp_path / "full", AROUND)
+    plan, result = SFT.plan(config, at), SFT.run(config, at, tmp_path / "full")
     selection = selectionfile.on(entries, Anatomy.of(base.config, base.tensors), shapes_of(base))
     found = changed(base, Checkpoint.open(tmp_path / "full" / "model"))
     assert found.keys() == selection.rows.keys()
@@ -238,6 +233,6 @@ def test_sft_of_a_selection(tiny, tmp_path):
     agree(plan, result, selection, base)
     lora = sft.Sft(method="lora", r=2, select="selection.json", **FAST)
     count = 2 * (32 + 2) + 2 * (32 + make.FFN)
-    assert f"{count:,} trained parameters" in sft.plan(lora, at, AROUND).lines[0]
-    made = sft.run(lora, at, tmp_path / "lora", AROUND)
+    assert f"{count:,} trained parameters" in SFT.plan(lora, at).lines[0]
+    made = SFT.run(lora, at, tmp_path / "lora")
     assert dict(made.tables[0].rows)["trained parameters"] == count and made.tables[1].rows[3][1] == 2 * 32 + 32 * make.FFN

@@ -71,7 +71,9 @@ class Vocabulary:
             raise InputError("not a tokenizer", where=path, found=str(e)[:80], expected="a tokenizer.json of `tokenizers`",
                              fix="save the tokenizer again with transformers") from None
         _check_added(entries, ids, path)
-        return cls(path, tree, _alphabet(tree, path), ids, added)
+        found = cls(path, tree, _alphabet(tree, path), ids, added)
+        _check_merges(found.merges, ids, path)
+        return found
 
     @property
     def model(self) -> dict[str, Any]:
@@ -82,6 +84,17 @@ class Vocabulary:
     def kind(self) -> str:
         """BPE, Unigram, WordLevel."""
         return str(self.model.get("type") or ("BPE" if "merges" in self.model else "Unigram"))
+
+    @cached_property
+    def merges(self) -> list[tuple[str, str]]:
+        """Pairs of tokens in order of rank, whichever of both forms the file has them in; none outside BPE. Raises InputError."""
+        found = []
+        for entry in self.model.get("merges") or []:
+            pair = entry.split(" ") if isinstance(entry, str) else entry
+            if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+                raise InputError("a merge that is not two tokens", where=self.path, found=str(entry)[:80], expected='["a", "b"]')
+            found.append((pair[0], pair[1]))
+        return found
 
     @cached_property
     def names(self) -> dict[int, str]:
@@ -105,10 +118,11 @@ class Vocabulary:
 
     def id_of(self, token: str) -> int | None:
         """The id of a token as the file writes it, added ones first; None where there is none."""
-        return self._by_name.get(token)
+        return self.by_name.get(token)
 
     @cached_property
-    def _by_name(self) -> dict[str, int]:
+    def by_name(self) -> dict[str, int]:
+        """Token, as the file writes it -> id, added ones first."""
         return self.ids | {t["content"]: i for i, t in self.added.items()}
 
     @cached_property
@@ -262,6 +276,15 @@ def _check_added(entries: list[dict[str, Any]], ids: dict[str, int], path: Path)
             raise _twice(path, f"id {i} is {own[i]!r} and {content!r}")
         if ids.get(content, i) != i:
             raise _twice(path, f"{content!r} has the ids {ids[content]} and {i}")
+
+
+def _check_merges(merges: list[tuple[str, str]], ids: Mapping[str, int], path: Path) -> None:
+    """Raise InputError, naming the pair, where a merge joins what is no token, or makes none."""
+    for a, b in merges:
+        if not (a in ids and b in ids and a + b in ids):
+            missing = next(token for token in (a, b, a + b) if token not in ids)
+            raise InputError("a merge names a token that the vocabulary lacks", where=path, found=f"{a!r} + {b!r}: no {missing!r}"[:200],
+                             expected="three tokens of the vocabulary", fix="get the tokenizer again from its source")
 
 
 def _twice(path: Path, found: str) -> InputError:

@@ -54,10 +54,10 @@ SFT = {
 }
 
 
-def refused(module, config, folder, path, kind, words):
+def refused(step, config, folder, path, kind, words):
     files = Context(model=lambda ref: resolve(folder), data=lambda ref: path / ref, step_id="t", folder=lambda ref: path / ref)
     with pytest.raises(kind, match=words) as found:
-        module.plan(config, files, AROUND)
+        step.plan(config, files)
     assert found.value.where and len(str(found.value)) < 2000
 
 
@@ -66,13 +66,13 @@ def refused(module, config, folder, path, kind, words):
 def test_neurons(case, tiny, tmp_path):
     entries, more, kind, words = NEURONS[case]
     selectionfile.write(tmp_path / "s.json", {"x": entries})
-    refused(neurons, neurons.Neurons(**(BASE | {"select": "s.json"} | more)), tiny("llama"), tmp_path, kind, words)
+    refused(neurons.neurons_step(AROUND), neurons.Neurons(**(BASE | {"select": "s.json"} | more)), tiny("llama"), tmp_path, kind, words)
 
 
 @pytest.mark.group("J")
 def test_gate_of_a_model_without(tiny, tmp_path):
     selectionfile.write(tmp_path / "s.json", {"x": (Entry(0, "ffn", N, np.array([1])),)})
-    refused(neurons, neurons.Neurons(**BASE, select="s.json", parts=["gate"]), tiny("gpt2"), tmp_path, RecipeError, "no such part")
+    refused(neurons.neurons_step(AROUND), neurons.Neurons(**BASE, select="s.json", parts=["gate"]), tiny("gpt2"), tmp_path, RecipeError, "no such part")
 
 
 @pytest.mark.group("J")
@@ -80,7 +80,7 @@ def test_gate_of_a_model_without(tiny, tmp_path):
 def test_lora(case, tiny, tmp_path):
     entries, more, kind, words = LORA[case]
     selectionfile.write(tmp_path / "s.json", {"x": entries})
-    refused(lora, lora.Lora(**BASE, **more), tiny("llama"), tmp_path, kind, words)
+    refused(lora.lora_step(AROUND), lora.Lora(**BASE, **more), tiny("llama"), tmp_path, kind, words)
 
 
 @pytest.mark.group("J")
@@ -90,7 +90,7 @@ def test_embeddings(case, tiny, tmp_path):
     (tmp_path / "words").write_text("q\nnot one token\n")
     (tmp_path / "empty").write_text("\n\n")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
-    refused(embeddings, embeddings.Embeddings(**BASE, **more), tiny(family), tmp_path, kind, words)
+    refused(embeddings.embeddings_step(AROUND), embeddings.Embeddings(**BASE, **more), tiny(family), tmp_path, kind, words)
 
 
 @pytest.mark.group("J")
@@ -98,4 +98,4 @@ def test_embeddings(case, tiny, tmp_path):
 def test_sft(case, tiny, tmp_path):
     entries, more, kind, words = SFT[case]
     selectionfile.write(tmp_path / "s.json", {"x": entries})
-    refused(sft, sft.Sft(**BASE, select="s.json", **more), tiny("llama"), tmp_path, kind, words)
+    refused(sft.sft_step(AROUND), sft.Sft(**BASE, select="s.json", **more), tiny("llama"), tmp_path, kind, words)

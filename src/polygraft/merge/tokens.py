@@ -5,13 +5,9 @@ from __future__ import annotations
 import filecmp
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from polygraft import files
 from polygraft.errors import InputError
-
-FILE = "tokenizer.json"
-LIMIT = 64 << 20
+from polygraft.tokenfile import FILE, Vocabulary
 
 
 def check(sources: Sequence[tuple[str, Mapping[str, Path]]], donor: int) -> tuple[str, ...]:
@@ -19,12 +15,12 @@ def check(sources: Sequence[tuple[str, Mapping[str, Path]]], donor: int) -> tupl
     name, extras = sources[donor]
     notes = []
     if FILE in extras:
-        mine: dict[str, int] | None = None
+        mine: Vocabulary | None = None
         for other, theirs in sources:
             if FILE not in theirs or filecmp.cmp(extras[FILE], theirs[FILE], shallow=False):
                 continue
-            mine = vocabulary(extras[FILE]) if mine is None else mine
-            notes += _compare(name, mine, other, vocabulary(theirs[FILE]))
+            mine = Vocabulary.open(extras[FILE]) if mine is None else mine
+            notes += _compare(name, mine, other, Vocabulary.open(theirs[FILE]))
     elif any(FILE in theirs for _, theirs in sources):
         notes.append(f"{name} gives the tokenizer but has no {FILE}; the result has none either")
     templates = {bytes_of(e, "chat_template.jinja") for _, e in sources} - {None}
@@ -37,29 +33,17 @@ def bytes_of(extras: Mapping[str, Path], name: str) -> bytes | None:
     return extras[name].read_bytes() if name in extras else None
 
 
-def vocabulary(path: Path) -> dict[str, int]:
-    """Token -> id of a tokenizer.json, added tokens included."""
-    tree: Any = files.read_json(path, LIMIT)
-    model = tree.get("model", {}) if isinstance(tree, dict) else {}
-    vocab = model.get("vocab", {}) if isinstance(model, dict) else {}
-    table = dict(vocab) if isinstance(vocab, dict) else {entry[0]: i for i, entry in enumerate(vocab) if entry}
-    for added in tree.get("added_tokens", []) if isinstance(tree, dict) else []:
-        table[added["content"]] = added["id"]
-    return table
-
-
-def _compare(a: str, mine: dict[str, int], b: str, theirs: dict[str, int]) -> list[str]:
-    ids = {i: t for t, i in mine.items()}
-    for token, i in sorted(theirs.items(), key=lambda x: x[1]):
-        if mine.get(token, i) != i or ids.get(i, token) != token:
+def _compare(a: str, mine: Vocabulary, b: str, theirs: Vocabulary) -> list[str]:
+    for token, i in sorted(theirs.by_name.items(), key=lambda x: x[1]):
+        if mine.by_name.get(token, i) != i or mine.names.get(i, token) != token:
             raise InputError(
                 "the tokenizers differ, so the same embedding row means two things",
                 where=f"token {i}",
-                found=f"{a}: {ids.get(i)!r}; {b}: {token!r}",
+                found=f"{a}: {mine.names.get(i)!r}; {b}: {token!r}",
                 expected="the same token in every model",
                 fix="merge models that were trained with the same tokenizer",
             )
-    extra = sorted(theirs.keys() ^ mine.keys())
+    extra = sorted(theirs.by_name.keys() ^ mine.by_name.keys())
     if extra:
         return [
             f"{len(extra)} tokens are only in the tokenizer of {a} or of {b} (first: {extra[0]!r}); the result takes that of {a}"

@@ -7,28 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
 
 from polygraft.errors import InputError, RecipeError, suggestion
-from polygraft.files import read_json, sha256_file
-from polygraft.result import InputRef, Result
+from polygraft.files import sha256_file
+from polygraft.result import InputRef
 from polygraft.selection import Selection
-from polygraft.step import Context, DataRef, Plan, Step
+from polygraft.step import Context, DataRef, Step
+from polygraft.tokenfile import FILE, Vocabulary
 from polygraft.tune import parts
 from polygraft.tune.config import Around, Training
 from polygraft.tune.parts import Listed
-from polygraft.tune.running import Task, begin, plan_task, run_task
+from polygraft.tune.running import Task, begin, tuning_step
 
 if TYPE_CHECKING:
     from polygraft.anatomy import Anatomy
     from polygraft.selection import Shapes
 
-TOKENIZER = "tokenizer.json"
 TABLES = {"both": "embedding and head", "embed": "embedding", "head": "head"}
 
 
@@ -70,28 +69,9 @@ def chosen(config: Embeddings, context: Context, made: Task,
     if config.tokens is None:
         return np.asarray(found), ()
     path = context.data(config.tokens)
-    known = read_vocabulary(made.checkpoint.extras.get(TOKENIZER))
+    known = Vocabulary.open(made.checkpoint.extras.get(FILE), where="tokens").by_name
     vocabulary = {token: row for token, row in known.items() if row < vocab}
     return np.unique([*found, *read_tokens(path, vocabulary)]), (InputRef("tokens", config.tokens, digest=sha256_file(path)),)
-
-
-def read_vocabulary(path: Path | None) -> dict[str, int]:
-    """Token -> row, from tokenizer.json: its model's vocabulary and the added tokens. Raises InputError where there is none."""
-    if path is None:
-        raise InputError("the model has no vocabulary to look tokens up in", where="tokens", expected=TOKENIZER,
-                         fix="give numbers: --rows 32000-")
-    value = read_json(path)
-    try:
-        return _vocabulary(value["model"]["vocab"]) | {t["content"]: int(t["id"]) for t in value.get("added_tokens", ())}
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError("not a tokenizer's vocabulary", where=path, found=str(error)[:80],
-                         fix="give numbers: --rows 32000-") from None
-
-
-def _vocabulary(vocab: Any) -> dict[str, int]:
-    if isinstance(vocab, Mapping):
-        return {str(token): int(row) for token, row in vocab.items()}
-    return {str(token): row for row, (token, _) in enumerate(vocab)}  # Unigram: pairs of a token and its score
 
 
 def read_tokens(path: Path, vocabulary: Mapping[str, int]) -> list[int]:
@@ -125,16 +105,5 @@ def rows_of(rows: np.ndarray | None, tables: str, norm: bool, anatomy: Anatomy, 
     return Selection(dict.fromkeys(keys, rows) | dict.fromkeys(final))
 
 
-def plan(config: Embeddings, context: Context, around: Around) -> Plan:
-    made = task(config, context, around)
-    planned = plan_task(made, config, context, around)
-    return replace(planned, lines=(*planned.lines, *made.summary))
-
-
-def run(config: Embeddings, context: Context, folder: Path, around: Around) -> Result:
-    return replace(run_task(task(config, context, around), config, context, folder, around), step="tune.embeddings")
-
-
 def embeddings_step(around: Around) -> Step:
-    return Step("tune.embeddings", 1, Embeddings, partial(plan, around=around), partial(run, around=around),
-                makes_model=True, resumable=True)  # fmt: skip
+    return tuning_step("tune.embeddings", Embeddings, task, around)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from polygraft import selectionfile
 from polygraft.errors import RecipeError
-from polygraft.result import Result
 from polygraft.selection import Selection
-from polygraft.step import Context, Plan, SelectRef, Step
+from polygraft.step import Context, SelectRef, Step
 from polygraft.tune import adapters, parts
 from polygraft.tune.config import Adapter, Around, Training
 from polygraft.tune.parts import Listed
-from polygraft.tune.running import Task, begin, plan_task, run_task, share_map
+from polygraft.tune.running import Task, begin, share_map, tuning_step
 
 if TYPE_CHECKING:
     from polygraft.anatomy import Anatomy
@@ -54,7 +51,7 @@ def task(config: Lora, context: Context, around: Around) -> Task:
     told = (f"{len(found)} matrices get an adapter of rank {config.r}; merged, it can change {reach:,} parameters "
             f"({reach / total:.2%} of the model).")
     reached = share_map(made.anatomy, made.checkpoint, {slot.key: slot.reach for slot in found})
-    return replace(made, selection=selection, caveats=left, summary=(told,), maps=(replace(reached, title=REACHED),))
+    return replace(made, selection=selection, caveats=left, planned=(told,), maps=(replace(reached, title=REACHED),))
 
 
 def chosen(config: Lora, context: Context, anatomy: Anatomy, shapes: Shapes) -> tuple[Selection, tuple[str, ...]]:
@@ -79,18 +76,5 @@ def chosen(config: Lora, context: Context, anatomy: Anatomy, shapes: Shapes) -> 
     return adapters.fitted(selection, anatomy, shapes)
 
 
-def plan(config: Lora, context: Context, around: Around) -> Plan:
-    made = task(config, context, around)
-    planned = plan_task(made, config, context, around)
-    return replace(planned, lines=(*planned.lines, *made.summary), maps=(*planned.maps, *made.maps),
-                   notes=(*planned.notes, *made.caveats))
-
-
-def run(config: Lora, context: Context, folder: Path, around: Around) -> Result:
-    made = replace(task(config, context, around), summary=())  # the proof says it of the written files
-    return replace(run_task(made, config, context, folder, around), step="tune.lora")
-
-
 def lora_step(around: Around) -> Step:
-    return Step("tune.lora", 1, Lora, partial(plan, around=around), partial(run, around=around),
-                makes_model=True, resumable=True)  # fmt: skip
+    return tuning_step("tune.lora", Lora, task, around)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,11 +15,11 @@ from pydantic import Field
 
 from polygraft import selectionfile
 from polygraft.errors import RecipeError
-from polygraft.result import Result, Table
-from polygraft.step import Context, Plan, SelectRef, Step
+from polygraft.result import Table
+from polygraft.step import Context, SelectRef, Step
 from polygraft.tune import parts
 from polygraft.tune.config import Around, Training
-from polygraft.tune.running import Task, begin, plan_task, run_task
+from polygraft.tune.running import Task, begin, tuning_step
 
 if TYPE_CHECKING:
     from polygraft.anatomy import Anatomy
@@ -85,16 +83,5 @@ def by_layer(mask: np.ndarray, real: np.ndarray) -> Table:
     return Table("Neurons by layer", ("layer", "trained", "of", "share"), rows, "layers without a trained neuron are left out")
 
 
-def plan(config: Neurons, context: Context, around: Around) -> Plan:
-    made = task(config, context, around)
-    planned = plan_task(made, config, context, around)
-    return replace(planned, lines=(*planned.lines, *made.summary))
-
-
-def run(config: Neurons, context: Context, folder: Path, around: Around) -> Result:
-    return replace(run_task(task(config, context, around), config, context, folder, around), step="tune.neurons")
-
-
 def neurons_step(around: Around) -> Step:
-    return Step("tune.neurons", 1, Neurons, partial(plan, around=around), partial(run, around=around),
-                makes_model=True, resumable=True)  # fmt: skip
+    return tuning_step("tune.neurons", Neurons, task, around)

@@ -163,8 +163,7 @@ def plan(config: Partition, context: Context, around: Around) -> Plan:
              *((f"of the model {shares[0]} is the task's, {shares[1]} the language's",) if config.apart else ()))
     if config.method in ("simultaneous", "joint"):
         found = plan_task(made.task, config.model_copy(update={"steps": made.steps}), context, around)
-        return replace(found, lines=(*lines, *found.lines), maps=(*drawn(config, made), *found.maps),
-                       notes=(*made.task.caveats, *found.notes))  # fmt: skip
+        return replace(found, lines=(*lines, *found.lines), maps=(*drawn(config, made), *found.maps))
     each = [plan_task(*alone(made, config, side), context, around) for side in (0, 1)]
     stored = sum(t.nbytes for t in made.task.checkpoint.tensors.values())
     return replace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -14,7 +14,7 @@ from polygraft.errors import InputError
 from polygraft.maps import Cell, layer_map
 from polygraft.result import InputRef, LayerMap, Result, Table
 from polygraft.selection import Selection
-from polygraft.step import Context, Plan
+from polygraft.step import Context, Plan, Step
 from polygraft.tune import extras, packing, processes, retain
 from polygraft.tune.adapters import slots
 from polygraft.tune.broken import diverged
@@ -34,7 +34,7 @@ from polygraft.watching import Log, told
 class Task(Start):
     """What a verb has made of its config: the examples, what may move (None: everything, or for LoRA every linear layer), and its
     own part in the loop and in the report. `sides`: the rows are those of several sides, end to end. `title` begins the result's:
-    "SLAM", "Full tuning"."""
+    "SLAM", "Full tuning". Plan and result tell the `summary`, the plan alone what is `planned`."""
 
     inputs: tuple[InputRef, ...]
     title: str
@@ -42,6 +42,7 @@ class Task(Start):
     hooks: tuple[Hook, ...] = ()
     sides: Sides | None = None
     summary: tuple[str, ...] = ()
+    planned: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     maps: tuple[LayerMap, ...] = ()
     caveats: tuple[str, ...] = ()
@@ -53,6 +54,18 @@ def begin(config: Training, context: Context, around: Around, title: str) -> Tas
     """A task on the examples that `data` and `mix` say, everything else still to be chosen."""
     found = gather(config, context, around)
     return Task(context.model(config.model), found.rows, found.inputs, title, gathered=found)
+
+
+def tuning_step(name: str, config: type[Tuning], task: Callable[[Any, Context, Around], Task], around: Around) -> Step:
+    """The step of a verb that says no more than its task does: one training of what `task(config, context, around)` chooses."""
+
+    def plan(asked: Tuning, context: Context) -> Plan:
+        return plan_task(task(asked, context, around), asked, context, around)
+
+    def run(asked: Tuning, context: Context, folder: Path) -> Result:
+        return replace(run_task(task(asked, context, around), asked, context, folder, around), step=name)
+
+    return Step(name, 1, config, plan, run, makes_model=True, resumable=True)
 
 
 def trained_sizes(task: Task, config: Tuning) -> tuple[dict[str, int], LayerMap]:
@@ -98,10 +111,10 @@ def plan_task(task: Task, config: Tuning, context: Context, around: Around) -> P
     share = f"{some:,} trained parameters ({some / total:.2%})"
     head = f"{len(task.rows):,} examples, {cost.about}{cost.steps:,} steps of {s.batch * s.accumulate}, {share}"
     lines = (head, *task.gathered.lines, *cost.lines)
-    notes = (*cost.notes, *task.gathered.caveats)
+    notes = (*cost.notes, *task.gathered.caveats, *task.caveats)
     wrong = tuple(around.watchers.faults(config.watch, context)) if config.watch.wanted else ()
-    return Plan((*lines, *kept.lines()), cost.peak, cost.disk, stored, cost.seconds,
-                (shares,), wrong, notes, like=task.source if s.method == "full" else None)  # fmt: skip
+    return Plan((*lines, *kept.lines(), *task.summary, *task.planned), cost.peak, cost.disk, stored, cost.seconds,
+                (shares, *task.maps), wrong, notes, like=task.source if s.method == "full" else None)  # fmt: skip
 
 
 def refused(task: Task, config: Tuning) -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from polygraft import selectionfile
 from polygraft.config import changed
-from polygraft.result import Result
-from polygraft.step import Context, Plan, SelectRef, Step
+from polygraft.step import Context, SelectRef, Step
 from polygraft.tune import adapters
 from polygraft.tune.config import Adapter, Around, Training
-from polygraft.tune.running import Task, begin, plan_task, run_task
+from polygraft.tune.running import Task, begin, tuning_step
 
 
 class Sft(Adapter, Training):
@@ -53,17 +50,6 @@ def task(config: Sft, context: Context, around: Around) -> Task:
     return replace(made, selection=fitted, caveats=left)
 
 
-def plan(config: Sft, context: Context, around: Around) -> Plan:
-    made = task(config, context, around)
-    planned = plan_task(made, config, context, around)
-    return replace(planned, notes=(*planned.notes, *made.caveats))
-
-
-def run(config: Sft, context: Context, folder: Path, around: Around) -> Result:
-    done = run_task(task(config, context, around), config, context, folder, around)
-    return replace(done, step="tune.sft")
-
-
 def sft_step(around: Around) -> Step:
     """The step, with the named generators that `data` may call (`problems:en?n=2000`), and what scores while training."""
-    return Step("tune.sft", 1, Sft, partial(plan, around=around), partial(run, around=around), makes_model=True, resumable=True)
+    return tuning_step("tune.sft", Sft, task, around)

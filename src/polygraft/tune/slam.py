@@ -112,7 +112,9 @@ def task(config: Slam, context: Context, around: Around) -> Task:
     title = "Question alignment, every weight," if config.everything else "SLAM"
     made = Task(context.model(config.model), found.rows, found.inputs, title, gathered=found)
     more = sum(label not in config.pairs for label in found.labels)
-    return replace(made, selection=selected(config, made, context), tables=(aligned.table(), against(config)),
+    pairs = aligned.table()
+    told = "alignment pairs: " + ", ".join(f"{row[0]} {row[2]:,}" for row in pairs.rows)
+    return replace(made, selection=selected(config, made, context), tables=(pairs, against(config)), planned=(told,),
                    summary=(f"{more:,} further examples were mixed in.",) if more else (),
                    caveats=aligned.caveats(), data={"alignment": [vars(c) for c in aligned.counts]})
 
@@ -137,11 +139,7 @@ def watched(config: Slam) -> Slam:
 
 def plan(config: Slam, context: Context, around: Around) -> Plan:
     config = watched(config)
-    made = task(config, context, around)
-    done = plan_task(made, config, context, around)
-    counts = made.tables[0]
-    told = "alignment pairs: " + ", ".join(f"{row[0]} {row[2]:,}" for row in counts.rows)
-    return replace(done, lines=(*done.lines, told), notes=(*done.notes, *made.caveats))
+    return plan_task(task(config, context, around), config, context, around)
 
 
 def run(config: Slam, context: Context, folder: Path, around: Around) -> Result:
