@@ -14,7 +14,7 @@ SRC = Path(__file__).parent.parent / "src" / "polygraft"
 MODULES = sorted(SRC.rglob("*.py"))
 LEVELS = [
     {"errors", "files", "config", "result", "yamltext", "redact", "samplelog", "meter", "timeleft", "versions"},
-    {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub", "topk", "arrays", "activity", "stats", "tokenfile"},
+    {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub", "topk", "arrays", "activity", "stats", "tokenfile", "chat"},
     {"anatomy", "selection", "anatomy_rules", "addresses", "maps", "selectionfile"},
     {"model", "taps", "edits", "inspection", "ask", "step", "watching", "blocks", "spill", "ranks"},
     {"analysis", "merge", "tune", "evals", "vocab", "world"},
