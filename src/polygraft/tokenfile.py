@@ -284,7 +284,8 @@ def _check_merges(merges: list[tuple[str, str]], ids: Mapping[str, int], path: P
         if not (a in ids and b in ids and a + b in ids):
             missing = next(token for token in (a, b, a + b) if token not in ids)
             raise InputError("a merge names a token that the vocabulary lacks", where=path,
-                             found=f"{a!r} + {b!r}: no {missing!r}"[:200], expected="three tokens of the vocabulary", fix="get the tokenizer again from its source")
+                             found=f"{a!r} + {b!r}: no {missing!r}"[:200], expected="three tokens of the vocabulary",
+                             fix="get the tokenizer again from its source")
 
 
 def _twice(path: Path, found: str) -> InputError:
