@@ -1,0 +1,205 @@
+"""A tokenizer reads text: what every document costs, how often every token comes, how whole words fare. Batched and streamed."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from polygraft import languages
+from polygraft.tokenfile import BYTE, Vocabulary
+from polygraft.vocab.metrics.figures import COLUMNS, column
+
+BATCH = 1 << 20  # characters that are encoded at a time
+LIST = 1000  # word types of the list that STRR is told on
+# scripts that set no space between words: what a word is there, a segmenter decides and not the text
+UNSPACED = {"Hani", "Hans", "Hant", "Jpan", "Hira", "Kana", "Bopo", "Thai", "Laoo", "Khmr", "Mymr", "Tibt", "Yiii"}
+
+
+def spaced(language: str) -> bool:
+    """Whether the language is written with spaces between words."""
+    return languages.split(language)[1] not in UNSPACED
+
+
+def sample(documents: Iterable[str], characters: int) -> Iterator[str]:
+    """Documents from the first on, up to so many characters; the last is cut at white space, if it has any."""
+    left = characters
+    for text in documents:
+        if len(text) > left:
+            cut = text[:left]
+            at = max((i for i, c in enumerate(cut) if c.isspace()), default=len(cut))
+            if cut[:at].strip():
+                yield cut[:at]
+            return
+        yield text
+        left -= len(text)
+        if not left:
+            return
+
+
+def word(run: str) -> str:
+    """A run of characters between white space without the punctuation and symbols around it; "" where nothing is left.
+
+    By Unicode categories, since `\\w` does not know the vowel signs of Indic scripts.
+    """
+    start, stop = 0, len(run)
+    while start < stop and unicodedata.category(run[start])[0] in "PSZC":
+        start += 1
+    while stop > start and unicodedata.category(run[stop - 1])[0] in "PSZC":
+        stop -= 1
+    return run[start:stop]
+
+
+def is_plain(text: str) -> bool:
+    """Whether a word is of letters (with their marks, and with hyphens or apostrophes inside): what a list of words holds."""
+    return all(unicodedata.category(c)[0] in "LM" or c in "-'’" for c in text)
+
+
+@dataclass
+class Words:
+    """Words met so far, each cut once: its tokens after a space and without one."""
+
+    vocabulary: Vocabulary
+    index: dict[str, int] = field(default_factory=dict)  # run of characters -> row, -1 for punctuation alone
+    texts: list[str] = field(default_factory=list)
+    costs: list[tuple[int, int]] = field(default_factory=list)  # row -> tokens after a space, tokens without one
+    frequency: dict[int, int] = field(default_factory=dict)
+    _rows: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def adds_space(self) -> bool:
+        """Whether the tokenizer itself puts a space before a text, as SentencePiece does."""
+        ids = self.vocabulary.tokenizer.encode("a", add_special_tokens=False).ids
+        return bool(ids) and (self.vocabulary.contents[ids[0]] or b"").startswith(b" ")
+
+    def meet(self, runs: Iterable[str]) -> None:
+        """Cut the words of those runs that are new."""
+        new: list[str] = []
+        for run in runs:
+            if run not in self.index:
+                text = word(run)
+                if text and text not in self._rows:
+                    self._rows[text] = len(self.texts) + len(new)
+                    new.append(text)
+                self.index[run] = self._rows[text] if text else -1
+        if not new:
+            return
+        within, bare = (new, ["\n" + w for w in new]) if self.adds_space else ([" " + w for w in new], new)
+        start = len(encode(self.vocabulary, ["\n"])[0]) if self.adds_space else 0
+        self.costs += [(len(a), len(b) - start) for a, b in zip(encode(self.vocabulary, within), encode(self.vocabulary, bare))]
+        self.texts += new
+
+    def of(self, runs: Sequence[str]) -> tuple[int, int, int, int, int]:
+        """Words, their tokens, how many are continued, whole after a space, whole without one; and counts them."""
+        rows = [row for run in runs if (row := self.index[run]) >= 0]
+        tokens = continued = whole = bare = 0
+        for row in rows:
+            a, b = self.costs[row]
+            tokens, continued, whole, bare = tokens + a, continued + (a > 1), whole + (a == 1), bare + (b == 1)
+            self.frequency[row] = self.frequency.get(row, 0) + 1
+        return len(rows), tokens, continued, whole, bare
+
+    def retention(self, most: int = LIST) -> tuple[float, float, int] | None:
+        """Single-token retention of the most frequent word types: (after a space, without one, types); None without any."""
+        ordered = sorted((-n, self.texts[row], row) for row, n in self.frequency.items() if is_plain(self.texts[row]))[:most]
+        if not ordered:
+            return None
+        costs = np.array([self.costs[row] for _, _, row in ordered])
+        return float((costs[:, 0] == 1).mean()), float((costs[:, 1] == 1).mean()), len(ordered)
+
+
+@dataclass
+class Counted:
+    """What a tokenizer made of a text: `sums` int64 [documents, columns], how often each id came, and its words."""
+
+    sums: np.ndarray
+    counts: np.ndarray
+    words: Words | None
+    changed: list[str]  # the first documents that a round trip does not give back
+
+    @property
+    def totals(self) -> np.ndarray:
+        """int64 [columns]"""
+        return self.sums.sum(0)
+
+    def total(self, name: str) -> int:
+        return int(self.totals[column(name)])
+
+
+def encode(vocabulary: Vocabulary, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of every text, without the tokens that frame it."""
+    return [e.ids for e in vocabulary.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def fragments(vocabulary: Vocabulary) -> np.ndarray:
+    """bool [ids]: tokens that are bytes of a character that no token has: byte tokens, and what is not UTF-8 by itself."""
+    found = np.zeros(vocabulary.size, bool)
+    for i, content in enumerate(vocabulary.contents):
+        if content is not None:
+            found[i] = bool(BYTE.fullmatch(vocabulary.names[i])) if vocabulary.falls_back else not is_utf8(content)
+    return found
+
+
+def is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def unknown_id(vocabulary: Vocabulary) -> int | None:
+    """The id of what cannot be written; None where everything can."""
+    token = vocabulary.model.get("unk_token")
+    found = vocabulary.model.get("unk_id") if vocabulary.kind == "Unigram" else vocabulary.id_of(token) if token else None
+    return None if found is None else int(found)
+
+
+def count(vocabulary: Vocabulary, documents: Iterable[str], *, words: bool = True, kept: int = 3) -> Counted:
+    """Let a tokenizer read documents, about BATCH characters at a time; `words` where white space parts them."""
+    met = Words(vocabulary) if words else None
+    piece, unknown = fragments(vocabulary), unknown_id(vocabulary)
+    rows: list[tuple[int, ...]] = []
+    counts, changed = np.zeros(vocabulary.size, np.int64), list[str]()
+    for batch in _batches(documents):
+        encoded = encode(vocabulary, batch)
+        decoded = vocabulary.tokenizer.decode_batch(encoded, skip_special_tokens=False)
+        runs = [text.split() for text in batch] if met else []
+        if met:
+            met.meet(run for some in runs for run in some)
+        for i, (text, ids, back) in enumerate(zip(batch, encoded, decoded)):
+            seen = np.asarray(ids, np.int64)
+            counts += np.bincount(seen, minlength=vocabulary.size)
+            if back != text and len(changed) < kept:
+                changed.append(text)
+            spoken = met.of(runs[i]) if met else (0,) * 5
+            rows.append((1, len(ids), len(text), len(text.encode()), *spoken, int(piece[seen].sum()),
+                         0 if unknown is None else int((seen == unknown).sum()), int(back == text)))
+    return Counted(np.asarray(rows, np.int64).reshape(-1, len(COLUMNS)), counts, met, changed)
+
+
+def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    batch, size = list[str](), 0
+    for text in documents:
+        batch.append(text)
+        size += len(text)
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def shown(vocabulary: Vocabulary, text: str, mark: str = "|") -> str:
+    """A text with the boundaries of its tokens; bytes of a cut character as `<D0>`."""
+    pieces = []
+    for i in encode(vocabulary, [text])[0]:
+        content = vocabulary.contents[i]
+        if content is None:
+            pieces.append(vocabulary.names.get(i, "?"))
+        else:
+            pieces.append(content.decode() if is_utf8(content) else "".join(f"<{b:02X}>" for b in content))
+    return mark.join(pieces)
