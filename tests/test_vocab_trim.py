@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_tokenfile import TEXT, byte_level, sentencepiece
 
 from polygraft.errors import InputError
 from polygraft.tokenfile import Vocabulary
 from polygraft.vocab.tokenizer import trim
+from test_tokenfile import TEXT, byte_level, sentencepiece
 
 ENGLISH = [TEXT[0], "a naïve café, 3 dogs", "the the cat"]
 KINDS = ("bytes", "bpe", "unigram")
