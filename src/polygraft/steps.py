@@ -11,14 +11,20 @@ from polygraft.analysis.steering.steps import steer_step
 from polygraft.analysis.subspace.steps import STEPS as SUBSPACE
 from polygraft.evals import conditions, held
 from polygraft.evals.callback import WATCHERS
+from polygraft.evals.copies import copies
+from polygraft.evals.quality.repetition import loop
 from polygraft.evals.steps import STEPS as EVALS
 from polygraft.evals.tasks.problems.examples import examples
 from polygraft.merge.steps import STEPS as MERGE
 from polygraft.step import Step
+from polygraft.tune.pretraining import pretrain
 from polygraft.tune.steps import steps as tune_steps
+from polygraft.vocab.around import Around
 from polygraft.world.steps import STEPS as WORLD
 
 BENCH = Bench(conditions.write, conditions.language, conditions.nats, conditions.planned, conditions.Conditions,
               conditions.seconds)
+AROUND = Around(conditions.write, conditions.answers, conditions.nats, conditions.language, copies,
+                lambda text: bool(loop(text)[0]), pretrain)
 ANALYSIS = (*DELTA, *READING, *NEURONS, *LAYERS, *SUBSPACE, steer_step(BENCH))
 TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, *WORLD, *tune_steps({"problems": examples}, WATCHERS, held.texts))

@@ -12,7 +12,7 @@ from polygraft.config import Document, parse
 from polygraft.errors import InputError, RecipeError, UserError
 from polygraft.evals import estimate, metrics, run
 from polygraft.evals.bpb import Scored
-from polygraft.evals.engines.base import Decoding
+from polygraft.evals.engines.base import Decoding, Written
 from polygraft.evals.identity import model_digest
 from polygraft.evals.jobs import faults as job_faults
 from polygraft.evals.jobs import make_jobs
@@ -50,12 +50,23 @@ def engine(live: Any, batch_tokens: int = BATCH) -> Any:
     return made[batch_tokens]
 
 
-def write(live: Any, prompts: Sequence[str], max_tokens: int, chat: bool) -> list[str]:
+def answers(live: Any, prompts: Sequence[str], max_tokens: int, chat: bool) -> list[Written]:
     """Greedy answers, in the order of the prompts; with `chat` through the model's template."""
-    scorer, found = engine(live), dict[int, str]()
+    scorer = engine(live)
     texts = [scorer.chat([{"role": "user", "content": p}]) for p in prompts] if chat else list(prompts)
-    scorer.generate(texts, Decoding(max_tokens), lambda some: found.update({i: answer.text for i, answer in some}))
-    return [found[i] for i in range(len(prompts))]
+    return written(scorer, texts, Decoding(max_tokens))
+
+
+def written(scorer: Any, texts: Sequence[str], decoding: Decoding) -> list[Written]:
+    """What the engine writes after each text, in their order."""
+    found = dict[int, Written]()
+    scorer.generate(texts, decoding, found.update)
+    return [found[i] for i in range(len(texts))]
+
+
+def write(live: Any, prompts: Sequence[str], max_tokens: int, chat: bool) -> list[str]:
+    """The texts of `answers`."""
+    return [answer.text for answer in answers(live, prompts, max_tokens, chat)]
 
 
 def nats(live: Any, documents: Sequence[str]) -> list[Scored]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from polygraft.errors import StepFailed
 from polygraft.tune import examples, state
+from polygraft.tune.tokenised import cut
 
 if TYPE_CHECKING:
     from polygraft.tune.training import Work
@@ -49,8 +51,9 @@ def named(batches: Sequence[Mapping[str, Any]], work: Work, tokenizer: Any) -> s
     s = work.settings
     numbers: dict[tuple[int, ...], int] = {}
     for i, row in enumerate(work.rows, 1):
-        ids = examples.tokenize(row, tokenizer, s.length, s.answer_only, s.template)["input_ids"]
-        numbers.setdefault(tuple(ids), i)
+        whole = examples.tokenize(row, tokenizer, sys.maxsize, s.answer_only, s.template)
+        for part in cut(whole, row, tokenizer, s, s.length):
+            numbers.setdefault(tuple(part["input_ids"]), i)
     found = sorted({number for ids in read(batches) for start, number in numbers.items() if start[: len(ids)] == ids})
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return f"example{'s' * (len(found) != 1)} {', '.join(map(str, found[:NAMED]))}{more} of {len(work.rows)}"

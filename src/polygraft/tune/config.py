@@ -22,7 +22,7 @@ from polygraft.tune.settings import Settings
 from polygraft.tune.training import STATE, Watched
 from polygraft.watching import Log, Watch, Watchers
 
-EXAMPLES = "examples: [LABEL=]PATH of .jsonl[.gz|.xz], or problems:en?n=2000; repeatable"
+EXAMPLES = "examples: [LABEL=]PATH of .jsonl[.gz|.xz], plain text as .txt[.gz|.xz] or .parquet, or problems:en?n=2000; repeatable"
 
 
 class Tuning(Strict):
@@ -40,6 +40,8 @@ class Tuning(Strict):
     clip: float = Field(1.0, gt=0, description="largest norm of a gradient; a longer one is scaled down to it")
     length: int = Field(1024, ge=8, description="longest example in tokens; what is beyond is cut")
     packing: bool = Field(False, description="put several short examples into one row")
+    blocks: bool = Field(False, description="plain text that is longer goes on in further examples, each of which begins after a "
+                         "line break where there is one; held-out text is measured in bits per byte")
     answer_only: bool = Field(True, description="loss on answers only, or on all of an example's tokens")
     template: Literal["chat", "human-assistant"] = Field(
         "chat", description="how messages become text: the model's chat template, or plain `Human: ... Assistant: ...` (SLAM)")

@@ -26,6 +26,7 @@ KINDS = {"messages": frozenset({"messages"}), "prompt/completion": frozenset({"p
          "question": frozenset({"question", "answer"})}  # fmt: skip
 CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's notes for a calculator, `<<48/2=24>>`, which no answer should hold
 ARRAY = "one array becomes JSON lines by `jq -c '.[]'`"
+CORPORA = (".txt", ".txt.gz", ".txt.xz", ".parquet")  # files of plain text; JSON lines may be any kind of example
 CHAT, HUMAN = "chat", "human-assistant"  # how messages become text
 NO_TEMPLATE = ("this model has no chat template", "use `prompt` and `completion`, or a model with a template")  # and what to do
 NO_ANSWER = ("no example has an answer within the length", "raise `length`")
@@ -102,12 +103,15 @@ def _check_messages(messages: Any, where: str) -> list[dict[str, str]]:
 
 
 def load(spec: str, generators: Mapping[str, Generator], path: Callable[[str], Path]) -> list[dict[str, Any]]:
-    """All examples that `spec` names: `problems:en?n=2000&seed=1` asks the generator `problems`, anything else is a file."""
+    """All examples that `spec` names: `problems:en?n=2000&seed=1` asks the generator `problems`, anything else is a file: of plain
+    text, whose documents are `text`, or of JSON lines."""
     name, colon, rest = spec.partition(":")
     if colon and name in generators:
         examples = [check_example(dict(row), f"{spec} #{i}") for i, row in enumerate(generators[name](rest), 1)]
+    elif data.ending(file := path(spec)) in CORPORA:
+        examples = [{"text": text} for text in data.open_corpus("und", file).documents()]
     else:
-        examples = list(read_jsonl(path(spec)))
+        examples = list(read_jsonl(file))
     if not examples:
         raise InputError("no examples", where=spec, expected="at least one")
     return examples

@@ -15,16 +15,18 @@ from polygraft.tune.examples import IGNORE, Tokens
 if TYPE_CHECKING:
     import torch
 
-UNIT = "nats/token"
+UNIT, BITS = "nats/token", "bits/byte"
 CHUNK = 1 << 22  # logits that become float32 log-probabilities at once
 
 
 @dataclass(frozen=True)
 class Losses:
-    """One reading of n examples: the nats that each cost, float64 [n], and the tokens these were spent on, int64 [n]."""
+    """One reading of n examples: the nats that each cost, float64 [n], and the tokens these were spent on, int64 [n]; or with
+    `unit` BITS the bits, and the bytes."""
 
     nats: np.ndarray
     tokens: np.ndarray
+    unit: str = UNIT
 
     @property
     def mean(self) -> float:
@@ -83,7 +85,7 @@ def value(read: Losses) -> Estimate:
     columns = np.stack([read.nats, read.tokens], axis=1).astype(np.float64)
     draws = np.concatenate([s[:, 0] / s[:, 1] for (s,) in stats.resampled([columns])])
     found = stats.summarise(read.mean, draws, len(columns))
-    return Estimate(found.value, found.low, found.high, len(columns), UNIT)
+    return Estimate(found.value, found.low, found.high, len(columns), read.unit)
 
 
 def differences(before: Sequence[Losses], after: Sequence[Losses]) -> list[Estimate]:
@@ -97,5 +99,5 @@ def differences(before: Sequence[Losses], after: Sequence[Losses]) -> list[Estim
         draws = [stats.paired(s[:, 0] / s[:, 2], s[:, 1] / s[:, 2]) for (s,) in stats.resampled([columns])]
         found.append(stats.summarise(float(stats.paired(a.mean, b.mean)), np.concatenate(draws), len(columns)))
     adjusted = stats.holm([f.p for f in found])
-    return [Estimate(f.value, f.low, f.high, len(a.tokens), UNIT, stats.verdict(f.value, p, higher_is_better=False))
+    return [Estimate(f.value, f.low, f.high, len(a.tokens), a.unit, stats.verdict(f.value, p, higher_is_better=False))
             for f, p, a in zip(found, adjusted, before, strict=True)]

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 MEASURED = 200  # documents that are measured, at most
 USED = 5000  # documents that the KL draws from, at most
 PART = 5  # one document in so many is measured, the others are for the KL
-CORPORA = (".txt", ".txt.gz", ".txt.xz", ".parquet")
 
 Row = dict[str, Any]
 
@@ -75,10 +74,6 @@ class Retain(Strict):
 
 def read(spec: str, context: Context, around: Around) -> list[Row]:
     """Examples, or the documents of a corpus as examples. Raises InputError where there are none."""
-    from polygraft.data import ending, open_corpus
-
-    if ":" not in spec and ending(path := context.data(spec)) in CORPORA:
-        return [{"text": text} for text in open_corpus("und", path).documents()]
     return examples.load(spec, around.generators, context.data)
 
 

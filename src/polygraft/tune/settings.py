@@ -29,6 +29,7 @@ class Settings:
     clip: float = 1.0
     length: int = 1024
     packing: bool = False
+    blocks: bool = False
     answer_only: bool = True
     template: Literal["chat", "human-assistant"] = "chat"
     dtype: Literal["fp32", "bf16"] = "fp32"

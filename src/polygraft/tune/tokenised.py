@@ -8,6 +8,7 @@ from typing import Any
 
 from polygraft.errors import InputError
 from polygraft.tune import examples
+from polygraft.tune.examples import Tokens
 from polygraft.tune.settings import Settings
 
 
@@ -15,15 +16,16 @@ def prepare(rows: Sequence[Mapping[str, Any]], tokenizer: Any, settings: Setting
             context: int | None = None, named: str | None = None) -> tuple[Any, list[str]]:  # fmt: skip
     """Tokenised (and packed) training rows as a Dataset, and notes on what was cut or left out.
 
-    An example longer than `length`, or than the `context` that the model was made to see, is cut there; one whose answer lies
-    wholly behind is left out. Raises InputError where that leaves nothing of what is `named` so.
+    An example longer than `length`, or than the `context` that the model was made to see, is cut there (with `blocks`, plain text
+    goes on in further rows); one whose answer lies wholly behind is left out. Raises InputError where that leaves nothing of what
+    is `named` so.
     """
     from datasets import Dataset
 
     limit = min(settings.length, context or settings.length)
     whole = [examples.tokenize(row, tokenizer, sys.maxsize, settings.answer_only, settings.template) for row in rows]
-    cut = [{"input_ids": t["input_ids"][:limit], "labels": t["labels"][:limit]} for t in whole]
-    kept = [t for t in cut if any(label != examples.IGNORE for label in t["labels"])]
+    parts = [cut(t, row, tokenizer, settings, limit) for t, row in zip(whole, rows, strict=True)]
+    kept = [part for some in parts for part in some if any(label != examples.IGNORE for label in part["labels"])]
     if not kept:
         raise InputError(examples.NO_ANSWER[0], where=named, found=f"length {limit}", fix=examples.NO_ANSWER[1])
     data = Dataset.from_list(kept)
@@ -31,7 +33,48 @@ def prepare(rows: Sequence[Mapping[str, Any]], tokenizer: Any, settings: Setting
         from trl import pack_dataset
 
         data = pack_dataset(data, limit, strategy="bfd")
-    return data, shortened([len(t["input_ids"]) for t in whole], len(kept), limit, limit == context)
+    lengths = [len(t["input_ids"]) if len(some) == 1 else limit for t, some in zip(whole, parts, strict=True)]
+    lost = sum(all(label == examples.IGNORE for part in some for label in part["labels"]) for some in parts)
+    return data, shortened(lengths, len(parts) - lost, limit, limit == context)
+
+
+def cut(tokens: Tokens, row: Mapping[str, Any], tokenizer: Any, settings: Settings, limit: int) -> list[Tokens]:
+    """One example as rows of at most `limit` tokens: its beginning, or with `blocks` all of a plain text."""
+    found = spans(tokens["input_ids"], limit, tokenizer) if settings.blocks and "text" in row else [(0, limit)]
+    return [{"input_ids": tokens["input_ids"][a:b], "labels": tokens["labels"][a:b]} for a, b in found]
+
+
+def spans(ids: Sequence[int], limit: int, tokenizer: Any) -> list[tuple[int, int]]:
+    """Where the blocks of one text begin and end: every one after the first begins behind a token with a line break.
+
+    Two tokens or more each, `limit` at most, end to end, so that no text is lost (Ruadapt's blocks, arXiv 2412.21140, are full and
+    skip what stands before the next such place). Only a line that is longer than a block goes on in the middle.
+    """
+    breaks = {i for i in set(ids) if "\n" in tokenizer.decode([i])} if len(ids) > limit else set()
+    found, start = [], 0
+    while len(ids) - start > limit:
+        last = next((k for k in range(start + limit, start + 1, -1) if ids[k - 1] in breaks), start + limit)
+        found.append((start, last))
+        start = last
+    return [*found, (start, len(ids))] if len(ids) - start > 1 or not found else found  # one token alone predicts nothing
+
+
+def held(row: Mapping[str, Any], tokenizer: Any, settings: Settings, limit: int) -> tuple[list[Tokens], int]:
+    """A plain text as blocks to be read, and the UTF-8 bytes that its scored tokens stand for (of a block all but its first).
+
+    Its end is not scored: it has no bytes. Raises InputError for a tokenizer that cannot say which characters a token covers.
+    """
+    if not tokenizer.is_fast:
+        raise InputError("the tokenizer cannot say which characters a token covers", where=tokenizer.name_or_path,
+                         expected="a fast tokenizer (tokenizer.json)", fix="save the tokenizer again with transformers")
+    text = row["text"]
+    coded = tokenizer(text, add_special_tokens=True, return_offsets_mapping=True)
+    ids, starts = coded["input_ids"], [a for a, _ in coded["offset_mapping"]] + [len(text)]
+    found = spans(ids, limit, tokenizer) if settings.blocks else [(0, limit)]
+    ends = [min(b, len(ids)) for _, b in found]
+    scored = [text[starts[min(a + 1, b)] : starts[b]] for (a, _), b in zip(found, ends, strict=True)]
+    parts: list[Tokens] = [{"input_ids": ids[a:b], "labels": ids[a:b]} for a, b in found]
+    return parts, sum(len(t.encode()) for t in scored)
 
 
 def shortened(lengths: Sequence[int], kept: int, limit: int, context: bool) -> list[str]:

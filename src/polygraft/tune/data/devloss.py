@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from polygraft.tune import examples, losses
 from polygraft.tune.data.gathering import Example
 from polygraft.tune.hooks import Hook, Said
 from polygraft.tune.losses import Losses
+from polygraft.tune.tokenised import held
 
 if TYPE_CHECKING:
     from polygraft.model import Live
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 
 class DevLoss(Hook):
-    """Reads the held-out examples at step 0, every `every` steps (None: not in between) and at the end."""
+    """Reads the held-out examples (of plain text, with `blocks`, all of it) at step 0, every `every` steps (None: not in between)
+    and at the end."""
 
     reads = True
 
@@ -30,6 +33,8 @@ class DevLoss(Hook):
         self.labels = list(dict.fromkeys(e.label for e in dev))
         self.nats: dict[int, list[float]] = {}  # by step
         self.counts: list[int] = []
+        self.plain = settings.blocks and all("text" in e.row for e in dev)  # then it is bits per byte
+        self.bytes: list[int] = []  # that the tokens stand for, of plain text
         self.joined = False  # whether a table of what was gained and lost tells of these examples, in one family with others
 
     @property
@@ -39,9 +44,15 @@ class DevLoss(Hook):
     def start(self, live: Live, chosen: Chosen | None) -> None:
         s = self.settings
         self.live = live
-        self.data = [examples.tokenize(e.row, live.tokenizer, s.length, s.answer_only, s.template) for e in self.dev]
-        if any(all(label == examples.IGNORE for label in t["labels"][1:]) for t in self.data):
-            cut = sum(all(label == examples.IGNORE for label in t["labels"][1:]) for t in self.data)
+        if self.plain:
+            limit = min(s.length, live.anatomy.context or s.length)
+            found = [held(e.row, live.tokenizer, s, limit) for e in self.dev]
+            parts, self.bytes = [some for some, _ in found], [n for _, n in found]
+        else:
+            parts = [[examples.tokenize(e.row, live.tokenizer, s.length, s.answer_only, s.template)] for e in self.dev]
+        self.data = [t for some in parts for t in some]
+        self.owner = np.repeat(np.arange(len(parts)), [len(some) for some in parts])
+        if cut := sum(all(label == examples.IGNORE for t in some for label in t["labels"][1:]) for some in parts):
             raise InputError("held-out examples have no answer within the length", found=f"{cut:,} of {len(self.data):,} at length "
                              f"{s.length}", fix="raise `length`, or leave longer examples out with `max_chars`")  # fmt: skip
 
@@ -54,7 +65,8 @@ class DevLoss(Hook):
 
     def _read(self, model: Any, step: int) -> None:
         found = losses.measure(model, self.data, self.settings.batch, self.settings.dtype == "bf16")
-        self.nats[step], self.counts = found.nats.tolist(), found.tokens.tolist()
+        self.nats[step] = np.bincount(self.owner, found.nats, len(self.dev)).tolist()
+        self.counts = np.bincount(self.owner, found.tokens, len(self.dev)).astype(np.int64).tolist()
 
     def kept(self) -> Mapping[str, Any]:
         return {"nats": {str(step): nats for step, nats in self.nats.items()}, "counts": self.counts}
@@ -65,12 +77,17 @@ class DevLoss(Hook):
     def of(self, step: int, label: str) -> Losses:
         """What the examples of one label cost at a step."""
         mine = [i for i, e in enumerate(self.dev) if e.label == label]
-        return Losses(np.array(self.nats[step])[mine], np.array(self.counts, np.int64)[mine])
+        nats = np.array(self.nats[step])[mine]
+        if self.plain:
+            return Losses(nats / math.log(2), np.array(self.bytes, np.int64)[mine], losses.BITS)
+        return Losses(nats, np.array(self.counts, np.int64)[mine])
 
     def said(self) -> Said:
         steps = sorted(self.nats)
         series: dict[str, tuple[float | None, ...]] = {s: tuple(self.of(step, s).mean for step in steps) for s in self.labels}
-        curve = Curve("Loss of held-out examples", tuple(map(float, steps)), series, "step", "nats per token")
+        title, unit = ("Bits per byte of held-out text", "bits per byte") if self.plain else (
+            "Loss of held-out examples", "nats per token")
+        curve = Curve(title, tuple(map(float, steps)), series, "step", unit)
         data = {"dev": {label: [means[0], means[-1]] for label, means in series.items()}}
         if self.joined:
             return Said(curves=(curve,), data=data)
@@ -79,10 +96,12 @@ class DevLoss(Hook):
         changed = losses.differences(before, after)
         rows = tuple((label, len(a.tokens), losses.value(b), losses.value(a), d)
                      for label, b, a, d in zip(self.labels, before, after, changed, strict=True))
-        note = "mean nats per token with loss; examples chosen by the hash of their content; paired bootstrap, Holm over labels"
+        measure = "bits per byte of all blocks" if self.plain else "mean nats per token with loss"
+        note = f"{measure}; examples chosen by the hash of their content; paired bootstrap, Holm over labels"
         table = Table("Held-out examples", ("examples", "n", "before", "after", "change"), rows, note)
-        return Said(tuple(_sentence(*row[:1], *row[2:]) for row in rows), (table,), (curve,), data=data)
+        what = "bits per byte" if self.plain else "loss"
+        return Said(tuple(_sentence(what, *row[:1], *row[2:]) for row in rows), (table,), (curve,), data=data)
 
 
-def _sentence(label: str, before: Estimate, after: Estimate, change: Estimate) -> str:
-    return f"Held-out examples of {label}: loss {before.value:.3f} before, {after.value:.3f} after ({change.verdict})."
+def _sentence(what: str, label: str, before: Estimate, after: Estimate, change: Estimate) -> str:
+    return f"Held-out examples of {label}: {what} {before.value:.3f} before, {after.value:.3f} after ({change.verdict})."
