@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel
 
-from polygraft.errors import UserError
+from polygraft import languages
+from polygraft.errors import RecipeError, UserError
 from polygraft.result import LayerMap, Result
 
 if TYPE_CHECKING:
@@ -87,6 +88,13 @@ class SelectName(FolderName):
         return f"{target}:{self.names}" if self.names else target
 
 
+def _tag(word: str) -> str:
+    try:
+        return languages.check(word)
+    except RecipeError as e:
+        raise ValueError(e.what + (f" ({e.found})" if e.found else "") + (f"; {e.fix}" if e.fix else "")) from None
+
+
 class Detail:
     """Marks a field that says how a step works, not what it computes: `batch: Annotated[int, Detail] = 8`.
 
@@ -99,6 +107,7 @@ DataRef = Annotated[str, AfterValidator(DataName)]  # a path, relative to the re
 LabelledRef = Annotated[str, AfterValidator(LabelledName)]  # the same, with a label in front: sw=PATH
 FolderRef = Annotated[str, AfterValidator(FolderName)]  # what a step wrote: an earlier step's id, or a folder or file on disk
 SelectRef = Annotated[str, AfterValidator(SelectName)]  # ID_OR_FILE[:NAME[+NAME]], for `selectionfile.pick`
+Language = Annotated[str, AfterValidator(_tag)]  # a language's tag, however it was written: ru, rus_Cyrl, Russian
 
 
 @dataclass(frozen=True)

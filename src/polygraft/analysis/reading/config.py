@@ -8,25 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from polygraft import arrays, languages
+from polygraft import arrays
 from polygraft.activity import Activity
 from polygraft.config import Strict
-from polygraft.errors import InputError, RecipeError, UserError
-from polygraft.step import Context, DataRef, Detail, FolderRef, ModelRef
+from polygraft.errors import InputError, UserError
+from polygraft.step import Context, DataRef, Detail, FolderRef, Language, ModelRef
 
 READING = "activity"  # the folder of a reading below that of the analysis which made it
-
-
-def _checked(tag: str) -> str:
-    try:
-        return languages.check(tag)
-    except RecipeError as e:
-        raise ValueError(e.what + (f" ({e.found})" if e.found else "") + (f"; {e.fix}" if e.fix else "")) from None
-
-
-Language = Annotated[str, AfterValidator(_checked)]
 
 
 @dataclass(frozen=True)

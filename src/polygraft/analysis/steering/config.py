@@ -6,10 +6,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from polygraft.analysis.reading.config import Language, Texts
+from polygraft.analysis.reading.config import Texts
 from polygraft.analysis.steering import ways
 from polygraft.errors import RecipeError
-from polygraft.step import DataRef, FolderRef, SelectRef
+from polygraft.step import DataRef, FolderRef, Language, SelectRef
 
 TRIED = ("zero", "mean", "p90", "add=1", "diff=1", "residual-diff=1", "layer-off")  # what a verdict tries when no way is named
 
