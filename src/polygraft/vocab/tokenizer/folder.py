@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,11 @@ class TokenizerFolder:
             flags = {name: bool(entry.get(name, name == "special")) for name in FLAGS}
             tree.setdefault("added_tokens", []).append({"id": i, "content": content} | flags)
         return tree
+
+    @cached_property
+    def whole(self) -> Vocabulary:
+        """`vocabulary` with the added tokens that only tokenizer_config.json names."""
+        return replace(self.vocabulary, tree=self.tree, added={int(t["id"]): t for t in self.tree.get("added_tokens") or []})
 
 
 def read_tokenizer(path: Path | Mapping[str, Path]) -> TokenizerFolder:
