@@ -20,6 +20,7 @@ from polygraft.step import Step
 from polygraft.tune.pretraining import pretrain
 from polygraft.tune.steps import steps as tune_steps
 from polygraft.vocab.around import Around
+from polygraft.vocab.steps import steps as vocab_steps
 from polygraft.world.steps import STEPS as WORLD
 
 BENCH = Bench(conditions.write, conditions.language, conditions.nats, conditions.planned, conditions.Conditions,
@@ -27,4 +28,5 @@ BENCH = Bench(conditions.write, conditions.language, conditions.nats, conditions
 AROUND = Around(conditions.write, conditions.answers, conditions.nats, conditions.language, copies,
                 lambda text: bool(loop(text)[0]), pretrain)
 ANALYSIS = (*DELTA, *READING, *NEURONS, *LAYERS, *SUBSPACE, steer_step(BENCH))
-TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, *WORLD, *tune_steps({"problems": examples}, WATCHERS, held.texts))
+TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, *WORLD,
+                          *tune_steps({"problems": examples}, WATCHERS, held.texts), *vocab_steps(AROUND))

@@ -28,6 +28,7 @@ VERBS: dict = {
         "neurons": ("step:analyze.neurons", "Which FFN neurons belong to a language: LAPE and others, beside chance."),
         "deviation": ("step:analyze.deviation", "Which layers deal with languages, and the layers to tune for it."),
         "subspace": ("step:analyze.subspace", "Which directions of the stream tell languages apart."),
+        "tokenizer": ("step:analyze.tokenizer", "What tokenizers do to text, side by side, and what their vocabularies hold."),
     },
     "steer": ("step:steer", "Run a model with neurons or its residual stream edited; what that changes, beside random edits."),
     "merge": {
