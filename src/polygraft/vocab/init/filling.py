@@ -22,8 +22,8 @@ def initialise(method: Method, material: Material, table: Table, side: Side, row
 
 
 def rows_for(old: Vocabulary, new: Vocabulary, now: int, multiple: int) -> int:
-    """Rows of the new table: those there are (`now`) where the new tokens fit in and are not fewer than before, else as many as tokens,
-    up to the next multiple."""
+    """Rows of the new table: those there are (`now`) where the new tokens fit in and are not fewer than before; else one for every
+    token, up to the next multiple."""
     return now if old.size <= new.size <= now else -(-new.size // multiple) * multiple
 
 
