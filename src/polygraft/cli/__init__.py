@@ -48,6 +48,10 @@ VERBS: dict = {
         "neurons": ("step:tune.neurons", "Train chosen FFN neurons and nothing else."),
         "embeddings": ("step:tune.embeddings", "Train rows of the embedding and the output head: new words, or all."),
     },
+    "vocab": {
+        "trim": ("step:vocab.trim", "Take tokens that some languages do not use out of tokenizer and model."),
+        "init": ("step:vocab.init", "A model takes on a new tokenizer: rows of new tokens are made of old ones."),
+    },
     "world": ("step:world", "Make a small world of artificial languages, with texts, tasks and a model to train."),
     "tasks": ("polygraft.cli.tasks:tasks", "What can be asked; check a task file and see its first item."),
     "eval": ("step:eval", "Score models with intervals and paired tests."),
@@ -58,7 +62,7 @@ VERBS: dict = {
     },
 }
 GROUP_HELP = {"analyze": "Find where language and skill live in a model.", "merge": "Graft experts into one model.",
-              "tune": "Train.", "ab": "Compare two models blind, by people."}
+              "tune": "Train.", "vocab": "Fit a model's vocabulary to a language.", "ab": "Compare two models blind, by people."}
 
 
 def load(target: str) -> click.Command:

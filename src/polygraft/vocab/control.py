@@ -22,6 +22,15 @@ def is_id(key: str) -> bool:
     return bool(ID.search(key)) or key in LISTS
 
 
+def named(config: Any, asked: bool = False) -> set[int]:
+    """Every id that a config names, however deep."""
+    if isinstance(config, Mapping):
+        return set().union(*(named(value, is_id(key)) for key, value in config.items()))
+    if isinstance(config, list):
+        return set().union(*(named(value, asked) for value in config))
+    return {config} if asked and type(config) is int and config >= 0 else set()
+
+
 def remap(config: Mapping[str, Any], old: Vocabulary, new: Vocabulary, where: str, rows: int | None = None) -> dict[str, Any]:
     """`config` with every id moved to the same token of `new`, and vocab_size set to `rows` where it was given.
 
