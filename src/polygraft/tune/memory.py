@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING
 
 from polygraft.meter import LIBRARIES
 from polygraft.tune import extras
+from polygraft.tune.head import CHUNK
 
 if TYPE_CHECKING:
     from polygraft.anatomy import Anatomy, Sizes
     from polygraft.tune.settings import Settings
 
 TRAINER = 250 << 20  # bytes of trl, peft, datasets and accelerate, and of what the allocator holds back, beyond LIBRARIES
-ROWS, COLUMNS = 4096, 32768  # tokens and words whose logits are in memory at once (trl's chunked log-probabilities)
-LOGITS = 10  # float32 copies of such a tile on the way back, as measured on CPU: logits, exponentials, masks, their gradient
+ROWS, COLUMNS = 4096, 32768  # tokens and words whose logits are in memory at once on a GPU (trl's chunked log-probabilities)
+COPIES = 3  # float32 copies of a chunk of logits on a CPU (`head`): as they come, exponentials, a cap's slope
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,18 @@ def need(anatomy: Anatomy, s: Settings, shapes: Mapping[str, Sequence[int]], tra
     return Memory(
         weights=weights(s, shapes, trained), gradients=4 * some, optimizer=extras.BYTES[s.optimizer] * some,
         activations=activations(anatomy, s, trained, tokens, length),
-        logits=LOGITS * 4 * min(tokens, ROWS) * min(sizes.vocab, COLUMNS),
+        logits=logits(sizes.vocab, tokens) + 4 * sum(n for key, n in trained.items() if is_head(anatomy, key)),
     )  # fmt: skip
+
+
+def logits(vocab: int, tokens: int) -> int:
+    """Bytes of the logits that exist at once, on whichever kind of device needs more."""
+    return 4 * max(COPIES * min(tokens * vocab, CHUNK), min(tokens, ROWS) * min(vocab, COLUMNS))
+
+
+def is_head(anatomy: Anatomy, key: str) -> bool:
+    """Whether a tensor's gradient comes from the head: it is formed whole before it is added."""
+    return anatomy.parts[key].label == ("embed" if anatomy.tied else "head")
 
 
 def weights(s: Settings, shapes: Mapping[str, Sequence[int]], trained: Mapping[str, int]) -> int:

@@ -9,10 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from polygraft import ranks
 from polygraft.errors import ResourceError, StepFailed
 from polygraft.tune import extras, state
-from polygraft.tune.broken import check
+from polygraft.tune.broken import failure
+from polygraft.tune.head import in_place_of_trl
 from polygraft.tune.processes import OneReader, dealt
 from polygraft.watching import trainer_callback
 
@@ -214,9 +217,13 @@ def trainer_class() -> type:
             return super().training_step(*args, **kwargs)
 
         def _check(self, what: str, value: float, batches: list[Any]) -> None:
-            if not math.isfinite(value):
-                self.rescue()
-            check(what, value, self.state.global_step, batches, self.work, self.processing_class, Path(self.args.output_dir))
+            """Stop, all processes together, where the value of one of them is not finite."""
+            total = float(self.here.sum(np.array([value]))[0])
+            if math.isfinite(total):
+                return
+            self.rescue()
+            raise failure(what, total, self.state.global_step, [] if math.isfinite(value) else batches, self.work,
+                          self.processing_class, Path(self.args.output_dir), self.here)
 
         def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
             """The gradient's length, known before the optimiser's step is taken; transformers asks for it once a step."""
@@ -233,7 +240,7 @@ def trainer_class() -> type:
             return loss
 
         def _loss(self, model: Any, inputs: Any, return_outputs: bool, num_items_in_batch: Any) -> Any:
-            with self.grafts.shown():
+            with self.grafts.shown(), in_place_of_trl(inputs["labels"]):
                 found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             added = [x for hook in self.work.hooks if (x := hook.loss(model, self.state.global_step)) is not None]
             if not added:
