@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 import tiny as make
+from polygraft.errors import InputError
+from polygraft.evals.callback import WATCHERS
 from polygraft.evals.items import Item, Response
 from polygraft.evals.metrics.copying import copy_length, matched
 from polygraft.model import load
+from polygraft.sources import resolve
+from polygraft.step import Context
 from polygraft.steps import AROUND
 from polygraft.tune import examples
+from polygraft.tune.config import Around as Training
+from polygraft.tune.embeddings import Embeddings, embeddings_step, new_tokens
 from polygraft.tune.settings import Settings
 from polygraft.tune.tokenised import cut, held, prepare, spans
 
@@ -102,3 +110,48 @@ def test_copies_are_scored_as_the_shipped_tasks_score_them(folder):
             top, _ = copy_length(item, response)
             assert copy.scores["copy length"] == top
             assert copy.scores["copy reliability"] == float(matched("Привет, мир", copy.text.strip()) >= 0.99)
+
+
+def longer(folder, out):
+    """The same model with two more tokens, and rows for them."""
+    import shutil
+
+    shutil.copytree(folder, out)
+    tree = json.loads((out / "tokenizer.json").read_text())
+    tree["model"]["vocab"] |= {"on": make.VOCAB, "ee": make.VOCAB + 1}
+    tree["model"]["merges"] = [["o", "n"], ["e", "e"]]
+    (out / "tokenizer.json").write_text(json.dumps(tree))
+    config = json.loads((out / "config.json").read_text()) | {"vocab_size": make.VOCAB + 2}
+    (out / "config.json").write_text(json.dumps(config))
+    tensors = load_file(out / "model.safetensors")
+    for key in [k for k, t in tensors.items() if t.shape[0] == make.VOCAB]:
+        tensors[key] = np.concatenate([tensors[key], tensors[key][:2]])
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    return out
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_only_new_rows_move(family, tmp_path):
+    base = make.folder(tmp_path, family)
+    model = longer(base, tmp_path / "longer")
+    (tmp_path / "text.txt").write_text("one three seven\n" * 8)
+    step = embeddings_step(Training({}, WATCHERS))
+    config = step.config(model="model", base="base", rows=("new",), data=("text.txt",), blocks=True, steps=2, batch=4, length=16,
+                         lr=0.05, save_every=0, device="cpu", answer_only=False)
+    places = {"model": model, "base": base}
+    context = Context(lambda ref: resolve(places[ref]), lambda ref: tmp_path / ref)
+    assert f"Tokens: 2 of {make.VOCAB + 2:,}" in " ".join(step.plan(config, context).lines)
+    step.run(config, context, tmp_path / "out")
+    before, after = (load_file(f / "model.safetensors") for f in (model, tmp_path / "out" / "model"))
+    moved = {k: np.flatnonzero((before[k] != after[k]).reshape(len(before[k]), -1).any(1)).tolist()
+             for k in before if not np.array_equal(before[k], after[k])}
+    assert moved and all(rows == [make.VOCAB, make.VOCAB + 1] for rows in moved.values())
+
+
+def test_new_rows_need_a_base_and_new_tokens(tmp_path):
+    base = make.folder(tmp_path, "llama") / "tokenizer.json"
+    with pytest.raises(InputError, match="no token that its base lacks"):
+        new_tokens(base, base, make.VOCAB)
+    for fields in ({"rows": ("new",)}, {"base": "m"}):
+        with pytest.raises(ValueError, match="base"):
+            Embeddings(model="m", data=("a.txt",), **fields)

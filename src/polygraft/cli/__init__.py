@@ -51,6 +51,7 @@ VERBS: dict = {
     "vocab": {
         "trim": ("step:vocab.trim", "Take tokens that some languages do not use out of tokenizer and model."),
         "init": ("step:vocab.init", "A model takes on a new tokenizer: rows of new tokens are made of old ones."),
+        "propagate": ("step:vocab.propagate", "Give an instruct model the vocabulary that a donor learned on its base."),
     },
     "world": ("step:world", "Make a small world of artificial languages, with texts, tasks and a model to train."),
     "tasks": ("polygraft.cli.tasks:tasks", "What can be asked; check a task file and see its first item."),

@@ -32,6 +32,14 @@ BATCH, PASS = 1024, 0.02  # tokens of a batch that is read; seconds that a pass 
 Columns = dict[str, tuple[np.ndarray, np.ndarray, str, bool]]
 
 
+def load(source: Source, dtype: str = "auto", device: str = "auto") -> Any:
+    """The model in memory, in the type that an evaluation would compute in."""
+    from polygraft import model
+
+    place = model.device_for(device)
+    return model.load(source, dtype=model.dtype_for(place, dtype)[0], device=place)
+
+
 def engine(live: Any, batch_tokens: int = BATCH) -> Any:
     """The engine on a loaded model, one as long as the model lives: what it proved of the model holds under edits, too.
 

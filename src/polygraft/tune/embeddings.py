@@ -1,6 +1,7 @@
 """`tune embeddings`: train rows of the token embedding and of the output head, and nothing else: new words, or all of them.
 
-With tied embeddings both are one tensor, and a row of it is trained once.
+With tied embeddings both are one tensor, and a row of it is trained once. On plain text with `blocks` this is the continued
+pretraining of LEP (arXiv 2412.21140, section 2.4.1).
 """
 
 from __future__ import annotations
@@ -8,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from polygraft.errors import InputError, RecipeError, suggestion
 from polygraft.files import sha256_file
 from polygraft.result import InputRef
 from polygraft.selection import Selection
-from polygraft.step import Context, DataRef, Step
+from polygraft.step import Context, DataRef, ModelRef, Step
 from polygraft.tokenfile import FILE, Vocabulary
 from polygraft.tune import parts
 from polygraft.tune.config import Around, Training
@@ -28,17 +29,26 @@ if TYPE_CHECKING:
     from polygraft.anatomy import Anatomy
     from polygraft.selection import Shapes
 
+NEW = "new"
 TABLES = {"both": "embedding and head", "embed": "embedding", "head": "head"}
 
 
 class Embeddings(Training):
     """Train rows of the token embedding and of the output head. All other weights stay byte for byte."""
 
-    rows: Listed = Field((), description="which tokens, by number: 32000- for the new ones, 0-99,512 (default: all)",
-                         json_schema_extra={"metavar": "A-B,..."})
+    rows: Listed = Field((), description="which tokens, by number (32000- or 0-99,512), or `new`: those that `base` lacks "
+                         "(default: all)", json_schema_extra={"metavar": "A-B,..."})
+    base: ModelRef | None = Field(None, description="with rows `new`: a model with the vocabulary from before")
     tokens: DataRef | None = Field(None, description="or a file of tokens, one a line, as the tokenizer's vocabulary writes them")
     tables: Literal["both", "embed", "head"] = Field("both", description="embedding and head, or one of them (untied models)")
     norm: bool = Field(False, description="train the final norm too")
+
+    @model_validator(mode="after")
+    def _based(self) -> Self:
+        if (NEW in self.rows) != (self.base is not None):
+            raise ValueError("rows `new` need `base`: new compared with what?" if self.base is None else
+                             "`base` without rows `new`: nothing is compared with it")
+        return self
 
 
 def task(config: Embeddings, context: Context, around: Around) -> Task:
@@ -64,14 +74,32 @@ def chosen(config: Embeddings, context: Context, made: Task,
     """The rows that `rows` and `tokens` mean together (None: all), and the file that they were read from."""
     if not config.rows and config.tokens is None:
         return None, ()
-    vocab = tokens_of(made.anatomy, shapes)
-    found = parts.numbers(config.rows, vocab, "token", "rows") if config.rows else []
-    if config.tokens is None:
-        return np.asarray(found), ()
-    path = context.data(config.tokens)
-    known = Vocabulary.open(made.checkpoint.extras.get(FILE), where="tokens").by_name
-    vocabulary = {token: row for token, row in known.items() if row < vocab}
-    return np.unique([*found, *read_tokens(path, vocabulary)]), (InputRef("tokens", config.tokens, digest=sha256_file(path)),)
+    vocab, inputs = tokens_of(made.anatomy, shapes), []
+    numbers = [word for word in config.rows if word != NEW]
+    found = parts.numbers(numbers, vocab, "token", "rows") if numbers else []
+    if config.base is not None:
+        base = context.model(config.base)
+        inputs.append(base.ref(config.base))
+        found += new_tokens(made.checkpoint.extras.get(FILE), base.weights.extras.get(FILE), vocab)
+    if config.tokens is not None:
+        path = context.data(config.tokens)
+        known = Vocabulary.open(made.checkpoint.extras.get(FILE), where="tokens").by_name
+        found += read_tokens(path, {token: row for token, row in known.items() if row < vocab})
+        inputs.append(InputRef("tokens", config.tokens, digest=sha256_file(path)))
+    return np.unique(found), tuple(inputs)
+
+
+def new_tokens(model: Path | None, base: Path | None, rows: int) -> list[int]:
+    """The ids of a tokenizer.json that another one has not: by their bytes, control tokens by name. Raises InputError for none."""
+    ours, theirs = Vocabulary.open(model, where="model"), Vocabulary.open(base, where="base")
+    control = {i: name for name, i in ours.control.items()}
+    found = [i for i, content in enumerate(ours.contents) if i in ours.names and i < rows and
+             (control[i] not in theirs.by_name if i in control else content not in theirs.by_bytes)]
+    if not found:
+        raise InputError("the model has no token that its base lacks: there are no new rows", where="rows",
+                         found=f"{len(ours.names):,} tokens, {len(theirs.names):,} in the base",
+                         fix="name the model of before the vocabulary grew, or leave `rows` out")
+    return found
 
 
 def read_tokens(path: Path, vocabulary: Mapping[str, int]) -> list[int]:
