@@ -101,7 +101,7 @@ def write_tokenizer(folder: Path, tree: Mapping[str, Any], source: TokenizerFold
     made = Vocabulary.open(folder)
     check_ids(made)
     for name, path in source.files.items():
-        if name == CONFIG:
+        if name in (FILE, CONFIG):
             continue
         (folder / name).parent.mkdir(exist_ok=True)
         content = path.read_bytes()
