@@ -131,7 +131,7 @@ def digits(job: Job) -> tuple[str, ...]:
 
 
 def run(config: Init, context: Context, folder: Path, around: Around) -> Result:
-    """Write `model/`, `init.json` and `decompositions.jsonl.gz`."""
+    """Write `model/`, and in it `init.json` and `decompositions.jsonl.gz`."""
     job, source, donor, corpora = opened(config, context)
     counted = None
     if "focus" in config.method:
@@ -147,10 +147,10 @@ def run(config: Init, context: Context, folder: Path, around: Around) -> Result:
     else:
         found = probe.tried(config, job, material, corpora, folder, around, context)
         method, made = found.best, found.made
-    making.write_log(made, material, folder / "decompositions.jsonl.gz")
+    making.write_log(made, material, folder / "model" / "decompositions.jsonl.gz")
     said = {"method": method, "options": options(config, method)} | made.facts(job, material)
     said |= {"probe": found.facts()} if found else {}
-    files.write_json(folder / "init.json", said)
+    files.write_json(folder / "model" / "init.json", said)
     seal(config, source, made, folder / "model")
     return told(config, context, job, said, found, source)
 

@@ -61,12 +61,12 @@ def together(ids: np.ndarray, size: int, contexts: np.ndarray, window: int = WIN
         part = ids[max(0, start - window) : start + TOGETHER].astype(np.int64)
         done = min(start, window)  # pairs within these were counted with the block before
         pairs = []
-        for gap in range(1, window + 1):
+        for gap in range(1, min(window, len(part) - 1) + 1):
             first = max(0, done - gap)
             a, b = part[first : len(part) - gap], part[first + gap :]
             fine = (a >= 0) & (b >= 0) & _unbroken(part, gap)[first:]
             pairs += [(a[fine], column[b[fine]]), (b[fine], column[a[fine]])]
-        rows, columns = (np.concatenate(x) for x in zip(*pairs))
+        rows, columns = (np.concatenate(x) for x in zip((part[:0], part[:0]), *pairs))
         known = columns >= 0
         total = total + csr_matrix((np.ones(int(known.sum())), (rows[known], columns[known])), shape=shape)
     return total
@@ -75,7 +75,7 @@ def together(ids: np.ndarray, size: int, contexts: np.ndarray, window: int = WIN
 def _unbroken(ids: np.ndarray, gap: int) -> np.ndarray:
     """Whether no text ends between position i and i + gap, bool [len - gap]."""
     ends = np.concatenate([[0], np.cumsum(ids < 0)])
-    return ends[gap:-1] == ends[: len(ids) - gap]
+    return ends[gap : len(ids)] == ends[: len(ids) - gap]
 
 
 def ppmi(counts: csr_matrix) -> csr_matrix:
