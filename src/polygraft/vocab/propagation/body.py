@@ -1,0 +1,96 @@
+"""The bodies, everything but the tables: did the donor's change, and the instruct model's with a share of that change added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from polygraft.checkpoint import Weights
+from polygraft.errors import InputError
+from polygraft.floats import FLOATS, from_f32, to_f32
+from polygraft.vocab.propagation.trio import FROM, Trio
+
+ELEMENTS = 1 << 20  # of a tensor that are in memory at a time
+STRANGERS = 0.5  # |donor - base| / |base| of two models that have nothing to do with each other is about 1.4
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How the donor's body differs: `names` of the tensors that do, of `total`, and `relative` |donor - base| / |base|."""
+
+    names: tuple[str, ...]
+    total: int
+    relative: float
+
+
+def moved(trio: Trio, tell: Tell = lambda done, total: None) -> Moved:
+    """Compare the bodies of donor and base; reads both. A donor kept in fewer bits than the base is compared at its precision."""
+    sizes = {name: trio.base.weights.tensors[key].nbytes for name, key in trio.base.body.items()}
+    names, change, size, done = [], 0.0, 0.0, 0
+    for name in trio.base.body:
+        one, two, differs = 0.0, 0.0, False
+        for a, b in blocks(trio, name):
+            differs = differs or not np.array_equal(a, b)
+            one += float(np.vdot(b - a, b - a))
+            two += float(np.vdot(a, a))
+        names += [name] if differs else []
+        change, size, done = change + one, size + two, done + sizes[name]
+        tell(done, sum(sizes.values()))
+    return Moved(tuple(names), len(sizes), float(np.sqrt(change / size)) if size else 0.0)
+
+
+def blocks(trio: Trio, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """One tensor of base and donor, float32 [n] each, at the coarser precision of the two."""
+    mine, theirs = trio.base.body[name], trio.donor.body[name]
+    info, other = trio.base.weights.tensors[mine], trio.donor.weights.tensors[theirs]
+    if info.dtype not in FLOATS or other.dtype not in FLOATS:
+        raise InputError("a body in numbers that cannot be computed with", where=name, found=f"{info.dtype}; {other.dtype}",
+                         expected=" or ".join(FLOATS), fix="use unquantised models")
+    coarse = min((info, other), key=lambda t: t.itemsize).dtype
+    for start in range(0, info.numel, ELEMENTS):
+        stop = min(info.numel, start + ELEMENTS)
+        a, b = trio.base.weights.f32(mine, start, stop), trio.donor.weights.f32(theirs, start, stop)
+        yield (a, b) if info.dtype == other.dtype else (_as(a, coarse), _as(b, coarse))
+
+
+def _as(values: np.ndarray, dtype: str) -> np.ndarray:
+    return to_f32(from_f32(values, dtype), dtype)
+
+
+def judge(found: Moved, share: float | None, trio: Trio) -> None:
+    """Raise InputError for a donor that has nothing to do with the base, and for a changed body nobody said what to do with."""
+    words = f"{len(found.names)} of {found.total} tensors differ, |donor - base| / |base| {found.relative:.3g}"
+    if found.relative > STRANGERS:
+        raise InputError("the donor was not built on the base: their bodies have nothing in common", where=trio.donor.source.spec,
+                         found=words, expected=f"the body of {trio.base.source.spec}", fix=FROM)
+    if found.names and share is None:
+        raise InputError("the donor's body was trained too", where=trio.donor.source.spec, found=f"{words}; first {found.names[0]}",
+                         expected=f"the body of {trio.base.source.spec}, byte for byte",
+                         fix="say what to do with that change: `body: 1` adds it to the instruct model's body, `body: 0` does not")
+
+
+class Carried(Weights):
+    """The instruct model's weights, with `share` x (donor - base) added to the tensors that differ; others are its own bytes."""
+
+    def __init__(self, trio: Trio, names: Mapping[str, None], share: float):
+        own = trio.instruct.weights
+        self.path, self.config, self.tensors, self.extras = own.path, own.config, own.tensors, own.extras
+        self.identity, self.warnings, self.own, self.trio, self.share = own.identity, own.warnings, own, trio, share
+        self.changed = {trio.instruct.body[name]: name for name in names}
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        return self.own.read_range(key, start, stop)
+
+    def chunks(self, key: str, size: int = 0) -> Iterator[bytes | memoryview]:
+        if key not in self.changed:
+            yield from (self.own.chunks(key, size) if size else self.own.chunks(key))
+            return
+        start, dtype = 0, self.tensors[key].dtype
+        for a, b in blocks(self.trio, self.changed[key]):
+            mine = self.own.f32(key, start, start + len(a)).astype(np.float64)
+            mine += self.share * (b.astype(np.float64) - a)
+            yield from_f32(mine.astype(np.float32), dtype)
+            start += len(a)
