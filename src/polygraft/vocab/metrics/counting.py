@@ -62,18 +62,12 @@ def is_plain(text: str) -> bool:
 class Words:
     """Words met so far, each cut once: its tokens after a space and without one."""
 
-    vocabulary: Vocabulary
+    reader: Reader
     index: dict[str, int] = field(default_factory=dict)  # run of characters -> row, -1 for punctuation alone
     texts: list[str] = field(default_factory=list)
     costs: list[tuple[int, int]] = field(default_factory=list)  # row -> tokens after a space, tokens without one
     frequency: dict[int, int] = field(default_factory=dict)
     _rows: dict[str, int] = field(default_factory=dict)
-
-    @cached_property
-    def adds_space(self) -> bool:
-        """Whether the tokenizer itself puts a space before a text, as SentencePiece does."""
-        ids = self.vocabulary.tokenizer.encode("a", add_special_tokens=False).ids
-        return bool(ids) and (self.vocabulary.contents[ids[0]] or b"").startswith(b" ")
 
     def meet(self, runs: Iterable[str]) -> None:
         """Cut the words of those runs that are new."""
@@ -87,10 +81,17 @@ class Words:
                 self.index[run] = self._rows[text] if text else -1
         if not new:
             return
-        within, bare = (new, ["\n" + w for w in new]) if self.adds_space else ([" " + w for w in new], new)
-        start = len(encode(self.vocabulary, ["\n"])[0]) if self.adds_space else 0
-        self.costs += [(len(a), len(b) - start) for a, b in zip(encode(self.vocabulary, within), encode(self.vocabulary, bare))]
+        own, encode = self.reader.adds_space, self.reader.encode
+        within, bare = (new, ["\n" + w for w in new]) if own else ([" " + w for w in new], new)
+        start = len(encode(["\n"])[0]) if own else 0
+        self.costs += [(len(a), len(b) - start) for a, b in zip(encode(within), encode(bare))]
         self.texts += new
+
+    def of_all(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """`of` for every text, whose new words are cut together."""
+        runs = [text.split() for text in texts]
+        self.meet(run for some in runs for run in some)
+        return [self.of(some) for some in runs]
 
     def of(self, runs: Sequence[str]) -> tuple[int, int, int, int, int]:
         """Words, their tokens, how many are continued, whole after a space, whole without one; and counts them."""
@@ -129,20 +130,6 @@ class Counted:
         return int(self.totals[column(name)])
 
 
-def encode(vocabulary: Vocabulary, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of every text, without the tokens that frame it."""
-    return [e.ids for e in vocabulary.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
-
-
-def fragments(vocabulary: Vocabulary) -> np.ndarray:
-    """bool [ids]: tokens that are bytes of a character that no token has: byte tokens, and what is not UTF-8 by itself."""
-    found = np.zeros(vocabulary.size, bool)
-    for i, content in enumerate(vocabulary.contents):
-        if content is not None:
-            found[i] = bool(BYTE.fullmatch(vocabulary.names[i])) if vocabulary.falls_back else not is_utf8(content)
-    return found
-
-
 def is_utf8(content: bytes) -> bool:
     try:
         content.decode()
@@ -158,27 +145,58 @@ def unknown_id(vocabulary: Vocabulary) -> int | None:
     return None if found is None else int(found)
 
 
-def count(vocabulary: Vocabulary, documents: Iterable[str], *, words: bool = True, kept: int = 3) -> Counted:
-    """Let a tokenizer read documents, about BATCH characters at a time; `words` where white space parts them."""
-    met = Words(vocabulary) if words else None
-    piece, unknown = fragments(vocabulary), unknown_id(vocabulary)
-    rows: list[tuple[int, ...]] = []
-    counts, changed = np.zeros(vocabulary.size, np.int64), list[str]()
-    for batch in _batches(documents):
-        encoded = encode(vocabulary, batch)
-        decoded = vocabulary.tokenizer.decode_batch(encoded, skip_special_tokens=False)
-        runs = [text.split() for text in batch] if met else []
-        if met:
-            met.meet(run for some in runs for run in some)
-        for i, (text, ids, back) in enumerate(zip(batch, encoded, decoded)):
-            seen = np.asarray(ids, np.int64)
-            counts += np.bincount(seen, minlength=vocabulary.size)
-            if back != text and len(changed) < kept:
-                changed.append(text)
-            spoken = met.of(runs[i]) if met else (0,) * 5
-            rows.append((1, len(ids), len(text), len(text.encode()), *spoken, int(piece[seen].sum()),
-                         0 if unknown is None else int((seen == unknown).sum()), int(back == text)))
-    return Counted(np.asarray(rows, np.int64).reshape(-1, len(COLUMNS)), counts, met, changed)
+@dataclass(frozen=True)
+class Reader:
+    """One tokenizer at work. What is asked of its vocabulary for every text is found once."""
+
+    vocabulary: Vocabulary
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of every text, without the tokens that frame it."""
+        return [e.ids for e in self.vocabulary.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    @cached_property
+    def adds_space(self) -> bool:
+        """Whether the tokenizer itself puts a space before a text, as SentencePiece does."""
+        ids = self.encode(["a"])[0]
+        return bool(ids) and (self.vocabulary.contents[ids[0]] or b"").startswith(b" ")
+
+    @cached_property
+    def fragments(self) -> np.ndarray:
+        """bool [ids]: tokens that are bytes of a character that no token has: byte tokens, and what is not UTF-8 by itself."""
+        vocabulary, found = self.vocabulary, np.zeros(self.vocabulary.size, bool)
+        for i, content in enumerate(vocabulary.contents):
+            if content is not None:
+                found[i] = bool(BYTE.fullmatch(vocabulary.names[i])) if vocabulary.falls_back else not is_utf8(content)
+        return found
+
+    def count(self, documents: Iterable[str], *, words: bool = True, kept: int = 3) -> Counted:
+        """Read documents, about BATCH characters at a time; `words` where white space parts them."""
+        met, size, unknown = Words(self) if words else None, self.vocabulary.size, unknown_id(self.vocabulary)
+        rows: list[tuple[int, ...]] = []
+        counts, changed = np.zeros(size, np.int64), list[str]()
+        for batch in _batches(documents):
+            encoded = self.encode(batch)
+            decoded = self.vocabulary.tokenizer.decode_batch(encoded, skip_special_tokens=False)
+            spoken = met.of_all(batch) if met else [(0,) * 5] * len(batch)
+            seen = [np.asarray(ids, np.int64) for ids in encoded]
+            counts += np.bincount(np.concatenate(seen), minlength=size)
+            changed += [text for text, back in zip(batch, decoded) if back != text][: kept - len(changed)]
+            rows += [(1, len(ids), len(text), len(text.encode()), *said, int(self.fragments[ids].sum()),
+                      0 if unknown is None else int((ids == unknown).sum()), int(back == text))
+                     for text, ids, back, said in zip(batch, seen, decoded, spoken)]  # fmt: skip
+        return Counted(np.asarray(rows, np.int64).reshape(-1, len(COLUMNS)), counts, met, changed)
+
+    def shown(self, text: str, mark: str = "|") -> str:
+        """A text with the boundaries of its tokens; bytes of a cut character as `<D0>`."""
+        pieces = []
+        for i in self.encode([text])[0]:
+            content = self.vocabulary.contents[i]
+            if content is None:
+                pieces.append(self.vocabulary.names.get(i, "?"))
+            else:
+                pieces.append(content.decode() if is_utf8(content) else "".join(f"<{b:02X}>" for b in content))
+        return mark.join(pieces)
 
 
 def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
@@ -191,15 +209,3 @@ def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def shown(vocabulary: Vocabulary, text: str, mark: str = "|") -> str:
-    """A text with the boundaries of its tokens; bytes of a cut character as `<D0>`."""
-    pieces = []
-    for i in encode(vocabulary, [text])[0]:
-        content = vocabulary.contents[i]
-        if content is None:
-            pieces.append(vocabulary.names.get(i, "?"))
-        else:
-            pieces.append(content.decode() if is_utf8(content) else "".join(f"<{b:02X}>" for b in content))
-    return mark.join(pieces)

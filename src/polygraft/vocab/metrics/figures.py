@@ -166,7 +166,7 @@ def parities(tokens: Sequence[np.ndarray], reference: int, *, seed: int = 0) -> 
     drawn = _drawn([grouped], seed)[0] if len(grouped) > 1 else None
     premiums = []
     for i in range(len(tokens)):
-        low, high = _interval(drawn[:, i] / drawn[:, reference]) if drawn is not None else (None, None)
+        low, high = _interval(drawn[:, i] / drawn[:, reference]) if drawn is not None and i != reference else (None, None)
         premiums.append(Estimate(float(totals[i] / totals[reference]), low, high, len(tokens[0]), "x"))
     low, high = _interval(ginis(drawn)) if drawn is not None else (None, None)
     return premiums, Estimate(gini(totals), low, high, len(tokens[0]))

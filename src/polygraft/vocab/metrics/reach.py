@@ -35,9 +35,9 @@ def unreachable(vocabulary: Vocabulary) -> dict[int, str]:
     unknown = unknown_id(vocabulary)
     asked = [i for i, content in enumerate(vocabulary.contents)
              if content and i != unknown and not (vocabulary.falls_back and BYTE.fullmatch(vocabulary.names[i]))]
-    whole = [i for i in asked if is_utf8(vocabulary.contents[i])]  # type: ignore[arg-type]
-    missed = _not_found(tokenizer, vocabulary, whole)
-    halves = [i for i in asked if i not in set(whole) and not _merged(tokenizer, vocabulary, i)]
+    text = {i: is_utf8(vocabulary.contents[i]) for i in asked}  # type: ignore[arg-type]
+    missed = _not_found(tokenizer, vocabulary, [i for i in asked if text[i]])
+    halves = [i for i in asked if not text[i] and not _merged(tokenizer, vocabulary, i)]
     reasons = {i: APART if _merged(tokenizer, vocabulary, i) else MERGES for i in missed}
     return dict(sorted((reasons | dict.fromkeys(halves, MERGES)).items()))
 

@@ -19,7 +19,7 @@ from polygraft.result import InputRef, Result
 from polygraft.step import Context, DataRef, FolderRef, Language, ModelRef, Plan, Step
 from polygraft.tokenfile import Vocabulary
 from polygraft.vocab.metrics import tables
-from polygraft.vocab.metrics.counting import count, sample
+from polygraft.vocab.metrics.counting import sample
 from polygraft.vocab.metrics.study import Parity, Studied, Texts, gains, parity, study
 from polygraft.vocab.tables import Side, Table, check_fits
 from polygraft.vocab.tables import tables as tables_of
@@ -132,7 +132,7 @@ def _inputs(config: Tokenizers, context: Context) -> tuple[InputRef, ...]:
 
 
 def _parity(config: Tokenizers, studied: Studied, aligned: Mapping[str, Texts], same: bool) -> Parity:
-    counted = studied.counted if same else {x: count(studied.vocabulary, t(), words=False) for x, t in aligned.items()}
+    counted = studied.counted if same else {x: studied.reader.count(t(), words=False) for x, t in aligned.items()}
     try:
         return parity(studied.name, counted, config.reference)
     except ValueError as e:

@@ -12,7 +12,7 @@ from polygraft.result import Estimate
 from polygraft.stats import Bootstrap
 from polygraft.tokenfile import Vocabulary
 from polygraft.vocab.metrics import figures, reach
-from polygraft.vocab.metrics.counting import Counted, count, spaced
+from polygraft.vocab.metrics.counting import Counted, Reader, spaced
 from polygraft.vocab.metrics.digits import Digits, scheme
 from polygraft.vocab.metrics.rows import Undertrained, undertrained
 from polygraft.vocab.tables import Side, Table
@@ -29,6 +29,10 @@ class Studied:
     counted: dict[str, Counted] = field(default_factory=dict)
     added: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # ids whose bytes the first one lacks
     rows: Undertrained | None = None
+
+    @cached_property
+    def reader(self) -> Reader:
+        return Reader(self.vocabulary)
 
     @cached_property
     def unreachable(self) -> dict[int, str]:
@@ -89,7 +93,7 @@ def study(named: Sequence[tuple[str, Vocabulary, Mapping[Side, Table]]], texts: 
         made = Studied(name, vocabulary)
         for language, opened in texts.items():
             progress(len(found) * len(texts) + len(made.counted), work, f"{name}: {language}")
-            made.counted[language] = count(vocabulary, opened(), words=spaced(language))
+            made.counted[language] = made.reader.count(opened(), words=spaced(language))
         if found:
             known = found[0].vocabulary.by_bytes
             made.added = np.array([i for i, b in enumerate(vocabulary.contents) if b and b not in known], np.int64)

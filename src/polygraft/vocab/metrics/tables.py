@@ -11,7 +11,7 @@ import numpy as np
 from polygraft import languages, stats
 from polygraft.result import Cell, Curve, Estimate, Sample, Table
 from polygraft.vocab.metrics import figures
-from polygraft.vocab.metrics.counting import is_utf8, shown
+from polygraft.vocab.metrics.counting import is_utf8
 from polygraft.vocab.metrics.study import Parity, Studied, differences, gains
 
 DRAWN = 8  # languages that get a curve
@@ -146,7 +146,7 @@ def samples(found: Sequence[Studied], first: Mapping[str, str]) -> tuple[Sample,
     made = []
     for language, text in first.items():
         cut = text[:CUT]
-        made.append(Sample(f"cut-{language}", language, cut, {s.name: shown(s.vocabulary, cut) for s in found},
+        made.append(Sample(f"cut-{language}", language, cut, {s.name: s.reader.shown(cut) for s in found},
                            note="| between tokens; <D0> a byte that is no character by itself"))
     for s in found:
         for language, c in s.counted.items():
