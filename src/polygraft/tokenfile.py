@@ -101,7 +101,7 @@ class Vocabulary:
         """Id -> token, as the file writes it."""
         return {i: t for t, i in self.ids.items()} | {i: t["content"] for i, t in self.added.items()}
 
-    @property
+    @cached_property
     def size(self) -> int:
         """One more than the largest id: the rows that an embedding needs."""
         return max(self.names, default=-1) + 1
@@ -187,6 +187,10 @@ class Vocabulary:
                  "model": self.model | ({"dropout": None} if self.kind == "BPE" else {})}
         return Tokenizer.from_str(files.canonical(plain).decode()).model
 
+    def replay(self, text: str) -> list[int]:
+        """The ids that the model alone makes of a text in its own alphabet, as a pre-tokeniser hands it over."""
+        return [t.id for t in self._replay.tokenize(text)]
+
     def segment(self, content: bytes) -> tuple[int, ...] | None:
         """The ids whose bytes together are `content`, as the tokenizer's own model cuts it; None where no tokens cover it.
 
@@ -198,7 +202,7 @@ class Vocabulary:
         if (whole := self.by_bytes.get(content)) is not None:
             return (whole,)
         if (text := self.write_of(content)) is not None:
-            found = tuple(t.id for t in self._replay.tokenize(text))
+            found = tuple(self.replay(text))
             parts = [self.contents[i] for i in found]
             if None not in parts and b"".join(parts) == content:  # type: ignore[arg-type]
                 return found
