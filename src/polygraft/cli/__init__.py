@@ -50,7 +50,7 @@ VERBS: dict = {
     },
     "vocab": {
         "train": ("step:vocab.train", "A new tokenizer in place of a model's, BPE or Unigram."),
-        "extend": ("step:vocab.extend", "Extend a model's BPE tokenizer: every old id and merge stays, or the least used tokens go."),
+        "extend": ("step:vocab.extend", "Further merges for a model's BPE tokenizer; every old id stays, or the least used go."),
         "trim": ("step:vocab.trim", "Take tokens that some languages do not use out of tokenizer and model."),
         "init": ("step:vocab.init", "A model takes on a new tokenizer: rows of new tokens are made of old ones."),
         "propagate": ("step:vocab.propagate", "Give an instruct model the vocabulary that a donor learned on its base."),
