@@ -66,6 +66,17 @@ def parse(model: type[M], document: Document, at: Place = (), *, drop: tuple[str
     return value
 
 
+def filled(kind: type[M], fields: Mapping[str, Any]) -> M:
+    """A config from the arguments of a Python function. Raises RecipeError naming each field that is wrong."""
+    try:
+        return kind(**fields)
+    except ValidationError as e:
+        told = [f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors()]
+        unknown = next((str(x["loc"][0]) for x in e.errors() if x["type"] == "extra_forbidden"), None)
+        fix = suggestion(unknown, kind.model_fields) if unknown else None
+        raise RecipeError("; ".join(told), where=kind.__name__.lower(), fix=fix) from e
+
+
 def try_parse(model: type[M], document: Document, at: Place = (), *, drop: tuple[str, ...] = ()) -> tuple[M | None, list[Fault]]:
     """`parse` for a caller that goes on collecting faults. `drop` names keys that are not the model's."""
     tree = lookup(document.tree, at)

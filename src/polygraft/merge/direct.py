@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from polygraft import files
-from polygraft.errors import RecipeError, suggestion
+from polygraft.config import filled
 from polygraft.merge import configs, steps
 from polygraft.meter import measured
 from polygraft.result import Result
@@ -22,7 +19,7 @@ from polygraft.step import Context
 def merge(kind: str, out: Path, offline: bool, fields: dict[str, Any]) -> Result:
     """Run the merge `kind` (a class of `configs`) into `out`. Raises UserError; `out` is absent or complete."""
     given: dict[str, Source] = {}
-    config = parsed(getattr(configs, kind), {k: _named(v, given) for k, v in fields.items()})
+    config = filled(getattr(configs, kind), {k: _named(v, given) for k, v in fields.items()})
     cache: dict[str, Source] = {}
 
     def model(ref: str) -> Source:
@@ -35,19 +32,6 @@ def merge(kind: str, out: Path, offline: bool, fields: dict[str, Any]) -> Result
         result, described = steps.into(config, Context(model, Path, offline=offline), part)
         manifest.update(described)
     return replace(result, cost=replace(meter.cost, written_bytes=result.cost.written_bytes or meter.cost.written_bytes))
-
-
-def parsed(kind: Callable[..., Any], fields: dict[str, Any]) -> Any:
-    """The config; RecipeError naming each field that is wrong."""
-    try:
-        return kind(**fields)
-    except ValidationError as e:
-        known = getattr(kind, "model_fields", {})
-        told = [f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors()]
-        unknown = next((str(x["loc"][0]) for x in e.errors() if x["type"] == "extra_forbidden"), None)
-        raise RecipeError(
-            "; ".join(told), where=getattr(kind, "__name__", "merge").lower(), fix=suggestion(unknown, known) if unknown else None
-        ) from e
 
 
 def _named(value: Any, given: dict[str, Source]) -> Any:

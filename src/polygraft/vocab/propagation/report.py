@@ -23,10 +23,10 @@ FILE = "propagation.json"
 SHOWN = 20  # odd tokens that are named
 
 
-def told(job: Job, chat: Chat, folder: Path, id: str) -> Result:
-    """Write propagation.json into `folder`, beside `model/`; the Result."""
+def told(job: Job, chat: Chat, model: Path, id: str) -> Result:
+    """Write propagation.json into the model's folder; the Result."""
     data = described(job, chat)
-    files.write_json(folder / FILE, data)
+    files.write_json(model / FILE, data)
     trio, mode = job.trio, job.config.mode
     inputs = tuple(m.source.ref(m.name) for m in trio.members)
     summary = (

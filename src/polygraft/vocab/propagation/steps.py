@@ -131,7 +131,12 @@ def plan(config: Propagate, context: Context) -> Plan:
 
 
 def run(config: Propagate, context: Context, folder: Path) -> Result:
-    """Write `model/` and `propagation.json`."""
+    """Write `model/`, with its propagation.json."""
+    return into(config, context, folder / "model")
+
+
+def into(config: Propagate, context: Context, model: Path) -> Result:
+    """Write the model and propagation.json into one folder."""
     trio = opened(config, context)
     join = joining.joined(trio.instruct.folder, trio.donor.folder)
     size = rows_of(trio, join)
@@ -142,9 +147,8 @@ def run(config: Propagate, context: Context, folder: Path) -> Result:
     job = Job(config, trio, pieces, modes.means(pieces, trio.shared), join, size, moved)
     for side in trio.base.tables:
         prepare(job, side, context)
-    write(job, folder / "model", context)
-    chat = check_chat(trio.instruct, folder / "model", join)
-    return report.told(job, chat, folder, context.step_id)
+    write(job, model, context)
+    return report.told(job, check_chat(trio.instruct, model, join), model, context.step_id)
 
 
 def prepare(job: Job, side: Side, context: Context) -> None:
