@@ -26,7 +26,7 @@ from polygraft.step import Context, DataRef, Language, ModelRef, Plan, Step
 from polygraft.tokenfile import Vocabulary
 from polygraft.vocab import control, tables
 from polygraft.vocab.init.scripts import script, script_of
-from polygraft.vocab.metrics.counting import encode
+from polygraft.vocab.metrics.counting import Reader
 from polygraft.vocab.tokenizer import checks, folder, trim
 from polygraft.vocab.writing import Rows, write_model
 
@@ -161,7 +161,7 @@ def look(vocabulary: Vocabulary, corpus: Corpus, context: Context) -> Seen:
     """Count the tokens of a corpus, without the part held out, and the scripts of its letters."""
     tokens, characters, documents = np.zeros(vocabulary.size, np.int64), Counter[str](), 0
     for batch in parts(corpus, held=False):
-        for text, ids in zip(batch, encode(vocabulary, batch)):
+        for text, ids in zip(batch, Reader(vocabulary).encode(batch)):
             tokens += np.bincount(np.asarray(ids, np.int64), minlength=vocabulary.size)
             characters.update(text)
         documents += len(batch)
@@ -227,7 +227,7 @@ def compared(old: Vocabulary, new: Vocabulary, kept: np.ndarray, corpus: Corpus)
     at[kept] = np.arange(len(kept))
     documents = same = characters = before = after = gone = 0
     for batch in parts(corpus, held=True):
-        for text, was, now in zip(batch, encode(old, batch), encode(new, batch)):
+        for text, was, now in zip(batch, Reader(old).encode(batch), Reader(new).encode(batch)):
             expected = at[np.asarray(was, np.int64)]
             equal = expected.tolist() == now
             if not equal and (expected >= 0).all():

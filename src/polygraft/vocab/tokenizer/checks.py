@@ -17,7 +17,7 @@ from polygraft.result import Table
 from polygraft.tokenfile import FILE, Vocabulary
 from polygraft.vocab import tables
 from polygraft.vocab.metrics import digits, reach
-from polygraft.vocab.metrics.counting import encode
+from polygraft.vocab.metrics.counting import Reader
 from polygraft.vocab.tokenizer import llamacpp
 from polygraft.vocab.tokenizer.folder import check_ids, read_tokenizer
 
@@ -43,10 +43,11 @@ def loadable(folder: Path, before: Path | Mapping[str, Path] | None = None) -> l
     made = read_tokenizer(folder)
     place = made.files[FILE].parent
     old = None if before is None else read_tokenizer(before)
-    found = [*own(made.vocabulary, old.vocabulary if old else None), *in_transformers(place, made.vocabulary)]
+    model = Checkpoint.open(place) if (place / "config.json").is_file() else None
+    rows = None if model is None else config_value(model.config, "vocab_size")
+    found = [*own(made.vocabulary, old.vocabulary if old else None), *in_transformers(place, made.vocabulary, rows)]
     if old is not None:
         found += names_and_chats(place, old.files)
-    model = Checkpoint.open(place) if (place / "config.json").is_file() else None
     found += in_llamacpp(place, made.vocabulary, model)
     found += in_vllm(made.vocabulary, model) if model is not None else ()
     return found
@@ -87,7 +88,7 @@ def own(made: Vocabulary, old: Vocabulary | None) -> Iterator[Check]:
 
 def broken(vocabulary: Vocabulary) -> list[str]:
     """Texts of the probe that do not come back from their ids; white space at the start, which SentencePiece adds, apart."""
-    ids = encode(vocabulary, PROBE)
+    ids = Reader(vocabulary).encode(PROBE)
     back = vocabulary.tokenizer.decode_batch(ids, skip_special_tokens=False)
     return [text for text, again in zip(PROBE, back) if again.lstrip(" ") != text.lstrip(" ")]
 
@@ -105,9 +106,9 @@ def reached(made: Vocabulary, old: Vocabulary | None) -> Check:
 # ----------------------------------------------------------------------------------------------------------- elsewhere
 
 
-def in_transformers(folder: Path, made: Vocabulary) -> Iterator[Check]:
-    """Loaded by AutoTokenizer, saved and loaded again: the ids of tokenizer.json each time."""
-    expected = encode(made, PROBE)
+def in_transformers(folder: Path, made: Vocabulary, rows: int | None) -> Iterator[Check]:
+    """Loaded by AutoTokenizer, saved and loaded again: the ids of tokenizer.json each time, and no token beyond the model's rows."""
+    expected = Reader(made).encode(PROBE)
     with quiet(), tempfile.TemporaryDirectory(prefix="polygraft-") as scratch:
         try:
             loaded = load_tokenizer(folder)
@@ -123,6 +124,10 @@ def in_transformers(folder: Path, made: Vocabulary) -> Iterator[Check]:
         for name, one in (("transformers", loaded), ("saved and loaded again", again)):
             wrong = [text for text, ids in zip(PROBE, expected) if one(text, add_special_tokens=False)["input_ids"] != ids]
             yield Check(name, f"{kind}: other ids for {wrong[0]!r}" if wrong else f"{kind}: the same ids", not wrong)
+        if more := {t: i for t, i in loaded.get_vocab().items() if t not in made.by_name}:  # a class may add what it always has
+            named = ", ".join(f"{t!r} ({i})" for t, i in sorted(more.items(), key=lambda item: item[1])[:3])
+            yield Check("transformers: more tokens", f"{kind} adds {named}; the model has {rows or 'unknown'} rows",
+                        rows is None or max(more.values()) < rows)
 
 
 def names_and_chats(folder: Path, before: Mapping[str, Path]) -> Iterator[Check]:
