@@ -13,8 +13,8 @@ from polygraft.result import Estimate, Result, Table, encode
 from polygraft.vocab.propagation.fitting import IDENTITY, Fit
 from polygraft.vocab.propagation.modes import WORDS
 from polygraft.vocab.propagation.rows import FACTOR, odd_dimensions
-from polygraft.vocab.propagation.same import Chat
 from polygraft.vocab.tables import SIDES, Side
+from polygraft.vocab.tokenizer import checks
 
 if TYPE_CHECKING:
     from polygraft.vocab.propagation.steps import Job
@@ -23,9 +23,9 @@ FILE = "propagation.json"
 SHOWN = 20  # odd tokens that are named
 
 
-def told(job: Job, chat: Chat, model: Path, id: str) -> Result:
+def told(job: Job, found: list[checks.Check], model: Path, id: str) -> Result:
     """Write propagation.json into the model's folder; the Result."""
-    data = described(job, chat)
+    data = described(job, found)
     files.write_json(model / FILE, data)
     trio, mode = job.trio, job.config.mode
     inputs = tuple(m.source.ref(m.name) for m in trio.members)
@@ -37,11 +37,11 @@ def told(job: Job, chat: Chat, model: Path, id: str) -> Result:
         *(sentence(side, f) for side, f in job.fits.items()),
         *([body_words(job)] if job.moved.names else []),
     )
-    return Result("vocab.propagate", id, f"Propagation by {mode}", summary, tables=tables(job, data), inputs=inputs,
-                  caveats=tuple(caveats(job, chat, data)), data=data)  # fmt: skip
+    return Result("vocab.propagate", id, f"Propagation by {mode}", summary, inputs=inputs, data=data,
+                  tables=(*tables(job, data), checks.table(found)), caveats=tuple(caveats(job, found, data)))  # fmt: skip
 
 
-def described(job: Job, chat: Chat) -> dict[str, Any]:
+def described(job: Job, found: list[checks.Check]) -> dict[str, Any]:
     """propagation.json."""
     c, join = job.config, job.join
     return {
@@ -52,7 +52,7 @@ def described(job: Job, chat: Chat) -> dict[str, Any]:
         "made_of": job.pieces.tally(),
         "body": {"changed_in_donor": len(job.moved.names), "tensors": job.moved.total, "relative": job.moved.relative,
                  "share_added": c.body},
-        "chats": {"rendered_equal": chat.rendered, "note": chat.why},
+        "checks": [encode(c) for c in found],
     }  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def tables(job: Job, data: dict[str, Any]) -> tuple[Table, ...]:
             Table("What the donor's tokens are in the old vocabulary", ("how", "tokens"), how))
 
 
-def caveats(job: Job, chat: Chat, data: dict[str, Any]) -> list[str]:
+def caveats(job: Job, checked: list[checks.Check], data: dict[str, Any]) -> list[str]:
     """What the numbers cannot tell, and what is odd."""
     found = []
     for side, made in job.fits.items():
@@ -148,4 +148,4 @@ def caveats(job: Job, chat: Chat, data: dict[str, Any]) -> list[str]:
             found.append(f"{name}: the donor's {carrying.donor.dtype} became the instruct model's {carrying.instruct.dtype}")
     if stale := job.join.files.stale:
         found.append(f"left out, since they hold the donor's vocabulary only: {', '.join(stale)}")
-    return [*found, *([chat.why] if chat.why else [])]
+    return [*found, *checks.failed(checked)]

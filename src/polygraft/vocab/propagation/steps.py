@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from polygraft import files
 from polygraft.config import Strict, changed
+from polygraft.errors import StepFailed
 from polygraft.result import Result
 from polygraft.step import Context, ModelRef, Plan, Step
 from polygraft.vocab import control
@@ -23,13 +24,14 @@ from polygraft.vocab.propagation import body, joining, modes, report
 from polygraft.vocab.propagation.fitting import Fit, fit
 from polygraft.vocab.propagation.modes import RIDGED, WORDS, Mode
 from polygraft.vocab.propagation.rows import Bias, Carrying, Norms, numbers
-from polygraft.vocab.propagation.same import check_chat
 from polygraft.vocab.propagation.trio import Member, Trio
 from polygraft.vocab.tables import SIDES, Side
+from polygraft.vocab.tokenizer import checks
 from polygraft.vocab.tokenizer.folder import BESIDE, FILE, STALE, write_tokenizer
 from polygraft.vocab.writing import Rows, write_model
 
 GENERATION = "generation_config.json"
+SAME = ("ids", "control tokens", "special tokens", "chat template", "a chat")  # checks that no result fails
 SMALL = 400 << 20  # resident bytes of Python, scipy, the tokenizers library and two vocabularies of 130,000 tokens
 CHUNKS = 600 << 20  # bytes of the rows that are summed at a time, in their two precisions
 SPEED = 2e10  # float64 operations a second and core, about
@@ -148,7 +150,19 @@ def into(config: Propagate, context: Context, model: Path) -> Result:
     for side in trio.base.tables:
         prepare(job, side, context)
     write(job, model, context)
-    return report.told(job, check_chat(trio.instruct, model, join), model, context.step_id)
+    context.progress(0, 1, "checking what was written")
+    return report.told(job, checked(job, model), model, context.step_id)
+
+
+def checked(job: Job, model: Path) -> list[checks.Check]:
+    """What the tokenizer does elsewhere, and beside the instruct model's. Raises StepFailed where chats are not the same."""
+    found = checks.loadable(model, before=job.trio.instruct.weights.extras)
+    for c in found:
+        if c.ok is False and c.name in SAME:
+            raise StepFailed("the result does not read chats as the instruct model does", where=f"{model.name}: {c.name}",
+                             found=c.found, expected="the same special tokens, each one id, and the same text from the template",
+                             fix="please report it with both tokenizers")
+    return found
 
 
 def prepare(job: Job, side: Side, context: Context) -> None:
