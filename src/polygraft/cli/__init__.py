@@ -54,6 +54,8 @@ VERBS: dict = {
         "trim": ("step:vocab.trim", "Take tokens that some languages do not use out of tokenizer and model."),
         "init": ("step:vocab.init", "A model takes on a new tokenizer: rows of new tokens are made of old ones."),
         "propagate": ("step:vocab.propagate", "Give an instruct model the vocabulary that a donor learned on its base."),
+        "calibrate": ("step:vocab.calibrate", "Examples that teach an adapted model its new tokens: copies, its own answers."),
+        "gate": ("step:vocab.gate", "May an adapted model take its start's place: copies, bits per byte, files; exit 6 if not."),
     },
     "world": ("step:world", "Make a small world of artificial languages, with texts, tasks and a model to train."),
     "tasks": ("polygraft.cli.tasks:tasks", "What can be asked; check a task file and see its first item."),

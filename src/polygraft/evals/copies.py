@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from polygraft.evals import metrics, tasks
@@ -21,8 +21,8 @@ NAMES = tuple(m.name for m in METRICS)
 class Copied(Written):
     """A copy, its score by each metric (a share of 1; symbols per token: characters), and the tokens of the source."""
 
-    scores: Mapping[str, float]
-    source_tokens: int
+    scores: Mapping[str, float] = field(default_factory=dict)
+    source_tokens: int = 0
 
 
 def copies(live: Any, language: str, kind: Literal["sentence", "paragraph"], texts: Sequence[str], chat: bool) -> list[Copied]:
@@ -39,4 +39,4 @@ def _scored(item: Item, answer: Written, source_tokens: int) -> Copied:
     response = Response(text=answer.text, tokens=answer.tokens, gold_tokens=source_tokens, finished=answer.finished)
     columns = {name: metrics.get(name).score(item, response) for name in NAMES}
     scores = {name: top / bottom if bottom else 0.0 for name, (top, bottom) in columns.items()}
-    return Copied(answer.text, answer.tokens, answer.finished, scores, source_tokens)
+    return Copied(answer.text, answer.tokens, answer.finished, answer.ids, scores, source_tokens)

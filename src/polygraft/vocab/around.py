@@ -28,7 +28,7 @@ class Scored(Protocol):
 
 
 class Answer(Protocol):
-    """One answer: its text, its new tokens (without an end), and whether it ended by itself."""
+    """One answer: its text, its new tokens (without an end) and their ids, and whether it ended by itself."""
 
     @property
     def text(self) -> str: ...
@@ -36,6 +36,8 @@ class Answer(Protocol):
     def tokens(self) -> int: ...
     @property
     def finished(self) -> bool: ...
+    @property
+    def ids(self) -> tuple[int, ...]: ...
 
 
 class Copy(Answer, Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
@@ -21,11 +21,12 @@ class Decoding:
 @dataclass(frozen=True)
 class Written:
     """A written answer: its text (cut before the stop), the new tokens that the text took (without EOS and stop), and whether it
-    ended by itself (EOS or stop, not the limit)."""
+    ended by itself (EOS or stop, not the limit). `ids`: these tokens, where the engine sees them."""
 
     text: str
     tokens: int
     finished: bool
+    ids: tuple[int, ...] = field(default=(), compare=False)
 
 
 class Engine(Protocol):

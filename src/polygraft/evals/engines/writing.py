@@ -45,7 +45,7 @@ class Answer:
         text = batches.cut(whole, self.stops)
         while len(text) < len(whole) and kept and len(self._text(kept[:-1])) >= len(text):
             kept = kept[:-1]  # what only holds the stop is no part of the answer
-        return Written(text, len(kept), self.finished)
+        return Written(text, len(kept), self.finished, tuple(kept))
 
 
 def choose(logits: Any, answers: Sequence[Answer]) -> list[int]:
