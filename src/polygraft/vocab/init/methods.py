@@ -14,6 +14,7 @@ from polygraft.vocab.init import focus, mixture, omp, scripts, weights
 from polygraft.vocab.init.mixture import Mixture
 from polygraft.vocab.init.moments import Moments, drawn
 from polygraft.vocab.init.weights import Weighting
+from polygraft.vocab.metrics.rows import norms
 from polygraft.vocab.pieces import CONTROL, COPIED, NONE, PIECES, Pieces
 from polygraft.vocab.tables import Side, Table
 
@@ -28,15 +29,18 @@ def _quiet(done: float, total: float, text: str = "") -> None:
 
 @dataclass(frozen=True)
 class Donor:
-    """A model that has the new tokens: its vocabulary, its tables (the head's rows are the embedding's where they are tied)."""
+    """A model that has the new tokens: its vocabulary, its tables (the head's rows are the embedding's where they are tied), and
+    the ids of rows that are hardly trained."""
 
     vocabulary: Vocabulary
     tables: Mapping[Side, Table]
+    untrained: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
 class Material:
-    """What methods work with. `vectors`: new ids (sorted) and their unit vectors, counted from text; `k`: anchors of a token."""
+    """What methods work with. `vectors`: new ids (sorted) and their unit vectors, counted from text; `k`: anchors of a token;
+    `untrained`: old ids that no anchor should be."""
 
     pieces: Pieces
     old: Vocabulary
@@ -46,6 +50,7 @@ class Material:
     seed: int = 0
     k: int = 64
     donor: Donor | None = None
+    untrained: frozenset[int] = frozenset()
     vectors: tuple[np.ndarray, np.ndarray] | None = None
     progress: Callable[..., None] = _quiet
 
@@ -155,16 +160,16 @@ def _composed(material: Material, table: Table, side: Side, moments: Moments) ->
     if side == "out":
         made = material.mean_of("length")
         return Rule(lambda tokens: mixture.rows(made.take(tokens), table), made, {"weights": "length"})
-    made, norms = material.mean_of("uniform"), scripts.norms(table, material.old)
+    made, usual = material.mean_of("uniform"), scripts.usual(table, material.old)
 
     def make(tokens: np.ndarray) -> np.ndarray:
         rows = mixture.rows(made.take(tokens), table)
         size = np.linalg.norm(rows, axis=1)
-        wanted = norms.of([material.new.contents[int(t)] for t in tokens])
+        wanted = usual.of([material.new.contents[int(t)] for t in tokens])
         return rows * np.where(size > NOTHING, wanted / np.where(size > NOTHING, size, 1.0), 1.0)[:, None]
 
-    facts = {"weights": "uniform", "norm": norms.all, "norm by script": dict(sorted(norms.by_script.items())),
-             "old tokens by script": dict(sorted(norms.counts.items()))}
+    facts = {"weights": "uniform", "norm": usual.all, "norm by script": dict(sorted(usual.by_script.items())),
+             "old tokens by script": dict(sorted(usual.counts.items()))}
     return Rule(make, made, facts)
 
 
@@ -173,16 +178,17 @@ def _omp(material: Material, table: Table, side: Side, moments: Moments) -> Rule
     donor = material.donor
     assert donor is not None  # the step asks for one
     source = donor.tables.get(side, donor.tables["in"])
-    shared = omp.anchors(donor.vocabulary, material.old)
+    shared = omp.anchors(donor.vocabulary, material.old, donor.untrained, material.untrained)
     there = np.array([donor.vocabulary.by_bytes.get(material.new.contents[int(t)] or b"", -1) for t in material.composed], np.int64)
     tokens, ids = material.composed[there >= 0], there[there >= 0]
     said = partial(material.progress, text="matching pursuit")
     carried, left = omp.carried(tokens, ids, source, shared, material.k, len(material.pieces), said)
     made = mixture.first_of(carried, material.mean_of("uniform"))
-    facts = {"anchors": len(shared), "tokens of the donor": len(tokens),
+    facts = {"anchors": len(shared), "rows hardly trained, here and in the donor": [len(material.untrained), len(donor.untrained)],
+             "tokens of the donor": len(tokens),
              "mean of pieces instead": len(material.composed) - len(tokens),
              "rest of the norm, median": float(np.median(left)) if len(left) else None}
-    suspicious = omp.anomalous(made, tokens, _norms(made, tokens, table), float(scripts.lengths(table).max()))
+    suspicious = omp.anomalous(made, tokens, _norms(made, tokens, table), float(norms(table).max()))
     return Rule(lambda tokens: mixture.rows(made.take(tokens), table), made, facts, suspicious)
 
 

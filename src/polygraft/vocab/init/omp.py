@@ -7,7 +7,7 @@ are chosen by |cos|, not by |<r, a>|, which favours long rows (published code do
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ ENOUGH = 1e-6  # of a token's norm: a rest this short is not worth another ancho
 BASES = 96 << 20  # bytes of orthonormal bases that one batch holds
 BATCH = 256
 LARGE = 10.0  # times the median: a token whose coefficients are this large in sum is flagged
+LONG = 2.0  # times the longest old row: so is a row beyond this
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,10 @@ class Anchors:
         return len(self.donor)
 
 
-def anchors(donor: Vocabulary, old: Vocabulary) -> Anchors:
-    """Tokens of equal bytes, in the order of the donor's ids."""
-    both = [(i, old.by_bytes[c]) for c, i in donor.by_bytes.items() if c in old.by_bytes]
+def anchors(donor: Vocabulary, old: Vocabulary, never: Container[int] = (), never_old: Container[int] = ()) -> Anchors:
+    """Tokens of equal bytes, in the order of the donor's ids, without those that are `never` (here: `never_old`) to be used."""
+    both = [(i, old.by_bytes[c]) for c, i in donor.by_bytes.items()
+            if c in old.by_bytes and i not in never and old.by_bytes[c] not in never_old]  # fmt: skip
     found = np.array(sorted(both), np.int64).reshape(-1, 2)
     return Anchors(found[:, 0], found[:, 1])
 
@@ -131,8 +133,8 @@ def carried(tokens: np.ndarray, ids: np.ndarray, table: Table, shared: Anchors, 
 
 
 def anomalous(mixture: Mixture, tokens: np.ndarray, lengths: np.ndarray, longest: float) -> np.ndarray:
-    """Of `tokens` those whose coefficients are LARGE in sum against the median, or whose row (norms `lengths`) is longer than any
-    old row: a donor can hold tokens that are harmless there and not here (arXiv 2601.00065). int64."""
+    """Of `tokens` those whose coefficients are LARGE in sum against the median, or whose row (norms `lengths`) is LONG
+    against the longest old one: a donor can hold tokens that are harmless there and not here (arXiv 2601.00065). int64."""
     sums = np.array([np.abs(mixture.of(int(t))[1]).sum() for t in tokens])
-    wrong = (sums > LARGE * np.median(sums)) | (lengths > longest) if len(sums) else np.zeros(0, bool)
+    wrong = (sums > LARGE * np.median(sums)) | (lengths > LONG * longest) if len(sums) else np.zeros(0, bool)
     return tokens[wrong]

@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 
 from polygraft.tokenfile import Vocabulary
+from polygraft.vocab.metrics.rows import norms
 from polygraft.vocab.tables import Table
 
 FEWEST = 30  # old tokens of a script that its norm is taken from; with fewer, all tokens'
@@ -47,14 +48,9 @@ class Norms:
         return np.array([self.by_script.get(script_of(c), self.all) for c in contents])
 
 
-def lengths(table: Table) -> np.ndarray:
-    """L2 norm of every row, float64 [rows], read in blocks."""
-    return np.concatenate([np.sqrt(np.einsum("ij,ij->i", x, x)) for _, b in table.blocks() for x in [b.astype(np.float64)]])
-
-
-def norms(table: Table, old: Vocabulary) -> Norms:
+def usual(table: Table, old: Vocabulary) -> Norms:
     """Norms of the rows of a table by the scripts of their tokens (the median: ours, rows that were never trained are short)."""
-    found, tokens = lengths(table), [i for i, c in enumerate(old.contents) if c is not None]
+    found, tokens = norms(table), [i for i, c in enumerate(old.contents) if c is not None]
     scripts = np.array([script_of(old.contents[i]) for i in tokens])
     counts = Counter(scripts.tolist())
     by = {s: float(np.median(found[tokens][scripts == s])) for s, n in counts.items() if n >= FEWEST}

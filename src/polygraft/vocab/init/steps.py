@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -27,6 +28,8 @@ from polygraft.vocab.init.methods import Donor, Method
 from polygraft.vocab.init.mixture import ROOM
 from polygraft.vocab.init.weights import Weighting
 from polygraft.vocab.metrics.digits import scheme
+from polygraft.vocab.metrics.rows import undertrained
+from polygraft.vocab.tables import Side
 from polygraft.vocab.tokenizer.folder import read_tokenizer
 
 SMALL = 400 << 20  # resident bytes of Python, numpy, scipy and two vocabularies of 250,000 tokens
@@ -100,6 +103,12 @@ def donor_of(ref: str, context: Context) -> Donor:
     return Donor(vocabulary, found)
 
 
+def untrained(vocabulary: Vocabulary, found: Mapping[Side, tables.Table]) -> frozenset[int]:
+    """Ids of rows that training hardly met."""
+    seen = undertrained(vocabulary, dict(found))
+    return frozenset(seen.unused.tolist()) | frozenset([] if seen.suspects is None else seen.suspects.tolist())
+
+
 def plan(config: Init, context: Context) -> Plan:
     """From headers and tokenizers: tokens that stay and that are new, bytes, memory, time."""
     job, source, donor, corpora = opened(config, context)
@@ -138,8 +147,12 @@ def run(config: Init, context: Context, folder: Path, around: Around) -> Result:
         context.progress(0, 1, "counting text")
         text = probe.texts(corpora, held=False)  # what judges methods is not counted
         counted = vectors.vectors(vectors.tokenised(text, job.new), job.new.size, config.seed)
+    hardly = frozenset[int]()
+    if donor is not None:
+        context.progress(0, 1, "rows hardly trained")
+        hardly, donor = untrained(job.old, job.tables), replace(donor, untrained=untrained(donor.vocabulary, donor.tables))
     material = making.material(job, weighting=config.weights, spaces=config.spaces, seed=config.seed, k=config.k, donor=donor,
-                               vectors=counted, progress=context.progress)
+                               untrained=hardly, vectors=counted, progress=context.progress)
     found: probe.Tried | None = None
     if config.probe is None:
         method = config.method[0]
