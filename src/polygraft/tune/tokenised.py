@@ -11,6 +11,8 @@ from polygraft.tune import examples
 from polygraft.tune.examples import Tokens
 from polygraft.tune.settings import Settings
 
+HELD = 4  # blocks that are read of a held-out text
+
 
 def prepare(rows: Sequence[Mapping[str, Any]], tokenizer: Any, settings: Settings,
             context: int | None = None, named: str | None = None) -> tuple[Any, list[str]]:  # fmt: skip
@@ -60,9 +62,9 @@ def spans(ids: Sequence[int], limit: int, tokenizer: Any) -> list[tuple[int, int
 
 
 def held(row: Mapping[str, Any], tokenizer: Any, settings: Settings, limit: int) -> tuple[list[Tokens], int]:
-    """A plain text as blocks to be read, and the UTF-8 bytes that its scored tokens stand for (of a block all but its first).
-
-    Its end is not scored: it has no bytes. Raises InputError for a tokenizer that cannot say which characters a token covers.
+    """The first blocks of a plain text, to be read, and the UTF-8 bytes that their scored tokens stand for (of a block all but its
+    first). Four are enough: an interval narrows with texts, hardly with their length. A text's end is not scored: it has no bytes.
+    Raises InputError for a tokenizer that cannot say which characters a token covers.
     """
     if not tokenizer.is_fast:
         raise InputError("the tokenizer cannot say which characters a token covers", where=tokenizer.name_or_path,
@@ -70,7 +72,7 @@ def held(row: Mapping[str, Any], tokenizer: Any, settings: Settings, limit: int)
     text = row["text"]
     coded = tokenizer(text, add_special_tokens=True, return_offsets_mapping=True)
     ids, starts = coded["input_ids"], [a for a, _ in coded["offset_mapping"]] + [len(text)]
-    found = spans(ids, limit, tokenizer) if settings.blocks else [(0, limit)]
+    found = spans(ids, limit, tokenizer)[:HELD]
     ends = [min(b, len(ids)) for _, b in found]
     scored = [text[starts[min(a + 1, b)] : starts[b]] for (a, _), b in zip(found, ends, strict=True)]
     parts: list[Tokens] = [{"input_ids": ids[a:b], "labels": ids[a:b]} for a, b in found]

@@ -14,7 +14,7 @@ from polygraft.tune import examples, losses
 from polygraft.tune.data.gathering import Example
 from polygraft.tune.hooks import Hook, Said
 from polygraft.tune.losses import Losses
-from polygraft.tune.tokenised import held
+from polygraft.tune.tokenised import HELD, held
 
 if TYPE_CHECKING:
     from polygraft.model import Live
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 class DevLoss(Hook):
-    """Reads the held-out examples (of plain text, with `blocks`, all of it) at step 0, every `every` steps (None: not in between)
-    and at the end."""
+    """Reads the held-out examples at step 0, every `every` steps (None: not in between) and at the end; with `blocks`, the first
+    blocks of plain text."""
 
     reads = True
 
@@ -96,7 +96,7 @@ class DevLoss(Hook):
         changed = losses.differences(before, after)
         rows = tuple((label, len(a.tokens), losses.value(b), losses.value(a), d)
                      for label, b, a, d in zip(self.labels, before, after, changed, strict=True))
-        measure = "bits per byte of all blocks" if self.plain else "mean nats per token with loss"
+        measure = f"bits per byte of the first {HELD} blocks of each text" if self.plain else "mean nats per token with loss"
         note = f"{measure}; examples chosen by the hash of their content; paired bootstrap, Holm over labels"
         table = Table("Held-out examples", ("examples", "n", "before", "after", "change"), rows, note)
         what = "bits per byte" if self.plain else "loss"
