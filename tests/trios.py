@@ -69,7 +69,7 @@ def donor(base: Path, out: Path, *, noise: float = 0.0, seed: int = 5, more: int
     rows = -(-len(made) // padding) * padding
     t = np.zeros((rows, len(next(v for k, v in tensors.items() if k in tables))))
     for i in range(len(made)):
-        t[i, made.of(i)] = 1 / len(made.of(i))
+        np.add.at(t[i], made.of(i), 1 / len(made.of(i)))
     rng = np.random.default_rng(seed)
     for key in tables:
         values = t @ tensors[key].astype(np.float64)
