@@ -18,6 +18,8 @@ from polygraft.errors import InputError
 
 FILE = "tokenizer.json"
 LIMIT = 256 << 20
+LONGEST = 1 << 16  # characters of a token
+SPARE = 1 << 20  # ids that may be without a token
 SPACE = "▁"
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 Alphabet = Literal["bytes", "metaspace", "text"]
@@ -53,8 +55,9 @@ class Vocabulary:
     def open(cls, path: Path | None, where: object = None) -> Vocabulary:
         """Read a tokenizer.json (`path`, or a folder that holds it).
 
-        Raises InputError where there is none, for a kind of model that is not read (WordPiece), and where two tokens share an
-        id, or two ids a token, naming both.
+        Raises InputError where there is none, for a kind of model that is not read (WordPiece), where two tokens share an id, or
+        two ids a token (naming both), where a merge names no token, and for what no vocabulary is: empty, ids that are no numbers
+        or lie millions apart, tokens of book length.
         """
         if path is None:
             raise InputError("the model has no tokenizer that can be read", where=where, expected=FILE,
@@ -65,13 +68,14 @@ class Vocabulary:
         tree = files.read_json(path, LIMIT)
         try:
             model, entries = tree["model"], tree.get("added_tokens") or []
-            added = {int(t["id"]): dict(t) | {"content": str(t["content"])} for t in entries}
+            added = {_id(t["id"], t["content"], path): dict(t) | {"content": str(t["content"])} for t in entries}
             ids = _own(model, path)
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise InputError("not a tokenizer", where=path, found=str(e)[:80], expected="a tokenizer.json of `tokenizers`",
                              fix="save the tokenizer again with transformers") from None
         _check_added(entries, ids, path)
         found = cls(path, tree, _alphabet(tree, path), ids, added)
+        _check_bounds(found)
         _check_merges(found.merges, ids, path)
         return found
 
@@ -235,7 +239,11 @@ class Vocabulary:
         """The whole tokenizer of the tokenizers library, without truncation or padding."""
         from tokenizers import Tokenizer
 
-        made = Tokenizer.from_file(str(self.path))
+        try:
+            made = Tokenizer.from_file(str(self.path))
+        except Exception as e:  # the library's own kind
+            raise InputError("the tokenizers library cannot read this tokenizer", where=self.path, found=str(e)[:200],
+                             fix="save the tokenizer again with transformers") from None
         made.no_truncation()
         made.no_padding()
         return made
@@ -248,7 +256,7 @@ def _own(model: Mapping[str, Any], path: Path) -> dict[str, int]:
                          found=str(model.get("type")), expected="BPE or Unigram over bytes or with `▁` for spaces")
     vocab = model["vocab"]
     if isinstance(vocab, Mapping):
-        ids = {str(token): int(i) for token, i in vocab.items()}
+        ids = {str(token): _id(i, token, path) for token, i in vocab.items()}
     else:
         ids = {}
         for i, (token, _) in enumerate(vocab):
@@ -256,11 +264,29 @@ def _own(model: Mapping[str, Any], path: Path) -> dict[str, int]:
                 raise _twice(path, f"{token!r} has the ids {first} and {i}")
     owner: dict[int, str] = {}
     for token, i in ids.items():
-        if i < 0:
-            raise InputError("a token has an id below 0", where=path, found=f"{token!r}: {i}")
         if (other := owner.setdefault(i, token)) != token:
             raise _twice(path, f"id {i} is {other!r} and {token!r}")
     return ids
+
+
+def _id(value: Any, token: Any, path: Path) -> int:
+    if type(value) is not int:
+        raise InputError("an id that is no whole number", where=path, found=f"{str(token)[:40]!r}: {value!r}"[:80])
+    if value < 0:
+        raise InputError("a token has an id below 0", where=path, found=f"{str(token)[:40]!r}: {value}")
+    return value
+
+
+def _check_bounds(found: Vocabulary) -> None:
+    """Raise InputError for a vocabulary whose lists and tables would not fit into any memory, or that is empty."""
+    if not found.names:
+        raise InputError("the vocabulary is empty", where=found.path, found="0 tokens", expected="at least one")
+    if found.size > len(found.names) + SPARE:
+        raise InputError("ids far beyond the number of tokens", where=found.path,
+                         found=f"id {found.size - 1:,} among {len(found.names):,} tokens", expected=f"at most {SPARE:,} holes")
+    if (longest := max(map(len, found.names.values()))) > LONGEST:
+        raise InputError("a token longer than any that is learned from text", where=found.path, found=f"{longest:,} characters",
+                         expected=f"at most {LONGEST:,}")
 
 
 def _check_added(entries: list[dict[str, Any]], ids: dict[str, int], path: Path) -> None:
@@ -270,8 +296,6 @@ def _check_added(entries: list[dict[str, Any]], ids: dict[str, int], path: Path)
     own = {i: token for token, i in ids.items()}
     for entry in entries:
         i, content = int(entry["id"]), str(entry["content"])
-        if i < 0:
-            raise InputError("a token has an id below 0", where=path, found=f"{content!r}: {i}")
         if by_id.setdefault(i, content) != content:
             raise _twice(path, f"id {i} is {by_id[i]!r} and {content!r}")
         if by_content.setdefault(content, i) != i:
