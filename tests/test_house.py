@@ -17,7 +17,7 @@ LEVELS = [
     {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub", "topk", "arrays", "activity", "stats", "tokenfile", "chat"},
     {"anatomy", "selection", "anatomy_rules", "addresses", "maps", "selectionfile"},
     {"model", "taps", "edits", "inspection", "ask", "step", "watching", "blocks", "spill", "ranks"},
-    {"analysis", "merge", "tune", "evals", "vocab", "world"},
+    {"analysis", "merge", "tune", "evals", "vocab", "prune", "world"},
     {"lock", "store", "recipetext", "planning", "recipe", "steps"},
     {"report", "cli", "demo"},
 ]

@@ -1,0 +1,1 @@
+"""Pruning with the right language in view: what each calibration text removes, and what every language loses by it."""

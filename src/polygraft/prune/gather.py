@@ -1,0 +1,73 @@
+"""One layer's input statistics, in one pass over the calibration text: every site of the layer at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from polygraft.model import view
+from polygraft.prune.sites import Site
+from polygraft.prune.statistics import Moments
+from polygraft.taps import Passing, Taps
+
+if TYPE_CHECKING:
+    import torch
+
+    from polygraft.blocks import Block
+    from polygraft.model import Live
+
+Weighing = Sequence["torch.Tensor"]  # of every batch: float32 [rows, tokens], 0 where nothing counts (padding)
+
+
+class Gathering:
+    """What passes the taps of one layer, summed by site. `begin(index, batch)` is told ahead of each batch."""
+
+    def __init__(self, live: Live, found: Mapping[Site, Sequence[str]], widths: Mapping[Site, int], weighing: Weighing, gram: bool):
+        self.live, self.sites, self.weighing = live, found, weighing
+        self.moments = {site: Moments.empty(widths[site], gram) for site in found}
+        self.mixture = any(site.expert >= 0 for site in found)
+        # taken now: while a layer runs, others stand in the model's list
+        self.ups: dict[int, Any] = {
+            site.expert: view(live.model, live.anatomy, key) for site, keys in found.items() if site.expert >= 0
+            for key in keys if live.anatomy.parts[key].role == "experts.up"}  # fmt: skip
+        self.weights: Any = None
+        self.entered: Any = None
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """The taps that see all sites: a mixture's experts are followed from their activation."""
+        plain = {site.point for site in self.sites if site.expert < 0}
+        return tuple(sorted(plain | ({"input.ffn", "act"} if self.mixture else set())))
+
+    def begin(self, index: int, _batch: Any) -> None:
+        self.weights = self.weighing[index].reshape(-1).to(self.live.device)
+
+    def seen(self, passing: Passing) -> None:
+        value = passing.value.reshape(-1, passing.value.shape[-1])
+        if passing.expert is not None:
+            self._expert(passing.layer, passing.expert, value, passing.tokens)
+            return
+        if passing.point == "input.ffn" and self.mixture:
+            self.entered = value
+        site = Site(passing.layer, passing.point)
+        if site in self.moments:
+            self._add(site, value, self.weights)
+
+    def _expert(self, layer: int, expert: int, gate: Any, tokens: Any) -> None:
+        """The expert's input, and what its down projection reads: act(gate) * up, as the family's module computes it."""
+        x, weights = self.entered[tokens], self.weights[tokens]
+        self._add(Site(layer, "input.ffn", expert), x, weights)
+        self._add(Site(layer, "down", expert), gate * (x @ self.ups[expert].T), weights)
+
+    def _add(self, site: Site, value: Any, weights: Any) -> None:
+        counted = weights > 0
+        self.moments[site].add(value[counted], weights[counted])
+
+
+def gather(block: Block, live: Live, found: Mapping[Site, Sequence[str]], widths: Mapping[Site, int], weighing: Weighing,
+           gram: bool) -> dict[Site, Moments]:  # fmt: skip
+    """Moments of every site of a layer in memory; the layer may be run again on the same inputs."""
+    gathering = Gathering(live, found, widths, weighing, gram)
+    with Taps(live.model, live.anatomy, gathering.seen, points=gathering.points, layers=[block.layer]):
+        block.run(gathering.begin, keep=False)
+    return gathering.moments

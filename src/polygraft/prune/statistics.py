@@ -1,0 +1,53 @@
+"""What pruning knows of a matrix's input: sums over tokens, of squares (Wanda, RIA) and of products (SparseGPT, swaps).
+
+A token counts once, whatever the length of its text; padding does not. Weights of tokens make mixtures of languages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class Moments:
+    """Sums over the tokens that reached one site: `tokens` their weight, `squares` float64 [in] of sum w x_j^2, `gram` float32
+    [in, in] of sum w x x^T, or None where it is not kept."""
+
+    tokens: float
+    squares: np.ndarray
+    gram: np.ndarray | None = None
+
+    @classmethod
+    def empty(cls, width: int, gram: bool) -> Moments:
+        return cls(0.0, np.zeros(width), np.zeros((width, width), np.float32) if gram else None)
+
+    def add(self, x: torch.Tensor, weights: torch.Tensor | None = None) -> None:
+        """More tokens: x [tokens, in] of any float dtype; weights float [tokens], None for 1 each."""
+        import torch
+
+        seen = x.float() if weights is None else x.float() * weights.float().sqrt()[:, None]
+        self.tokens += float(len(x) if weights is None else weights.double().sum())
+        self.squares += seen.square().sum(0, dtype=torch.float64).cpu().numpy()
+        if self.gram is not None:
+            whole = torch.from_numpy(self.gram)
+            whole.addmm_(seen.T.cpu(), seen.cpu())
+
+    def __add__(self, other: Moments) -> Moments:
+        gram = None if self.gram is None or other.gram is None else self.gram + other.gram
+        return Moments(self.tokens + other.tokens, self.squares + other.squares, gram)
+
+    def scaled(self, factor: float) -> Moments:
+        """The same text, weighing `factor` times as much."""
+        gram = None if self.gram is None else self.gram * np.float32(factor)
+        return Moments(self.tokens * factor, self.squares * factor, gram)
+
+    @property
+    def norms(self) -> np.ndarray:
+        """Root of the mean square of every input, float64 [in]; 0 where nothing came."""
+        return np.sqrt(self.squares / self.tokens) if self.tokens > 0 else np.zeros_like(self.squares)
