@@ -80,13 +80,16 @@ def report(lives: dict[str, Any], texts: list[str], rounds: int) -> None:
                 seconds[name].append(taken)
     speed = {name: [written[name] / s for s in some] for name, some in seconds.items()}
     for name in lives:
-        print(f"{name:8} {written[name] / tokens[name]:5.2f} characters a token   "
-              f"{statistics.median(speed[name]):7.1f} characters/s   {tokens[name] / statistics.median(seconds[name]):6.1f} tokens/s", flush=True)
+        rate, pace = statistics.median(speed[name]), tokens[name] / statistics.median(seconds[name])
+        print(f"{name:8} {written[name] / tokens[name]:5.2f} characters a token   {rate:7.1f} characters/s   {pace:6.1f} tokens/s",
+              flush=True)
     gain = written["after"] / tokens["after"] / (written["before"] / tokens["before"])
     ratios = sorted(a / b for a, b in zip(speed["after"], speed["before"], strict=True))
     faster = statistics.median(ratios)
+    verdict = "ok" if faster >= GOAL * gain else "under the goal"
     print(f"{gain:.2f} times the characters a token, {faster:.2f} times the characters a second "
-          f"({ratios[0]:.2f} to {ratios[-1]:.2f}): {faster / gain:.2f} of the gain   {'ok' if faster >= GOAL * gain else 'under the goal'}")
+          f"({ratios[0]:.2f} to {ratios[-1]:.2f}): {faster / gain:.2f} of the gain   {verdict}")
+
 
 
 def cut(live: Any, text: str) -> tuple[list[int], list[int]]:
