@@ -267,7 +267,7 @@ def test_a_model_without_a_tokenizer_is_refused(context, world, tmp_path):
 @pytest.mark.parametrize("accumulate", ["1", "2"])
 def test_two_processes_keep_what_one_keeps(tiny, tmp_path, accumulate):
     """KL, replay and bound: the weights of one process within float tolerance, and the same readings."""
-    from test_tune_scale import call, tensors
+    from test_tune_processes import call, tensors
 
     for name, rows in {"a": A, "b": B}.items():
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -9,28 +9,32 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from polygraft.errors import StepFailed
 from polygraft.tune import examples, state
+from polygraft.tune.processes import from_first
 from polygraft.tune.tokenised import cut
 
 if TYPE_CHECKING:
+    from polygraft.ranks import Ranks
     from polygraft.tune.training import Work
 
 NAMED = 8  # so many examples are named, of more the count
 
 
-def check(what: str, value: float, step: int, batches: Sequence[Mapping[str, Any]], work: Work, tokenizer: Any, kept: Path) -> None:
-    """Raise StepFailed unless `value`, the loss or the gradient's length at `step`, is finite.
+def failure(what: str, value: float, step: int, batches: Sequence[Mapping[str, Any]], work: Work, tokenizer: Any, kept: Path,
+            here: Ranks) -> StepFailed:  # fmt: skip
+    """What to raise, in every process, for a `value` (the loss or the gradient's length at `step`) that is not finite.
 
-    `batches`: what the forward passes of this step have read, as the collator made them; `kept`: the folder of training states.
+    `batches`: what the forward passes that broke have read in this process, as the collator made them; `kept`: the folder of
+    training states.
     """
-    if math.isfinite(value):
-        return
-    last = state.latest(kept, work.job)
-    there = f"; the state after step {int(last.name.removeprefix(state.PREFIX))} is kept in {last}" if last else ""
-    raise StepFailed(f"the {what} is not a number any more", where=f"step {step + 1}",
-                     found=f"{value} on {named(batches, work, tokenizer)}",
-                     fix=f"lower the learning rate, look at these examples, or train in fp32{there}")  # fmt: skip
+    last = from_first(here, str(state.latest(kept, work.job) or ""))
+    there = f"; the state after step {int(Path(last).name.removeprefix(state.PREFIX))} is kept in {last}" if last else ""
+    return StepFailed(f"the {what} is not a number any more", where=f"step {step + 1}",
+                      found=f"{value} on {named(batches, work, tokenizer, here)}",
+                      fix=f"lower the learning rate, look at these examples, or train in fp32{there}")  # fmt: skip
 
 
 def diverged(losses: Sequence[float], vocab: int) -> tuple[str, ...]:
@@ -46,15 +50,17 @@ def diverged(losses: Sequence[float], vocab: int) -> tuple[str, ...]:
             "trust this model only if an evaluation speaks for it",)
 
 
-def named(batches: Sequence[Mapping[str, Any]], work: Work, tokenizer: Any) -> str:
-    """The examples of these batches by their numbers in the data, counted from 1; their texts where that says nothing."""
+def named(batches: Sequence[Mapping[str, Any]], work: Work, tokenizer: Any, here: Ranks) -> str:
+    """The examples of these batches, in all processes, by their numbers in the data, counted from 1."""
     s = work.settings
     numbers: dict[tuple[int, ...], int] = {}
     for i, row in enumerate(work.rows, 1):
         whole = examples.tokenize(row, tokenizer, sys.maxsize, s.answer_only, s.template)
         for part in cut(whole, row, tokenizer, s, s.length):
             numbers.setdefault(tuple(part["input_ids"]), i)
-    found = sorted({number for ids in read(batches) for start, number in numbers.items() if start[: len(ids)] == ids})
+    mine = np.zeros(len(work.rows) + 1, np.int64)
+    mine[[number for ids in read(batches) for start, number in numbers.items() if start[: len(ids)] == ids]] = 1
+    found = np.flatnonzero(here.sum(mine)).tolist()
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return f"example{'s' * (len(found) != 1)} {', '.join(map(str, found[:NAMED]))}{more} of {len(work.rows)}"
 

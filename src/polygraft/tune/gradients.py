@@ -29,7 +29,7 @@ def use(module: Any, grafted: Grafted) -> None:
     if turned is not None and "weight" in rest:
         forward = partial(_product, module, forward, rest.pop("weight"), turned)
     if isinstance(module, torch.nn.Embedding):
-        module.sparse = True  # the gradient comes as one row for each token read, not as the whole table
+        forward = partial(_by_token, module, forward)
     module.forward = partial(_through, module, forward, rest) if rest else forward
 
 
@@ -65,6 +65,18 @@ def _through(module: Any, forward: Callable[..., Any], grafted: Grafted, *args: 
         return forward(*args, **kwargs)
     with shown(module, grafted):
         return forward(*args, **kwargs)
+
+
+def _by_token(module: Any, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """An embedding's own forward pass, whose gradient comes as one row for each token read, not as the whole table.
+
+    `sparse` is not left on the module: DistributedDataParallel would expect it of the grafts' own gradients, which are dense.
+    """
+    before, module.sparse = module.sparse, True
+    try:
+        return forward(*args, **kwargs)
+    finally:
+        module.sparse = before
 
 
 def _product(module: Any, forward: Callable[..., Any], grafts: Sequence[Graft], turned: bool, x: Any) -> Any:
