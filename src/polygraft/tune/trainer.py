@@ -187,6 +187,11 @@ def divided_later(trainer: Any, num_items_in_batch: Any) -> int:
     return 1 if whole else trainer.current_gradient_accumulation_steps
 
 
+def plus(found: Any, more: Any) -> Any:
+    """A loss, or a loss with the model's outputs, with something added to it."""
+    return (found[0] + more, *found[1:]) if isinstance(found, tuple) else found + more
+
+
 def trainer_class() -> type:
     """The subclass, made when it is needed because its parent takes seconds to import."""
     from transformers import PrinterCallback
@@ -201,6 +206,7 @@ def trainer_class() -> type:
             self.remove_callback(PrinterCallback)
             self.work, self.grafts, self.job, self.watched, self.here = work, grafts, work.job, work.watched, here
             self.moved = frozenset(n for n, p in self.model.named_parameters() if p.requires_grad)
+            self.trainable = sum(p.numel() for n, p in self.model.named_parameters() if n in self.moved)
             self.batches: list[Any] = []  # what the forward passes of this optimiser step have read
             if grafts.all:
                 self.add_callback(synced(grafts))
@@ -243,10 +249,6 @@ def trainer_class() -> type:
             with self.grafts.shown(), in_place_of_trl(inputs["labels"]):
                 found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             added = [x for hook in self.work.hooks if (x := hook.loss(model, self.state.global_step)) is not None]
-            if not added:
-                return found
-            more = sum(added) * divided_later(self, num_items_in_batch)
-            loss = (found[0] if return_outputs else found) + more
-            return (loss, found[1]) if return_outputs else loss
+            return plus(found, sum(added) * divided_later(self, num_items_in_batch)) if added else found
 
     return Trainer
