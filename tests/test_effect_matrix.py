@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import wired
 from oracle import matrix_oracle as oracle
 from polygraft.analysis.steering import effects, matrix, verdict
-from polygraft.analysis.steering.effects import Observed, Scores
+from polygraft.analysis.steering.effects import Observed, Ratio
 from polygraft.edits import Edit, Edits
 from polygraft.errors import InputError, StepFailed
 from polygraft.evals import conditions
@@ -24,10 +24,10 @@ def observed(rng, rows, columns, items=7, controls=3, shift=None):
     plain = {c: rng.random(items) * sizes[c] for c in columns}
 
     def run(by=None):
-        return {c: Scores(plain[c] + rng.normal(0, 0.05, items) + (by or {}).get(c, 0.0) * sizes[c], sizes[c], "nats/token")
+        return {c: Ratio(plain[c] + rng.normal(0, 0.05, items) + (by or {}).get(c, 0.0) * sizes[c], sizes[c], "nats/token")
                 for c in columns}
 
-    return Observed({c: Scores(plain[c], sizes[c], "nats/token") for c in columns},
+    return Observed({c: Ratio(plain[c], sizes[c], "nats/token") for c in columns},
                     {r: run((shift or {}).get(r)) for r in rows}, {r: [run() for _ in range(controls)] for r in rows})
 
 
@@ -120,7 +120,7 @@ def test_units_divide_the_same_nats_by_tokens_bytes_or_sentences():
         def __init__(self, text, factor):
             self.tokens, self.bytes, self.nats = len(text), 2 * len(text), factor * len(text)
 
-    reading = matrix.Reading({"aa": ["abc", "de"], "bb": ["f", "gh"]}, lambda factor, texts: [Spent(t, factor) for t in texts])
+    reading = matrix.Reader({"aa": ["abc", "de"], "bb": ["f", "gh"]}, lambda factor, texts: [Spent(t, factor) for t in texts])
     o = Observed(reading(1.0), {"aa": reading(2.0)})
     got = {unit: effects.effects(reading.per(o, unit), draws=50).own.value[0].tolist() for unit in matrix.UNITS}
     assert got == {"token": [1.0, 1.0], "byte": [0.5, 0.5], "sentence": [2.5, 1.5]}
@@ -204,7 +204,7 @@ def test_higher_may_be_better():
     rng = np.random.default_rng(0)
     before = (rng.random(80) < 0.4).astype(float)
     after = np.maximum(before, rng.random(80) < 0.4)
-    score = {name: {"task": Scores(top, np.ones(80), "share", True)} for name, top in (("off", before), ("on", after))}
+    score = {name: {"task": Ratio(top, np.ones(80), "share", True)} for name, top in (("off", before), ("on", after))}
     e = effects.effects(Observed(score["off"], {"mean": score["on"]}, {"mean": [score["off"]] * 3}))
     v = verdict.judge(e, "task", {"mean": "neurons"})
     assert v.answer and v.ways[0].effect.value == pytest.approx(after.mean() - before.mean())
@@ -242,7 +242,7 @@ def drawn(layer, count, seed, start=wired.FIRST_PLAIN):
 
 
 def test_zeroing_wired_neurons_hurts_their_language_alone(models):
-    live, reading = models[False], matrix.Reading(wired.texts(), nats)
+    live, reading = models[False], matrix.Reader(wired.texts(), nats)
     edits = {language: zero(0, rows) for language, rows in wired.OWN.items()}
     controls = {language: [drawn(0, 4, seed) for seed in range(3)] for language in edits}
     seen = []
@@ -259,7 +259,7 @@ def test_zeroing_wired_neurons_hurts_their_language_alone(models):
 
 
 def test_the_verdict_on_hindering_neurons_is_yes_and_on_plain_ones_no(models):
-    reading = matrix.Reading({k: v for k, v in wired.texts(documents=16).items() if k != "cc"}, nats)
+    reading = matrix.Reader({k: v for k, v in wired.texts(documents=16).items() if k != "cc"}, nats)
     edits = {"off": zero(1, wired.HINDER), "own off": zero(0, wired.OWN["aa"])}
     controls = {"off": [drawn(1, 4, s) for s in range(3)], "own off": [drawn(0, 4, s) for s in range(3)]}
     kinds = dict.fromkeys(edits, "neurons")
@@ -282,7 +282,7 @@ def test_a_study_has_every_unit_and_the_sizes_that_were_read(models):
 
 def test_on_a_random_model_the_answer_is_no(tiny):
     live = load_folder(tiny("llama"))
-    reading = matrix.Reading(wired.texts(documents=8), nats)
+    reading = matrix.Reader(wired.texts(documents=8), nats)
     rng = np.random.default_rng(0)
     sets = {language: zero(0, rng.choice(48, 6, replace=False)) for language in wired.ALPHABETS}
     controls = {language: [drawn(0, 6, 10 * i + s, start=0) for s in range(3)] for i, language in enumerate(sets)}
@@ -298,9 +298,9 @@ def test_another_reading_than_the_first_is_refused():
         def __init__(self, tokens):
             self.tokens = tokens
 
-    reading = matrix.Reading({"aa": ["x", "y"]}, lambda n, texts: [Spent(n) for _ in texts])
+    reading = matrix.Reader({"aa": ["x", "y"]}, lambda n, texts: [Spent(n) for _ in texts])
     reading(3)
     with pytest.raises(StepFailed, match="other windows"):
         reading(4)
     with pytest.raises(InputError, match="too few documents"):
-        matrix.Reading({"aa": ["x"]}, nats)
+        matrix.Reader({"aa": ["x"]}, nats)

@@ -15,7 +15,7 @@ from polygraft.analysis.neurons import lape
 from polygraft.analysis.neurons.methods import Rates, identify
 from polygraft.analysis.neurons.steps import Neurons, plan, run
 from polygraft.analysis.reading.config import Wanted
-from polygraft.analysis.reading.passing import Reading, gather
+from polygraft.analysis.reading.passing import How, gather
 from polygraft.analysis.reading.texts import batches, budgeted, tokenized
 from polygraft.data import open_corpus
 from polygraft.errors import InputError
@@ -56,7 +56,7 @@ def sets(masks):
 def test_planted_neurons_are_found_in_every_family_and_random_ones_are_others(family, models, texts, tmp_path):
     live, wired, _ = models(family)
     streams = {g: tokenized(open_corpus(g, path), live.tokenizer) for g, path in texts.items()}
-    activity = gather(live, budgeted(streams, tokens=None, parallel=True)[0], Wanted(), tmp_path / "a", how=Reading(WINDOW, 4))
+    activity = gather(live, budgeted(streams, tokens=None, parallel=True)[0], Wanted(), tmp_path / "a", how=How(WINDOW, 4))
     share = sum(map(len, wired.values())) / activity.real.sum()
     found = identify("lape", activity, Rates(top=share))
     assert sets(found.masks) == wired  # precision and recall 1.0
@@ -150,7 +150,7 @@ def test_the_published_percentile_is_the_mean_of_the_windows_own(models, texts, 
     live, _, _ = models("llama")
     stream = tokenized(open_corpus("en", texts["aa"]), live.tokenizer)
     wanted = Wanted(histogram=True, percentile=True)
-    activity = gather(live, {"en": stream}, wanted, tmp_path / "a", how=Reading(WINDOW, 4))
+    activity = gather(live, {"en": stream}, wanted, tmp_path / "a", how=How(WINDOW, 4))
     found = activity.array("en", "window.percentile") / activity.tokens("en")
     exact, seen = np.zeros(found.shape), []
     with torch.inference_mode(), Taps(live.model, live.anatomy, seen.append):

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from polygraft import arrays, ranks
 from polygraft import model as live_models
 from polygraft.analysis.reading.config import Wanted
-from polygraft.analysis.reading.passing import Reading, gather
+from polygraft.analysis.reading.passing import How, gather
 from polygraft.analysis.reading.texts import Stream
 from polygraft.blocks import Blocks
 from polygraft.errors import InputError, RecipeError
 from polygraft.ranks import Ranks
 
 WANTED = Wanted(histogram=True, groups=3, residual=True, attention=True, norms=("qkv", "ffn"), grams=("o",))
-HOW = Reading(window=16, rows=2)
+HOW = How(window=16, rows=2)
 
 
 def stream(language: str, tokens: int, seed: int, documents: int = 7) -> Stream:

@@ -26,7 +26,7 @@ from polygraft.analysis.reading import bins, passing, shapes
 from polygraft.analysis.reading.bins import percentile
 from polygraft.analysis.reading.collect import Collector
 from polygraft.analysis.reading.config import Texts, Wanted, open_activity
-from polygraft.analysis.reading.passing import Reading, gather
+from polygraft.analysis.reading.passing import How, gather
 from polygraft.analysis.reading.planned import planned as plan_of
 from polygraft.analysis.reading.planned import said
 from polygraft.analysis.reading.steps import STEPS
@@ -227,7 +227,7 @@ def seen(net: live_models.Live, documents: list[list[int]], window: int, tokens:
 def test_all_arrays_are_what_their_definitions_say(tiny, tmp_path, dtype):
     net, documents = live_models.load_folder(tiny("llama", dtype=dtype)), drawn(12)
     s = stream(documents)
-    found = gather(net, {"en": s}, ALL, tmp_path / "r", how=Reading(window=24, rows=1))
+    found = gather(net, {"en": s}, ALL, tmp_path / "r", how=How(window=24, rows=1))
     values, docs = seen(net, documents, 24, s.tokens, shapes.points(ALL))
     groups = s.groups(4)[docs]
     assert found.array("en", "group.tokens").tolist() == np.bincount(groups, minlength=4).tolist()
@@ -262,7 +262,7 @@ def test_all_arrays_are_what_their_definitions_say(tiny, tmp_path, dtype):
 def test_percentiles_of_windows_are_weighed_by_their_tokens(tiny, tmp_path):
     net, documents = live_models.load_folder(tiny("llama")), drawn(6)
     s = stream(documents)
-    found = gather(net, {"en": s}, Wanted(percentile=True), tmp_path / "r", how=Reading(window=16, rows=3))
+    found = gather(net, {"en": s}, Wanted(percentile=True), tmp_path / "r", how=How(window=16, rows=3))
     values, _ = seen(net, documents, 16, s.tokens, ("act",))
     edges = np.array(found.edges)
     for neuron in range(4):
@@ -274,8 +274,8 @@ def test_percentiles_of_windows_are_weighed_by_their_tokens(tiny, tmp_path):
 
 def test_batches_and_their_rows_change_no_count(tiny, tmp_path):
     net, s = live_models.load_folder(tiny("llama")), stream(drawn(30))
-    one = gather(net, {"en": s}, ALL, tmp_path / "one", how=Reading(window=20, rows=1))
-    many = gather(net, {"en": s}, ALL, tmp_path / "many", how=Reading(window=20, rows=7))
+    one = gather(net, {"en": s}, ALL, tmp_path / "one", how=How(window=20, rows=1))
+    many = gather(net, {"en": s}, ALL, tmp_path / "many", how=How(window=20, rows=7))
     for name in ("positive", "group.positive", "group.tokens", "histogram", "attention.positive"):
         same = one.array("en", name) == many.array("en", name)
         assert same.mean() > 0.999, name  # a value next to 0 may change its side when the shape of a product changes
@@ -297,7 +297,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def test_a_cut_reading_goes_on_and_ends_in_the_same_bytes(tiny, tmp_path, after):
     net, streams = live_models.load_folder(tiny("llama")), {"en": stream(drawn(20)), "sw": stream(drawn(20, 1), "sw")}
     streams, _ = budgeted(streams, tokens=None, parallel=False)
-    how = Reading(window=20, rows=3, every=0.0)
+    how = How(window=20, rows=3, every=0.0)
     gather(net, streams, ALL, tmp_path / "whole", how=how)
     calls: list[float] = []
 
@@ -319,7 +319,7 @@ def test_a_cut_reading_goes_on_and_ends_in_the_same_bytes(tiny, tmp_path, after)
 
 
 def test_what_another_text_left_is_not_gone_on_with(tiny, tmp_path):
-    net, how = live_models.load_folder(tiny("llama")), Reading(window=20, rows=1, every=0.0)
+    net, how = live_models.load_folder(tiny("llama")), How(window=20, rows=1, every=0.0)
 
     def dies(*_: Any) -> None:
         if (tmp_path / "r" / ".reading.en.safetensors").exists():
@@ -334,9 +334,9 @@ def test_what_another_text_left_is_not_gone_on_with(tiny, tmp_path):
 
 def test_block_by_block_gives_the_same_bytes(tiny, tmp_path):
     folder, s = tiny("llama", layers=3), {"en": stream(drawn(20))}
-    gather(live_models.load_folder(folder), s, ALL, tmp_path / "whole", how=Reading(window=20, rows=3))
+    gather(live_models.load_folder(folder), s, ALL, tmp_path / "whole", how=How(window=20, rows=3))
     with Blocks.open(folder) as blocks:
-        gather(blocks, s, ALL, tmp_path / "blocks", how=Reading(window=20, rows=3))
+        gather(blocks, s, ALL, tmp_path / "blocks", how=How(window=20, rows=3))
     assert bytes_of(tmp_path / "blocks") == bytes_of(tmp_path / "whole")
 
 
@@ -370,7 +370,7 @@ def test_a_collector_holds_what_its_shapes_say_and_one_window(tiny, tmp_path):
 
         kept.extend(o for o in gc.get_objects() if isinstance(o, Collector) and o not in kept)
 
-    gather(net, {"en": stream(drawn(30))}, Wanted(histogram=True), tmp_path / "r", collectors, Reading(window=20, rows=3))
+    gather(net, {"en": stream(drawn(30))}, Wanted(histogram=True), tmp_path / "r", collectors, How(window=20, rows=3))
     (one,) = kept
     assert sum(t.nbytes for t in one.totals.values()) == shapes.nbytes(shapes.shapes(net.anatomy, Wanted(histogram=True)))
     assert sum(t.nbytes for t in one._kept.values()) <= 2 * 20 * 48 * 4
@@ -411,7 +411,7 @@ def shard(tmp_path: Path, net: Any, change: Callable[[dict[str, np.ndarray], dic
 
     left = tmp_path / "r" / ".reading.en.safetensors"
     with pytest.raises(Cut):
-        gather(net, {"en": stream(drawn(20))}, ALL, tmp_path / "r", dies, Reading(window=20, rows=1, every=0.0))
+        gather(net, {"en": stream(drawn(20))}, ALL, tmp_path / "r", dies, How(window=20, rows=1, every=0.0))
     found = Arrays(left)
     values, about = dict(found), dict(found.metadata)
     change(values, about)
@@ -432,8 +432,8 @@ def test_a_shard_that_is_not_whole_leaves_nothing_behind(harm, tiny, tmp_path):
     """The totals of a shard that fails halfway are not counted besides those of the reading that begins again."""
     net, s = live_models.load_folder(tiny("llama")), {"en": stream(drawn(20))}
     shard(tmp_path, net, HARMED[harm])
-    again = gather(net, s, ALL, tmp_path / "r", how=Reading(window=20, rows=1))
-    fresh = gather(net, s, ALL, tmp_path / "fresh", how=Reading(window=20, rows=1))
+    again = gather(net, s, ALL, tmp_path / "r", how=How(window=20, rows=1))
+    fresh = gather(net, s, ALL, tmp_path / "fresh", how=How(window=20, rows=1))
     assert bytes_of(again.folder) == bytes_of(fresh.folder)
 
 
@@ -467,7 +467,7 @@ def test_values_that_are_not_finite_stop_the_reading(tiny, tmp_path):
     with torch.no_grad():
         net.model.model.layers[1].mlp.gate_proj.weight[3, 0] = float("inf")
     with pytest.raises(StepFailed, match="not finite"):
-        gather(net, {"en": stream(drawn(5))}, Wanted(), tmp_path / "r", how=Reading(window=20))
+        gather(net, {"en": stream(drawn(5))}, Wanted(), tmp_path / "r", how=How(window=20))
     assert not (tmp_path / "r" / "activity.en.safetensors").exists()
 
 
@@ -475,13 +475,13 @@ def test_a_count_that_does_not_agree_is_an_error(tiny, tmp_path, monkeypatch):
     net = live_models.load_folder(tiny("llama"))
     monkeypatch.setattr(Collector, "count", lambda self: None)
     with pytest.raises(StepFailed, match="another number of tokens"):
-        gather(net, {"en": stream(drawn(5))}, Wanted(), tmp_path / "r", how=Reading(window=20))
+        gather(net, {"en": stream(drawn(5))}, Wanted(), tmp_path / "r", how=How(window=20))
 
 
 def test_a_window_longer_than_the_model_sees_is_refused(tiny, tmp_path):
     net = live_models.load_folder(tiny("llama"))
     with pytest.raises(InputError, match="longer than what the model sees"):
-        gather(net, {"en": stream(drawn(5))}, Wanted(), tmp_path / "r", how=Reading(window=512))
+        gather(net, {"en": stream(drawn(5))}, Wanted(), tmp_path / "r", how=How(window=512))
 
 
 def test_an_unknown_role_is_named():
@@ -531,7 +531,7 @@ def test_the_step_writes_a_reading_that_others_open(tiny, tmp_path, corpora):
 
 def test_a_damaged_reading_is_refused_when_it_is_opened(tiny, tmp_path):
     net = live_models.load_folder(tiny("llama"))
-    made = gather(net, {"en": stream(drawn(5))}, Wanted(), tmp_path / "r", how=Reading(window=20))
+    made = gather(net, {"en": stream(drawn(5))}, Wanted(), tmp_path / "r", how=How(window=20))
     assert made.array("en", "positive").any()
     data = bytearray(made.path("en").read_bytes())
     data[-20:] = b"x" * 20

@@ -12,7 +12,7 @@ import pytest
 from polygraft import arrays, model, selectionfile
 from polygraft.activity import Activity
 from polygraft.analysis.steering import controls, halves, targets, verdict
-from polygraft.analysis.steering.effects import Observed, Scores
+from polygraft.analysis.steering.effects import Observed, Ratio
 from polygraft.analysis.steering.kept import Kept
 from polygraft.analysis.steering.steps import steer_step
 from polygraft.analysis.steering.ways import Where
@@ -198,7 +198,7 @@ def observed(shifts, n, seed=0):
     plain = rng.normal(5, 1, n)
 
     def score(top):
-        return {"sw": Scores(top, np.ones(n), "nats/token")}
+        return {"sw": Ratio(top, np.ones(n), "nats/token")}
 
     still = [score(plain + rng.normal(0, 0.01, n)) for _ in range(3)]
     return Observed(score(plain), {w: score(plain + np.asarray(s)) for w, s in shifts.items()}, dict.fromkeys(shifts, still))

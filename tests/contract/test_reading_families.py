@@ -11,7 +11,7 @@ from oracle import activity_oracle as oracle
 from polygraft import edits
 from polygraft import model as live_models
 from polygraft.analysis.reading.config import Wanted
-from polygraft.analysis.reading.passing import Reading, gather
+from polygraft.analysis.reading.passing import How, gather
 from polygraft.analysis.reading.texts import Stream
 from polygraft.errors import InputError
 from polygraft.taps import Passing, Taps
@@ -55,7 +55,7 @@ def by_definition(net: live_models.Live, documents: list[list[int]], tokens: int
 def test_a_reading_holds_what_each_token_gave(tiny, family, tmp_path):
     net, (documents, stream) = live_models.load_folder(tiny(family)), text()
     wanted = Wanted(histogram=True, groups=GROUPS, residual=True, attention=True, norms=("qkv", "o", "ffn"))
-    found = gather(net, {"en": stream}, wanted, tmp_path / "r", how=Reading(WINDOW, rows=1))
+    found = gather(net, {"en": stream}, wanted, tmp_path / "r", how=How(WINDOW, rows=1))
     values, docs = by_definition(net, documents, stream.tokens)
     groups, edges = stream.groups(GROUPS)[docs], np.array(found.edges)
     assert found.sizes == tuple(v.shape[1] for v in values) and found.experts == (make.EXPERTS if family in make.MOE else 0)
@@ -75,7 +75,7 @@ def test_a_reading_holds_what_each_token_gave(tiny, family, tmp_path):
 def test_a_mixture_has_no_down_projection_to_measure(tiny, family, tmp_path):
     net, (_, stream) = live_models.load_folder(tiny(family)), text()
     with pytest.raises(InputError, match="cannot be tapped"):
-        gather(net, {"en": stream}, Wanted(norms=("down",)), tmp_path / "r", how=Reading(WINDOW))
+        gather(net, {"en": stream}, Wanted(norms=("down",)), tmp_path / "r", how=How(WINDOW))
 
 
 @pytest.mark.parametrize("family", make.FAMILIES)

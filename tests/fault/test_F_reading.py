@@ -15,12 +15,12 @@ import torch
 
 from polygraft import model as live_models
 from polygraft.analysis.reading.config import Wanted
-from polygraft.analysis.reading.passing import Reading, gather
+from polygraft.analysis.reading.passing import How, gather
 from polygraft.analysis.reading.texts import Stream
 
 FORK = multiprocessing.get_context("fork")
 WANTED = Wanted(histogram=True, groups=4, residual=True, attention=True)
-HOW = Reading(window=16, rows=2, every=0.0)  # written after every batch
+HOW = How(window=16, rows=2, every=0.0)  # written after every batch
 
 
 def streams() -> dict[str, Stream]:

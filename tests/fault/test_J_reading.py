@@ -15,7 +15,7 @@ from polygraft import model as live_models
 from polygraft.activity import Activity
 from polygraft.analysis.reading.bins import zero
 from polygraft.analysis.reading.config import Wanted
-from polygraft.analysis.reading.passing import Reading, gather
+from polygraft.analysis.reading.passing import How, gather
 from polygraft.analysis.reading.texts import Stream, budgeted, tokenized
 from polygraft.arrays import Arrays
 from polygraft.data import Corpus
@@ -31,7 +31,7 @@ def stream(*documents: list[int], language: str = "en", bos: int | None = 1) -> 
 
 
 def read(net: Any, folder: Path, wanted: Wanted = ALL, window: int = 16, **streams: Stream) -> Activity:
-    found = gather(net, streams or {"en": stream([9] * 20)}, wanted, folder, how=Reading(window, rows=2))
+    found = gather(net, streams or {"en": stream([9] * 20)}, wanted, folder, how=How(window, rows=2))
     for g in found.languages:
         assert all(np.isfinite(a).all() for a in found.of(g).values())
     return found

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from polygraft.analysis.steering import matrix, verdict
-from polygraft.analysis.steering.effects import Observed, Scores, effects
+from polygraft.analysis.steering.effects import Observed, Ratio, effects
 from polygraft.errors import UserError
 from polygraft.result import Estimate, Result
 
@@ -20,7 +20,7 @@ class Spent:
 
 
 def score(*nats, sizes=None, unit="nats/token"):
-    return Scores(np.array(nats, float), np.array(sizes or [1] * len(nats), float), unit)
+    return Ratio(np.array(nats, float), np.array(sizes or [1] * len(nats), float), unit)
 
 
 def runs(plain, edited, controls=()):
@@ -68,7 +68,7 @@ def test_a_defined_effect(case):
 
 
 def read(*spent):
-    return matrix.Reading({"aa": ["x"] * len(spent)}, lambda _live, _texts: list(spent))(None)
+    return matrix.Reader({"aa": ["x"] * len(spent)}, lambda _live, _texts: list(spent))(None)
 
 
 REFUSED = {
@@ -77,7 +77,7 @@ REFUSED = {
     "only empty documents": (lambda: read(Spent(0.0, 0, 0), Spent(0.0, 0, 0)), "nothing was measured"),
     "no documents": (lambda: read(), "too few documents"),
     "one document in a reading": (lambda: read(Spent(1.0, 1, 1)), "too few documents"),
-    "nats without sizes": (lambda: Scores(np.ones(3), np.ones(2)), "one size per item"),
+    "nats without sizes": (lambda: Ratio(np.ones(3), np.ones(2)), "one size per item"),
     "an edited run of other documents": (lambda: runs(PLAIN, {"aa": score(1), "bb": score(1)}), "other items"),
     "an edited run without a language": (lambda: runs(PLAIN, {"aa": WORSE["aa"]}), "other columns"),
     "a control of other languages": (lambda: runs(PLAIN, WORSE, [{"aa": PLAIN["aa"], "cc": PLAIN["bb"]}]), "other columns"),

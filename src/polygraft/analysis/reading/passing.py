@@ -43,7 +43,7 @@ def _quiet(done: float, total: float, text: str = "") -> None:
 
 
 @dataclass(frozen=True)
-class Reading:
+class How:
     """How texts are read: `window` tokens at a time, `rows` windows together; `every` seconds what was gathered is written."""
 
     window: int = WINDOW
@@ -56,7 +56,7 @@ class Reading:
 
 
 def gather(model: Live | Blocks, streams: Mapping[str, Stream], wanted: Wanted, folder: Path, progress: Progress = _quiet,
-           how: Reading = Reading()) -> Activity:  # fmt: skip
+           how: How = How()) -> Activity:  # fmt: skip
     """Read every stream and write the reading to `folder`; languages that lie there complete are not read again.
 
     Raises StepFailed where a value is not finite or a layer was not passed by every token, InputError for a window that the model
@@ -110,7 +110,7 @@ class Todo:
 
 
 def _language(model: Any, live: Live, stream: Stream, wanted: Wanted, folder: Path, told: Callable[[int], None],
-              how: Reading) -> None:  # fmt: skip
+              how: How) -> None:  # fmt: skip
     out, key = folder / f"activity.{stream.language}.safetensors", _key(stream, wanted, how)
     if _complete(out, key, how.ranks):
         _share(out, key, live.anatomy, wanted, how.ranks)
@@ -195,7 +195,7 @@ class Shard:
 
     path: Path
     key: str
-    how: Reading
+    how: How
     _last: float = field(default_factory=time.monotonic)
 
     def load(self, collector: Collector) -> Read:
@@ -221,7 +221,7 @@ class Shard:
             self._last = time.monotonic()
 
 
-def _key(stream: Stream, wanted: Wanted, how: Reading) -> str:
+def _key(stream: Stream, wanted: Wanted, how: How) -> str:
     """All that decides the arrays of a language."""
     text = hashlib.sha256(np.ascontiguousarray(stream.ids).data)
     text.update(np.ascontiguousarray(stream.starts).data)
@@ -268,7 +268,7 @@ def read(config: Texts, wanted: Wanted, context: Context, folder: Path) -> Activ
         streams, _ = streams_of(corpora, live.tokenizer, config)
         window = window_of(config, live.anatomy)
         identity = context.model(config.model).identity
-        how = Reading(window, config.batch, config.parallel, identity, ranks=here, model=config.model)
+        how = How(window, config.batch, config.parallel, identity, ranks=here, model=config.model)
         found = gather(model, streams, wanted, folder, context.progress, how)
     with contextlib.suppress(OSError):
         (folder / STATES).rmdir()  # hidden states of a model run block by block lay there

@@ -21,7 +21,7 @@ LEAST_CONTROLS = 3  # fewer random draws than this say nothing of how much rando
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
+class Ratio:
     """One column under one condition: `top`, `bottom` float64 [items], its value is sum(top) / sum(bottom).
 
     Nats over tokens, right answers over ones. Raises InputError for numbers that are not finite or nothing to divide by.
@@ -49,7 +49,7 @@ class Scores:
 
 
 Column = str
-Measured = Mapping[Column, Scores]
+Measured = Mapping[Column, Ratio]
 Measure = Callable[[Any], Measured]  # a live model -> its scores, the same items in the same order every time
 
 
@@ -106,7 +106,7 @@ def observe(live: Any, edits: Mapping[str, Edits], controls: Mapping[str, Sequen
 
 
 @dataclass(frozen=True)
-class Study:
+class Addition:
     """What a study adds to a step's Result."""
 
     summary: tuple[str, ...]

@@ -10,7 +10,7 @@ import numpy as np
 
 from polygraft import stats
 from polygraft.analysis.steering import verdict
-from polygraft.analysis.steering.effects import Effects, Measured, Observed, Scores, effects
+from polygraft.analysis.steering.effects import Effects, Measured, Observed, Ratio, effects
 
 LEAST_ITEMS = 40  # twenty to choose on and twenty to confirm on
 
@@ -38,7 +38,7 @@ def split(observed: Observed, measure: str) -> tuple[Observed, Observed] | None:
         return None
 
     def on(items: np.ndarray) -> Observed:
-        def part(measured: Measured) -> dict[str, Scores]:
+        def part(measured: Measured) -> dict[str, Ratio]:
             return {c: replace(s, top=s.top[items], bottom=s.bottom[items]) if c in columns else s for c, s in measured.items()}
 
         return Observed(part(observed.plain), {row: part(m) for row, m in observed.edited.items()},

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from polygraft import stats
-from polygraft.analysis.steering.effects import Effects, Grid, Judged, Observed, Scores, Study, effects, judged, observe
+from polygraft.analysis.steering.effects import Addition, Effects, Grid, Judged, Observed, Ratio, effects, judged, observe
 from polygraft.edits import Edits
 from polygraft.errors import InputError, StepFailed
 from polygraft.result import Cell, Estimate, Table
@@ -36,7 +36,7 @@ class Spent(Protocol):
 Nats = Callable[[Any, Sequence[str]], Sequence[Spent]]  # live model, documents -> what each cost
 
 
-class Reading:
+class Reader:
     """A measure for `effects.observe`: nats per token of the same documents of each language, and the proof that they were.
 
     `documents[language]`: parallel ones stay together in the intervals where all languages have as many. Raises StepFailed when
@@ -50,7 +50,7 @@ class Reading:
         self.documents, self.nats = documents, nats
         self.sizes: dict[str, dict[str, np.ndarray]] = {}
 
-    def __call__(self, live: Any) -> dict[str, Scores]:
+    def __call__(self, live: Any) -> dict[str, Ratio]:
         found = {}
         for language, texts in self.documents.items():
             spent = self.nats(live, texts)
@@ -59,12 +59,12 @@ class Reading:
             first = self.sizes.setdefault(language, sizes)
             if any(not np.array_equal(first[unit], sizes[unit]) for unit in UNITS):
                 raise StepFailed("the edited model read other windows than the unedited one", where=language)
-            found[language] = Scores(np.array([s.nats for s in spent], np.float64), sizes["token"], UNITS["token"])
+            found[language] = Ratio(np.array([s.nats for s in spent], np.float64), sizes["token"], UNITS["token"])
         return found
 
     def per(self, observed: Observed, unit: str) -> Observed:
         """The same runs in nats per "token", "byte" or "sentence"."""
-        def change(measured: Mapping[str, Scores]) -> dict[str, Scores]:
+        def change(measured: Mapping[str, Ratio]) -> dict[str, Ratio]:
             return {k: replace(s, bottom=self.sizes[k][unit], unit=UNITS[unit]) for k, s in measured.items()}
 
         control = {row: [change(c) for c in some] for row, some in observed.control.items()}
@@ -206,12 +206,12 @@ CAVEATS = (
 
 
 def study(live: Any, edits: Mapping[str, Edits], controls: Mapping[str, Sequence[Edits]], documents: Mapping[str, Sequence[str]],
-          nats: Nats, *, unit: str = "token", seed: int = 0, progress: Callable[..., None] | None = None) -> Study:
+          nats: Nats, *, unit: str = "token", seed: int = 0, progress: Callable[..., None] | None = None) -> Addition:
     """The effect matrix of languages (rows of `edits`) on documents of languages (columns), with its tables and sentences.
 
     Reads all documents once unedited, once for each row and once for each control. `data["units"]` has the matrix in every unit.
     """
-    reading = Reading(documents, nats)
+    reading = Reader(documents, nats)
     observed = observe(live, edits, controls, reading, progress)
     found = {u: of(reading.per(observed, u), seed) for u in UNITS}
     e, d = found[unit]
@@ -220,4 +220,4 @@ def study(live: Any, edits: Mapping[str, Edits], controls: Mapping[str, Sequence
     what = "own neurons minus random ones" if all(e.controls) else "no random control"
     idle = [language for language in documents if language not in edits]
     rest = (f"Read and not edited, since no neurons of theirs were selected: {', '.join(idle)}.",) if idle else ()
-    return Study((sentence(d, what), *rest), tables(e), told, CAVEATS)
+    return Addition((sentence(d, what), *rest), tables(e), told, CAVEATS)

@@ -17,7 +17,7 @@ from polygraft.activity import Activity
 from polygraft.analysis.steering import answers, halves, matrix, targets, verdict
 from polygraft.analysis.steering.bench import Bench, Evaluation
 from polygraft.analysis.steering.config import Steer
-from polygraft.analysis.steering.effects import LEAST_CONTROLS, Scores, Study, effects, observe
+from polygraft.analysis.steering.effects import LEAST_CONTROLS, Addition, Ratio, effects, observe
 from polygraft.analysis.steering.kept import FOLDER, Kept, keeping
 from polygraft.analysis.steering.targets import Row
 from polygraft.anatomy import Anatomy
@@ -184,7 +184,7 @@ def _with_measures(result: Result, config: Steer, context: Context, live: Any, t
         about = config.about or _about(tried[0].language, list(observed.plain))
         kinds = {r.name: verdict.NEURONS if r.way.neurons else verdict.COMPARATOR for r in tried}
         found, e = halves.judge(observed, about, kinds, seed=config.seed)
-        study = Study((found.sentence,), verdict.tables(found, e), verdict.data(found), verdict.caveats(found))
+        study = Addition((found.sentence,), verdict.tables(found, e), verdict.data(found), verdict.caveats(found))
         result = _with_study(result, study, "verdict")
     else:
         e = effects(observed, seed=config.seed)
@@ -193,7 +193,7 @@ def _with_measures(result: Result, config: Steer, context: Context, live: Any, t
         if any(e.controls):
             tables.append(matrix.table(e, e.specific, "Beyond random neurons, as many in each layer", note))
         tables = [replace(t, columns=("way", *e.columns)) for t in tables]
-        result = _with_study(result, Study((), tuple(tables), matrix.data(e, None), matrix.CAVEATS), "effects")
+        result = _with_study(result, Addition((), tuple(tables), matrix.data(e, None), matrix.CAVEATS), "effects")
     if evaluation is None:
         return result
     told = evaluation.result([answers.PLAIN, *(r.name for r in tried)])
@@ -203,17 +203,17 @@ def _with_measures(result: Result, config: Steer, context: Context, live: Any, t
 
 
 def measured(config: Steer, context: Context, tried: Sequence[Row], bench: Bench,
-             evaluation: Evaluation | None) -> Callable[[Any], dict[str, Scores]]:
+             evaluation: Evaluation | None) -> Callable[[Any], dict[str, Ratio]]:
     """What `observe` measures of the model as it runs: nats of each text, and the tasks' metrics, by column."""
-    reading = matrix.Reading(_documents(config, context), bench.nats)
+    reading = matrix.Reader(_documents(config, context), bench.nats)
     names = {r.edits.digest: r.name for r in tried}
 
-    def measure(live: Any) -> dict[str, Scores]:
+    def measure(live: Any) -> dict[str, Ratio]:
         found = {f"nats {language}": scores for language, scores in reading(live).items()}
         if evaluation is not None:
             work = at_work(live.model)
             label = answers.PLAIN if work.off else names.get(work.digest, f"control {work.digest[:12]}")
-            found |= {name: Scores(*column) for name, column in evaluation.ask(live, label).items()}
+            found |= {name: Ratio(*column) for name, column in evaluation.ask(live, label).items()}
         return found
 
     return measure
@@ -225,7 +225,7 @@ def _about(language: str, columns: Sequence[str]) -> str:
     return next((c for c in own if not c.startswith("nats ")), next(iter(own), columns[0]))
 
 
-def _with_study(result: Result, found: Study, name: str) -> Result:
+def _with_study(result: Result, found: Addition, name: str) -> Result:
     return replace(result, summary=(*result.summary, *found.summary), tables=(*result.tables, *found.tables),
                    caveats=(*result.caveats, *found.caveats), data=result.data | {name: found.data})
 
