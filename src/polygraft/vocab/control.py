@@ -38,6 +38,10 @@ def remap(config: Mapping[str, Any], old: Vocabulary, new: Vocabulary, where: st
     InputError, naming key and token, where `new` lacks the token.
     """
 
+    if not isinstance(config, Mapping):
+        raise InputError("not a config", where=where, found=type(config).__name__, expected="an object",
+                         fix="get the model again from its source")
+
     def moved(key: str, value: Any, asked: bool) -> Any:
         if isinstance(value, Mapping):
             return {k: rows if k == SIZE and rows is not None else moved(f"{key}.{k}" if key else k, v, is_id(k))

@@ -19,7 +19,7 @@ from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import Weights
 from polygraft.config import Strict, changed
 from polygraft.data import Corpus, open_corpus
-from polygraft.errors import StepFailed
+from polygraft.errors import InputError, StepFailed
 from polygraft.result import Result, Table
 from polygraft.sources import Source
 from polygraft.step import Context, DataRef, Language, ModelRef, Plan, Step
@@ -35,7 +35,8 @@ BATCH = 1 << 20  # characters that are cut at a time
 READ = 8 << 20  # bytes of a table that are in memory at a time
 SHARE = 1e-3  # of a text's letters: a script that has fewer is not one of its scripts
 SPEED = 1e6  # bytes of text a second, about, that a tokenizer cuts
-SMALL = 300 << 20  # resident bytes of Python, the tokenizers library and a vocabulary of 250,000 tokens
+SMALL = 600 << 20  # resident bytes of Python and transformers
+TOKEN = 2 << 10  # resident bytes of a token: its names, bytes and merges, in two vocabularies
 EXAMPLES, SCRIPTS = 8, 20  # tokens shown of a script, scripts shown
 GENERATION = "generation_config.json"
 
@@ -96,6 +97,10 @@ def opened(config: Trim, context: Context) -> Job:
     vocabulary = replace(tokenizer.vocabulary, tree=tree, added={int(t["id"]): t for t in tree.get("added_tokens") or []})
     trim.refuse_kind(vocabulary)
     tables.check_fits(vocabulary, tables.tables(weights, anatomy), config.model)
+    for name, ids in (("config.json", control.named(weights.config)), (GENERATION, control.named(generation(weights)))):
+        if lost := sorted(ids - vocabulary.names.keys()):
+            raise InputError("an id that no token has", where=f"{config.model}: {name}", found=lost[0], expected="the id of a token",
+                             fix="correct the config first: its row would be taken out")
     corpora = tuple(open_corpus(tag, context.data(path), config.field) for tag, path in config.corpus.items())
     return Job(source, anatomy, tokenizer, vocabulary, corpora)
 
@@ -108,7 +113,7 @@ def plan(config: Trim, context: Context) -> Plan:
     share = job.row_bytes * job.rows / max(1, size)
     lines = (f"{job.vocabulary.size:,} tokens, {job.rows:,} rows: {job.row_bytes * job.rows:,} bytes, {share:.1%} of the model",
              f"read {text:,} bytes of text in {', '.join(config.corpus)} twice: to count tokens, and to cut it anew")
-    return Plan(lines, SMALL + 4 * READ, size, size + 2 * text, 2 * text / SPEED + size / 5e8, like=job.source)
+    return Plan(lines, SMALL + TOKEN * job.vocabulary.size + 4 * READ, size, size + 2 * text, 2 * text / SPEED + size / 5e8, like=job.source)
 
 
 def run(config: Trim, context: Context, folder_: Path) -> Result:

@@ -41,7 +41,22 @@ class TokenizerFolder:
     @cached_property
     def config(self) -> dict[str, Any]:
         """tokenizer_config.json, empty where there is none."""
-        return files.read_json(self.files[CONFIG]) if CONFIG in self.files else {}
+        found = files.read_json(self.files[CONFIG]) if CONFIG in self.files else {}
+        if not isinstance(found, dict) or not isinstance(found.get(DECODER) or {}, dict):
+            raise InputError("not the settings of a tokenizer", where=self.files[CONFIG], found=type(found).__name__,
+                             expected=f"an object, and in it {DECODER} an object", fix="get the tokenizer again from its source")
+        return found
+
+    @property
+    def decoder(self) -> dict[int, Mapping[str, Any]]:
+        """Added tokens of tokenizer_config.json by id, ascending. Raises InputError for what is none."""
+        found = {}
+        for i, entry in (self.config.get(DECODER) or {}).items():
+            if not (i.isdecimal() and isinstance(entry, Mapping) and isinstance(entry.get("content"), str)):
+                raise InputError("an added token that is none", where=self.files[CONFIG], found=f"{i[:20]!r}: {entry!r}"[:80],
+                                 expected='an id and {"content": ...}', fix="get the tokenizer again from its source")
+            found[int(i)] = entry
+        return dict(sorted(found.items()))
 
     @cached_property
     def tree(self) -> dict[str, Any]:
@@ -49,7 +64,7 @@ class TokenizerFolder:
         load it. Raises InputError where the id of one belongs to another token."""
         tree = copy.deepcopy(self.vocabulary.tree)
         names, known = self.vocabulary.names, self.vocabulary.by_name
-        for i, entry in sorted((int(i), entry) for i, entry in (self.config.get(DECODER) or {}).items()):
+        for i, entry in self.decoder.items():
             content = str(entry["content"])
             if content in known and known[content] == i:
                 continue
@@ -79,6 +94,7 @@ def read_tokenizer(path: Path | Mapping[str, Path]) -> TokenizerFolder:
         found = {name: where / name for name in (FILE, *BESIDE, *STALE) if (where / name).is_file()}
         found |= {f"{TEMPLATES}/{p.name}": p for p in sorted((where / TEMPLATES).glob("*.jinja"))}
     vocabulary = Vocabulary.open(found.get(FILE), where)
+    _ = vocabulary.tokenizer  # refuses what the tokenizers library cannot read, and is needed soon
     kept = {name: p for name, p in found.items() if name in (FILE, *BESIDE) or name.startswith(TEMPLATES)}
     return TokenizerFolder(vocabulary, kept, tuple(name for name in STALE if name in found))
 
