@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import tiny as make
+from polygraft.checkpoint import Checkpoint
 from polygraft.errors import InputError
 from polygraft.evals.callback import WATCHERS
 from polygraft.evals.items import Item, Response
@@ -155,3 +156,26 @@ def test_new_rows_need_a_base_and_new_tokens(tmp_path):
     for fields in ({"rows": ("new",)}, {"base": "m"}):
         with pytest.raises(ValueError, match="base"):
             Embeddings(model="m", data=("a.txt",), **fields)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi3"])
+def test_a_body_moves_by_the_rank_and_no_more(family, tmp_path):
+    folder = make.folder(tmp_path, family)
+    (tmp_path / "text.txt").write_text("one three seven\n" * 8)
+    step = embeddings_step(Training({}, WATCHERS))
+    config = step.config(model="m", rows=("70-80",), body=2, data=("text.txt",), blocks=True, steps=3, batch=4, length=16, lr=0.02,
+                         save_every=0, device="cpu")
+    context = Context(lambda ref: resolve(folder), lambda ref: tmp_path / ref)
+    planned, result = step.plan(config, context), step.run(config, context, tmp_path / "out")
+    count = dict(result.tables[0].rows)["trained parameters"]
+    assert f"{count:,} trained parameters" in planned.lines[0] and any("rank 2" in line for line in result.summary)
+    before, after = Checkpoint.open(folder), Checkpoint.open(tmp_path / "out" / "model")
+    ranks = {}
+    for key, info in before.tensors.items():
+        change = (after.f32(key) - before.f32(key)).reshape(info.shape).astype(np.float64)
+        if before.read(key) != after.read(key):
+            ranks[key] = np.linalg.matrix_rank(change, tol=1e-5) if change.ndim == 2 else 1
+    body = [key for key in ranks if ".0." in key or ".1." in key]
+    assert body and all(1 <= ranks[key] <= 2 for key in body)
+    assert all("emb" in key or "wte" in key or "head" in key for key in set(ranks) - set(body))
+    assert load(tmp_path / "out" / "model").model is not None

@@ -21,8 +21,10 @@ from polygraft.selection import Selection
 from polygraft.step import Context, DataRef, ModelRef, Step
 from polygraft.tokenfile import FILE, Vocabulary
 from polygraft.tune import parts
+from polygraft.tune.body import Body
 from polygraft.tune.config import Around, Training
 from polygraft.tune.parts import Listed
+from polygraft.tune.processes import sharding
 from polygraft.tune.running import Task, begin, tuning_step
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ TABLES = {"both": "embedding and head", "embed": "embedding", "head": "head"}
 
 
 class Embeddings(Training):
-    """Train rows of the token embedding and of the output head. All other weights stay byte for byte."""
+    """Train rows of the token embedding and of the output head. All other weights stay byte for byte, unless `body` is given."""
 
     rows: Listed = Field((), description="which tokens, by number (32000- or 0-99,512), or `new`: those that `base` lacks "
                          "(default: all)", json_schema_extra={"metavar": "A-B,..."})
@@ -42,6 +44,7 @@ class Embeddings(Training):
     tokens: DataRef | None = Field(None, description="or a file of tokens, one a line, as the tokenizer's vocabulary writes them")
     tables: Literal["both", "embed", "head"] = Field("both", description="embedding and head, or one of them (untied models)")
     norm: bool = Field(False, description="train the final norm too")
+    body: int = Field(0, ge=0, description="also train the body a little: rank of a LoRA on attention and FFN, merged at the end")
 
     @model_validator(mode="after")
     def _based(self) -> Self:
@@ -61,7 +64,15 @@ def task(config: Embeddings, context: Context, around: Around) -> Task:
     count = vocab if wanted is None else len(wanted)
     what = "embedding and head, one tensor" if anatomy.tied else TABLES[config.tables]
     told = f"Tokens: {count:,} of {vocab:,} ({what}){', and the final norm' if config.norm else ''}."
-    return replace(made, selection=selection, inputs=(*made.inputs, *more), summary=(told,))
+    made = replace(made, inputs=(*made.inputs, *more), summary=(told,))
+    if not config.body:
+        return replace(made, selection=selection)
+    if kind := sharding():
+        raise RecipeError("a body of low rank is not trained in shards", where="accelerate", found=kind,
+                          fix="use ddp.yaml, or leave `body` out")  # fmt: skip
+    body = Body(config.body, config.seed, anatomy, shapes)
+    said = f"The body moves by a LoRA of rank {config.body} on {len(body.slots)} matrices, merged into them."
+    return replace(made, selection=selection | body.selection, hooks=(body,), summary=(told, said))
 
 
 def tokens_of(anatomy: Anatomy, shapes: Shapes) -> int:

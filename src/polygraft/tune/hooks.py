@@ -38,6 +38,11 @@ class Hook:
         """JSON of what decides the result: a training state of another key is not resumed."""
         return type(self).__name__
 
+    @property
+    def lean(self) -> Mapping[str, int]:
+        """Trained elements by file key, of selected tensors of which it does not train all."""
+        return {}
+
     def start(self, live: Live, chosen: Chosen | None) -> None:
         """The model is prepared (`chosen` is None for LoRA) and has not been trained."""
 

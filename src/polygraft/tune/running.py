@@ -79,6 +79,7 @@ def trained_sizes(task: Task, config: Tuning) -> tuple[dict[str, int], LayerMap]
     else:
         selection = everything(checkpoint) if task.selection is None else checked(task.selection, anatomy, checkpoint)
         trained = {k: Selection({k: r}, selection.axis).count(shapes) for k, r in selection.rows.items()}
+        trained |= {key: n for hook in task.hooks for key, n in hook.lean.items()}
     return trained, share_map(anatomy, checkpoint, trained)
 
 

@@ -161,13 +161,13 @@ def _train(work: Work, folder: Path, progress: Callable[..., None], here: Ranks)
             trainer.restore(best.step)
         for hook in work.hooks:
             hook.end(trainer.model, trainer.state.global_step)
-    whole(trainer.model, trainer.moved, here)
+    whole(trainer.model, trainer.moved & {name for name, _ in trainer.model.named_parameters()}, here)  # a merged pair is gone
     out = folder / "model"
     proof = _written(work, ready, out) if here.rank == 0 else None
     if here.rank == 0:
         shutil.rmtree(folder / STATE, ignore_errors=True)
     history = [h for h in trainer.state.log_history if "loss" in h]
-    trainable = ready.laid.trainable if ready.laid else ready.chosen.trainable if ready.chosen else 0
+    trainable = ready.laid.trainable if ready.laid else trainer.trainable
     seen = _seen(trainer.train_dataset, work.settings.batch * work.settings.accumulate)[: trainer.state.global_step]
     return Trained(
         path=out, losses=tuple(h["loss"] for h in history), accuracies=tuple(h.get("mean_token_accuracy", 0.0) for h in history),
