@@ -49,6 +49,7 @@ VERBS: dict = {
         "embeddings": ("step:tune.embeddings", "Train rows of the embedding and the output head: new words, or all."),
     },
     "vocab": {
+        "assess": ("step:vocab.assess", "Before anything is trained: what another vocabulary gains and costs, and which way fits."),
         "train": ("step:vocab.train", "A new tokenizer in place of a model's, BPE or Unigram."),
         "extend": ("step:vocab.extend", "Further merges for a model's BPE tokenizer; every old id stays, or the least used go."),
         "trim": ("step:vocab.trim", "Take tokens that some languages do not use out of tokenizer and model."),

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from polygraft import languages
 from polygraft.anatomy import Anatomy
 from polygraft.config import Strict
-from polygraft.data import Corpus, open_corpus
+from polygraft.data import Corpus
 from polygraft.errors import InputError, RecipeError
 from polygraft.result import InputRef, Result
 from polygraft.step import Context, DataRef, FolderRef, Language, ModelRef, Plan, Step
@@ -24,6 +24,7 @@ from polygraft.vocab.metrics.study import Parity, Studied, Texts, gains, parity,
 from polygraft.vocab.tables import Side, Table, check_fits
 from polygraft.vocab.tables import tables as tables_of
 from polygraft.vocab.tokenizer.folder import read_tokenizer
+from polygraft.vocab.tokenizer.texts import corpora
 
 PEAK = 700 << 20  # bytes: the libraries, and a batch of encodings with its texts
 SPEED = 1.5e6  # characters a second that one tokenizer encodes, decodes and has counted, about
@@ -80,10 +81,6 @@ def opened(config: Tokenizers, context: Context) -> list[Opened]:
     for name, ref in zip(names[len(config.models) :], config.tokenizers):
         found.append((name, read_tokenizer(context.folder(ref)).vocabulary, {}))
     return found
-
-
-def corpora(given: Mapping[str, str], field: str, context: Context) -> dict[str, Corpus]:
-    return {language: open_corpus(language, context.data(path), field) for language, path in given.items()}
 
 
 def plan(config: Tokenizers, context: Context) -> Plan:
