@@ -170,6 +170,25 @@ def test_parallel_items_of_several_languages_are_drawn_together():
     assert e["mean of languages"].high - e["mean of languages"].low == pytest.approx((e["a"].high - e["a"].low) / 2, rel=0.2)
 
 
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(2, 30)), min_size=2, max_size=4))
+def test_averages_without_a_wrong_or_a_right_answer_have_intervals_within_the_unit(languages):
+    """Every resample gives the same: the closed forms decide, and what they leave of 0 to 100 % (or -100 to 100 points) is cut."""
+    n = max(size for _, _, size in languages)  # as many items everywhere, so that there is one mean
+    ms = [Measure("t", "abcd"[i], ACCURACY, {"base": ones([base] * n), "other": ones([other] * n)})
+          for i, (base, other, _) in enumerate(languages)]
+    found = compare.compared(ms, "base", draws=50)
+    each = [(float(base), *oracle.wilson(n * base, n)) for base, _, _ in languages]
+    newcombe = [(float(other) - base, *stats.newcombe(np.full(n, base), np.full(n, other))) for base, other, _ in languages]
+    for s in found.scores:
+        if s.average and s.model == "base":
+            assert (s.estimate.low, s.estimate.high) == pytest.approx([100 * x for x in oracle.put_together(each, s.average == "worst", 0.0)])
+            assert 0 <= s.estimate.low <= s.estimate.value <= s.estimate.high <= 100
+    for d in found.differences:
+        assert -100 <= d.low <= d.value <= d.high <= 100
+        if d.average == "mean":
+            assert (d.low, d.high) == pytest.approx([100 * x for x in oracle.put_together(newcombe, False, -1.0)])
+
+
 def test_no_difference_in_averages_is_rarely_called_one():
     rng, alarms = np.random.default_rng(5), {"mean of languages": 0, "worst language": 0}
     for i in range(150):

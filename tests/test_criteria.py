@@ -142,6 +142,25 @@ def test_files_that_are_no_criteria(tmp_path, text, says):
         criteria.read(tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize(("metric", "demand", "found", "expected"), [
+    ("accuracy", "floor: 250", "250", "0 to 100 %"), ("accuracy", "floor: -1", "-1", "0 to 100 %"), ("nats", "floor: -2", "-2", "0 or more nats"),
+    ("accuracy", "tolerated_loss: 101", "101", "0 to 100 %"),
+])
+def test_a_demand_that_no_score_can_decide_is_refused(tmp_path, metric, demand, found, expected):
+    text = f"{{metric: {metric}, task: mgsm, language: en, {demand}}}"
+    with pytest.raises(RecipeError, match="is beyond what") as e:
+        judge(tmp_path, text)
+    assert found in str(e.value) and expected in str(e.value) and "criteria.yaml" in str(e.value)
+    [told] = criteria.slips(read(tmp_path, text), [("mgsm", "en", metric)])
+    assert str(told) == str(e.value)
+
+
+def test_a_correlation_may_be_demanded_to_be_below_0(tmp_path):
+    text = "{metric: mcc, task: t, language: en, floor: %s}"
+    assert criteria.slips(read(tmp_path, text % -20), [("t", "en", "mcc")]) == []
+    assert len(criteria.slips(read(tmp_path, text % -120), [("t", "en", "mcc")])) == 1
+
+
 # ------------------------------------------------------------------------------------------------------------- exit code 6
 
 

@@ -58,3 +58,14 @@ def two_level_se(a, b):
         noise = sum(r * r for r in rest) / ((s - 1) * (n - 1)) / n
         total += max(variance(means) - noise, 0.0) / s
     return sqrt(total)
+
+
+def put_together(parts, worst, least):
+    """MOVER for a mean of (value, low, high); for the smallest, the widest of the parts; nothing beyond `least` and 1."""
+    values, n = [v for v, _, _ in parts], len(parts)
+    below, above = [v - low for v, low, _ in parts], [high - v for v, _, high in parts]
+    if worst:
+        value, down, up = min(values), max(below), max(above)
+    else:
+        value, down, up = sum(values) / n, sqrt(sum(x * x for x in below)) / n, sqrt(sum(x * x for x in above)) / n
+    return (least if value - down < least else value - down), (1.0 if value + up > 1.0 else value + up)

@@ -14,6 +14,8 @@ import numpy as np
 
 from polygraft.evals.items import Item, Response
 
+INF = float("inf")
+BOUNDS = {"%": (0.0, 100.0), "points": (0.0, 100.0), "nats": (0.0, INF), "bits/byte": (0.0, INF), "characters": (0.0, INF)}
 LONGEST = 50_000  # characters of an answer that are compared with a reference: more than any task lets a model write
 
 
@@ -29,6 +31,7 @@ class Metric:
     unit: "%" multiplies by 100 in tables. binary: each item is right or wrong (columns (0 or 1, 1)), so that Wilson, McNemar and
     Newcombe apply. meaning: one line below the table. group: "all" when items of one group count once, and only if all are right;
     "sum" when they are added up, so that a document is resampled as a whole.
+    span: the least and the most that a score can be, in its unit, where that is not what `BOUNDS` says of the unit.
     averages: False where scores of different languages may not be averaged (bits per byte). parse: the answer that was read out of
     a written text, for the record. fault: what the item's gold would have to be (in words) when it is not of the metric's kind.
     """
@@ -44,6 +47,12 @@ class Metric:
     averages: bool = True
     parse: Callable[[Item, Response], str | None] | None = None
     fault: Callable[[Item], str | None] | None = None
+    span: tuple[float, float] | None = None
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the most that a score can be, in its unit."""
+        return self.span or BOUNDS.get(self.unit, (-INF, INF))
 
     @property
     def scale(self) -> float:

@@ -124,8 +124,8 @@ def right(item: Item, response: Response) -> Sequence[float]:
     return float(gold == given), 1.0
 
 
-def _of_classes(name: str, meaning: str, value: Callable[[np.ndarray], np.ndarray]) -> Metric:
-    return Metric(name, "%", meaning, cells, value, parse=said, fault=fault)
+def _of_classes(name: str, meaning: str, value: Callable[[np.ndarray], np.ndarray], least: float = 0.0) -> Metric:
+    return Metric(name, "%", meaning, cells, value, parse=said, fault=fault, span=(least, 100.0))
 
 
 METRICS = (
@@ -135,8 +135,8 @@ METRICS = (
            acc_norm, binary=True),
     Metric("acc_bytes", "%", "right answers when a choice's log-likelihood is divided by its UTF-8 bytes (lm-eval's acc_bytes)",
            acc_bytes, binary=True),
-    _of_classes("mcc", "Matthews correlation: 100 is always right, 0 no better than one answer for all", mcc),
+    _of_classes("mcc", "Matthews correlation: 100 is always right, 0 no better than one answer for all", mcc, -100.0),
     _of_classes("macro_f1", "F1 of each class, every class counting the same", macro_f1),
-    _of_classes("mean of acc and mcc", "mean of accuracy and Matthews correlation", lambda s: (share_right(s) + mcc(s)) / 2),
+    _of_classes("mean of acc and mcc", "mean of accuracy and Matthews correlation", lambda s: (share_right(s) + mcc(s)) / 2, -50.0),
     _of_classes("mean of acc and macro_f1", "mean of accuracy and macro-F1", lambda s: (share_right(s) + macro_f1(s)) / 2),
 )

@@ -207,7 +207,7 @@ def estimate(f: Figure, model: str, samples: Samples) -> Estimate:
         boot = stats.summarise(value, samples[id(f)][model], n)
         low, high = boot.low, boot.high
         if low == high and f.metric.binary:
-            low, high = closed(f, value, [_wilson(p, model) for p in f.parts])
+            low, high = closed(f, value, [_wilson(p, model) for p in f.parts], 0.0)
     return Estimate(value * k, low * k, high * k, n, f.metric.unit)
 
 
@@ -225,7 +225,7 @@ def difference(f: Figure, model: str, reference: str, samples: Samples) -> Diffe
         boot = stats.summarise(value, stats.paired(samples[id(f)][reference], samples[id(f)][model]), n)
         low, high, p, detectable = boot.low, boot.high, boot.p, planning.DETECTABLE * boot.se
         if low == high and f.metric.binary:
-            low, high = closed(f, value, [_newcombe(p, model, reference) for p in f.parts])
+            low, high = closed(f, value, [_newcombe(p, model, reference) for p in f.parts], -1.0)
     return Difference(f.task, f.language, f.metric.name, f.kind, model, reference, value * k, low * k, high * k, n, p,
                       detectable * k, unit_of_difference(f.metric))
 
@@ -233,17 +233,20 @@ def difference(f: Figure, model: str, reference: str, samples: Samples) -> Diffe
 Part = tuple[float, float, float]  # value, low, high of one part
 
 
-def closed(f: Figure, value: float, parts: Sequence[Part]) -> tuple[float, float]:
+def closed(f: Figure, value: float, parts: Sequence[Part], least: float) -> tuple[float, float]:
     """An interval where every resample gave the same, as when no item differs: that nothing was seen is no proof of equality.
 
-    The mean of the parts' closed intervals (MOVER: Zou & Donner 2008, eq. 2), or for the worst of them, the widest.
+    The mean of the parts' closed intervals (MOVER: Zou & Donner 2008, eq. 2), or for the worst of them, the widest; cut off at
+    what a share can be, `least` to 1 (0 for a score, -1 for a difference).
     """
     below, above = np.array([v - low for v, low, _ in parts]), np.array([high - v for v, _, high in parts])
     if f.kind == WORST:
-        return value - float(below.max()), value + float(above.max())
-    weights = np.array([p.n for p in f.parts], float) if f.kind == POOL else np.ones(len(parts))
-    weights /= weights.sum()
-    return value - float(np.sqrt(((weights * below) ** 2).sum())), value + float(np.sqrt(((weights * above) ** 2).sum()))
+        down, up = below.max(), above.max()
+    else:
+        weights = np.array([p.n for p in f.parts], float) if f.kind == POOL else np.ones(len(parts))
+        weights /= weights.sum()
+        down, up = (np.sqrt(((weights * side) ** 2).sum()) for side in (below, above))
+    return max(least, value - float(down)), min(1.0, value + float(up))
 
 
 def _wilson(part: Measure, model: str) -> Part:

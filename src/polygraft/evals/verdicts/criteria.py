@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from polygraft import languages
 from polygraft.config import Strict, parse
 from polygraft.errors import CriteriaFailed, RecipeError, suggestion
 from polygraft.evals import metrics
+from polygraft.evals.metrics.base import Metric
 from polygraft.evals.verdicts import compare
 from polygraft.evals.verdicts.compare import Comparison, Difference, Figure
 from polygraft.result import Cell, Estimate, Result, Table
@@ -150,6 +152,7 @@ def check(criteria: Criteria, found: Comparison) -> Verdict:
     out = []
     for c, place in zip(criteria.criteria, criteria.places):
         for f in matching(c, found.figures, place):
+            reachable(c, f.metric, place)
             for model in judged:
                 key = (f.task, f.metric.name, f.language, model)
                 if c.floor is not None:
@@ -208,8 +211,18 @@ def matching(c: Criterion, figures: Sequence[Figure], place: str) -> list[Figure
     return found
 
 
+def reachable(c: Criterion, metric: Metric, place: str) -> None:
+    """Raise RecipeError for a demand that no score of this metric could ever decide: it is in another unit."""
+    low, high = metric.bounds
+    for name, value, least, most in (("floor", c.floor, low, high), ("tolerated_loss", c.tolerated_loss, 0.0, high - low)):
+        if value is not None and not least <= value <= most:
+            expected = f"{least:g} to {most:g}" if math.isfinite(most) else f"{least:g} or more"
+            raise RecipeError(f"`{name}` is beyond what {metric.name} can be", where=place, found=value,
+                              expected=f"{expected} {metric.unit}".strip())
+
+
 def slips(criteria: Criteria, asked: Iterable[tuple[str, str, str]], skip: Sequence[str] = ()) -> list[RecipeError]:
-    """The demands that match nothing of what will be asked, each a (task, language, metric): said before anything is asked.
+    """The demands that match nothing of what will be asked (each a task, language and metric), or that no score can decide.
 
     Demands on tasks in `skip` (suites) are left to `check`.
     """
@@ -220,7 +233,8 @@ def slips(criteria: Criteria, asked: Iterable[tuple[str, str, str]], skip: Seque
         if c.task in skip:
             continue
         try:
-            matching(c, [*figures, *(replace(f, kind=kind) for f in figures for kind in OVER.values())], place)
+            for f in matching(c, [*figures, *(replace(f, kind=kind) for f in figures for kind in OVER.values())], place):
+                reachable(c, f.metric, place)
         except RecipeError as e:
             out.append(e)
     return out
