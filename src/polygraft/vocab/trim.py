@@ -99,8 +99,8 @@ def opened(config: Trim, context: Context) -> Job:
     tables.check_fits(vocabulary, tables.tables(weights, anatomy), config.model)
     for name, ids in (("config.json", control.named(weights.config)), (GENERATION, control.named(generation(weights)))):
         if lost := sorted(ids - vocabulary.names.keys()):
-            raise InputError("an id that no token has", where=f"{config.model}: {name}", found=lost[0], expected="the id of a token",
-                             fix="correct the config first: its row would be taken out")
+            raise InputError("an id that no token has", where=f"{config.model}: {name}", found=lost[0],
+                             expected="the id of a token", fix="correct the config first: its row would be taken out")
     corpora = tuple(open_corpus(tag, context.data(path), config.field) for tag, path in config.corpus.items())
     return Job(source, anatomy, tokenizer, vocabulary, corpora)
 
@@ -113,7 +113,8 @@ def plan(config: Trim, context: Context) -> Plan:
     share = job.row_bytes * job.rows / max(1, size)
     lines = (f"{job.vocabulary.size:,} tokens, {job.rows:,} rows: {job.row_bytes * job.rows:,} bytes, {share:.1%} of the model",
              f"read {text:,} bytes of text in {', '.join(config.corpus)} twice: to count tokens, and to cut it anew")
-    return Plan(lines, SMALL + TOKEN * job.vocabulary.size + 4 * READ, size, size + 2 * text, 2 * text / SPEED + size / 5e8, like=job.source)
+    peak, seconds = SMALL + TOKEN * job.vocabulary.size + 4 * READ, 2 * text / SPEED + size / 5e8
+    return Plan(lines, peak, size, size + 2 * text, seconds, like=job.source)
 
 
 def run(config: Trim, context: Context, folder_: Path) -> Result:
