@@ -196,7 +196,8 @@ print(digest())
 
 def digest() -> str:
     """Of W from rows that are summed in several parts, and by each way of solving."""
-    r, thin = rows(9000, 192, noise=0.2), rows(150, 192)
+    mixture.ROOM = 700 * 4 * 96
+    r, thin = rows(3000, 96, noise=0.2), rows(70, 96)
     found = [fit(r.both, 0.0, 0), fit(r.both, None, 0), fit(r.both, 0.0, 0, rotate=True), fit(thin.both, 0.0, 0)]
     return hashlib.sha256(b"".join(f.solved.change.tobytes() for f in found)).hexdigest()
 

@@ -63,7 +63,7 @@ def _as(values: np.ndarray, dtype: str) -> np.ndarray:
 def judge(found: Moved, share: float | None, trio: Trio) -> None:
     """Raise InputError for a donor that has nothing to do with the base, and for a changed body nobody said what to do with."""
     words = f"{len(found.names)} of {found.total} tensors differ, |donor - base| / |base| {found.relative:.3g}"
-    if found.relative > STRANGERS:
+    if not found.relative <= STRANGERS:  # also where it is no number
         raise InputError("the donor was not built on the base: their bodies have nothing in common", where=trio.donor.source.spec,
                          found=words, expected=f"the body of {trio.base.source.spec}", fix=FROM)
     if found.names and share is None:

@@ -127,6 +127,10 @@ def summed(both: Both, at: np.ndarray, tell: Callable[[int], None] = lambda n: N
     for a, change in both.chunks(at):
         sums.add(a, change)
         tell(sums.rows)
+    if not (np.isfinite(sums.gram.sum()) and np.isfinite(sums.cross.sum())):
+        raise InputError("rows that are not finite numbers, or too large to be summed", where=both.base.key,
+                         found=f"|A'A| {np.abs(sums.gram).max():g}, |A'(B - A)| {np.abs(sums.cross).max():g}",
+                         expected="finite rows in base and instruct model", fix="get the models again; training may have diverged")
     return sums
 
 

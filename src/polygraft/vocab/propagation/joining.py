@@ -10,6 +10,7 @@ import numpy as np
 
 from polygraft.errors import InputError
 from polygraft.tokenfile import Vocabulary
+from polygraft.vocab.propagation.trio import Member
 from polygraft.vocab.tokenizer.folder import CONFIG, TokenizerFolder, anchored, beside
 from polygraft.vocab.tokenizer.trim import moved
 
@@ -33,31 +34,29 @@ class Joined:
     appended: tuple[str, ...]
 
 
-def joined(instruct: TokenizerFolder, donor: TokenizerFolder) -> Joined:
+def joined(instruct: Member, donor: Member) -> Joined:
     """The donor's tokenizer with what makes the instruct model one. Raises InputError for a special token that neither has."""
-    tree = donor.tree
-    theirs = Vocabulary(donor.vocabulary.path, tree, donor.vocabulary.alphabet, donor.vocabulary.ids,
-                        {int(t["id"]): t for t in tree.get("added_tokens") or []})
-    added, appended = dict(theirs.added), []
-    size = theirs.size
-    for _, entry in sorted(_added(instruct).items()):
+    mine, theirs = instruct.vocabulary, donor.vocabulary
+    added, appended, size = dict(theirs.added), [], theirs.size
+    for _, entry in sorted(mine.added.items()):
         content = entry["content"]
         if (i := theirs.id_of(content)) is None:
             i, size = size, size + 1
             appended.append(content)
-        added[i] = entry | {"id": i}
-    tree["added_tokens"] = [added[i] for i in sorted(added)]
+        added[i] = dict(entry) | {"id": i}
+    tree = dict(theirs.tree) | {"added_tokens": [added[i] for i in sorted(added)]}
     made = replace(theirs, tree=tree, added=added)
-    if instruct.vocabulary.alphabet == made.alphabet and instruct.vocabulary.tree.get("post_processor") is not None:
-        new = {i: made.by_name[t] for i, t in instruct.vocabulary.names.items() if t in made.by_name}
-        tree["post_processor"] = moved(instruct.vocabulary.tree, instruct.vocabulary, new)["post_processor"]
+    if mine.alphabet == made.alphabet and mine.tree.get("post_processor") is not None:  # what opens and closes a text
+        new = {i: made.by_name[t] for i, t in mine.names.items() if t in made.by_name}
+        tree["post_processor"] = moved(mine.tree, mine, new)["post_processor"]
     outside = [i for i, t in sorted(added.items()) if t["content"] not in made.ids]
     if made.kind == "BPE" and outside != list(range(len(made.ids), len(made.ids) + len(outside))):
         tree = anchored(tree)  # the library numbers them so, unless they are in the model's vocabulary
     made = Vocabulary(made.path, tree, made.alphabet, _ids(tree, made.ids), added)
-    config = _config(instruct.config, beside(donor.config, made))
-    _check_named(config, made, instruct)
-    return Joined(made, replace(donor, files=_beside(instruct, donor)), config, _kept(made, instruct), tuple(appended))
+    config = _config(instruct.folder.config, beside(donor.folder.config, made))
+    _check_named(config, made, mine)
+    found = replace(donor.folder, files=_beside(instruct.folder, donor.folder))
+    return Joined(made, found, config, _kept(made, mine), tuple(appended))
 
 
 def _ids(tree: Mapping[str, Any], ids: dict[str, int]) -> dict[str, int]:
@@ -65,14 +64,9 @@ def _ids(tree: Mapping[str, Any], ids: dict[str, int]) -> dict[str, int]:
     return dict(vocab) if isinstance(vocab, Mapping) else ids
 
 
-def _added(folder: TokenizerFolder) -> dict[int, dict[str, Any]]:
-    return {int(t["id"]): dict(t) for t in folder.tree.get("added_tokens") or []}
-
-
-def _kept(made: Vocabulary, instruct: TokenizerFolder) -> np.ndarray:
+def _kept(made: Vocabulary, instruct: Vocabulary) -> np.ndarray:
     """Added tokens, control tokens among them, that the instruct model has as one token."""
-    theirs = instruct.vocabulary.by_name | {t["content"]: i for i, t in _added(instruct).items()}
-    pairs = [(i, theirs[t["content"]]) for i, t in sorted(made.added.items()) if t["content"] in theirs]
+    pairs = [(i, old) for i, t in sorted(made.added.items()) if (old := instruct.id_of(t["content"])) is not None]
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
@@ -100,10 +94,10 @@ def named(config: Mapping[str, Any]) -> dict[str, str]:
     return {k: v for k, v in found.items() if isinstance(v, str)}
 
 
-def _check_named(config: Mapping[str, Any], made: Vocabulary, instruct: TokenizerFolder) -> None:
+def _check_named(config: Mapping[str, Any], made: Vocabulary, instruct: Vocabulary) -> None:
     for role, token in named(config).items():
         if made.id_of(token) is None:
-            raise InputError("a special token is missing", where=f"{instruct.vocabulary.path.parent / CONFIG}: {role}",
+            raise InputError("a special token is missing", where=f"{instruct.path.parent / CONFIG}: {role}",
                              found=f"{token!r}, which is in the tokenizer neither of the instruct model nor of the donor",
                              expected="a token of the instruct model's tokenizer.json",
                              fix="add it there with a row of its own, or take it out of tokenizer_config.json")

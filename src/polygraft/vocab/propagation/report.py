@@ -99,9 +99,11 @@ def sentence(side: Side, made: Fit) -> str:
     lead = f"{SIDES[side]}: W from {made.rows:,} tokens{rest}"
     if t.ratio is None:
         return f"{lead}; the instruct model's rows of the {t.rows:,} held-out tokens are the base's."
-    e = t.ratio
+    e, nothing = t.ratio, t.nothing
+    if t.relative is None or nothing is None:
+        return f"{lead}; the instruct model's rows of the {t.rows:,} held-out tokens are all zero."
     return (f"{lead}; on {t.rows:,} tokens held out from a separate fit the error is {t.relative:.3g} of the instruct model's "
-            f"rows, {e.value:.3g} [{e.low:.3g}, {e.high:.3g}] times that of doing nothing ({t.nothing:.3g}).")
+            f"rows, {e.value:.3g} [{e.low:.3g}, {e.high:.3g}] times that of doing nothing ({nothing:.3g}).")
 
 
 def body_words(job: Job) -> str:

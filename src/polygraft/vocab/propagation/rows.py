@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from polygraft.errors import InputError
 from polygraft.floats import to_f32
 from polygraft.vocab.init.mixture import Mixture, rows
 from polygraft.vocab.tables import Table
@@ -60,10 +61,12 @@ class Carrying:
     def _written(self, start: int, values: np.ndarray) -> np.ndarray:
         stop = start + len(values)
         self.norms[start:stop] = np.linalg.norm(values, axis=1)
+        check_finite(self.norms[start:stop], start, f"donor {self.donor.key}")
         if self.copies and stop <= self.donor.shape[0]:
             made = self.donor.raw_block(start, stop).copy()
         else:
-            raw = encoded(values.astype(np.float32), self.instruct.dtype, self.instruct.key)
+            with np.errstate(over="ignore"):  # what is too large is refused by name
+                raw = encoded(values.astype(np.float32), self.instruct.dtype, self.instruct.key)
             made = np.frombuffer(raw, np.uint8).reshape(len(values), -1).copy()
         here = self.kept[(self.kept[:, 0] >= start) & (self.kept[:, 0] < stop)]
         made[here[:, 0] - start] = self.instruct.raw(here[:, 1])
@@ -80,13 +83,21 @@ class Norms:
 
     @classmethod
     def of(cls, table: Table, ids: np.ndarray) -> Norms:
-        found = np.concatenate([np.linalg.norm(block.astype(np.float64), axis=1) for _, block in table.blocks()])[ids]
-        low, high = np.quantile(found, QUANTILES)
-        return cls(float(low), float(high), float(np.median(found)))
+        found = np.concatenate([np.linalg.norm(block.astype(np.float64), axis=1) for _, block in table.blocks()])
+        check_finite(found, 0, f"instruct {table.key}")
+        low, high = np.quantile(found[ids], QUANTILES)
+        return cls(float(low), float(high), float(np.median(found[ids])))
 
     def odd(self, norms: np.ndarray) -> np.ndarray:
         """Places of norms that are FACTOR times beyond the range."""
         return np.flatnonzero((norms > FACTOR * self.high) | (norms < self.low / FACTOR))
+
+
+def check_finite(norms: np.ndarray, start: int, where: str) -> None:
+    """Raise InputError naming the first row, counted from `start`, whose numbers are not finite."""
+    if len(bad := np.flatnonzero(~np.isfinite(norms))):
+        raise InputError("a row that is not finite numbers", where=f"{where}, row {start + int(bad[0])}",
+                         found=f"{len(bad)} such rows here", expected="finite numbers", fix="training may have diverged")
 
 
 def odd_dimensions(change: np.ndarray | None) -> np.ndarray:

@@ -108,7 +108,7 @@ def configs(trio: Trio, join: joining.Joined, size: int) -> tuple[dict[str, Any]
 def plan(config: Propagate, context: Context) -> Plan:
     """From headers and tokenizers: the new size, memory, time. Whether the donor's body is the base's only reading it tells."""
     trio = opened(config, context)
-    join = joining.joined(trio.instruct.folder, trio.donor.folder)
+    join = joining.joined(trio.instruct, trio.donor)
     size = rows_of(trio, join)
     configs(trio, join, size)
     width = trio.base.tables["in"].shape[1]
@@ -140,7 +140,7 @@ def run(config: Propagate, context: Context, folder: Path) -> Result:
 def into(config: Propagate, context: Context, model: Path) -> Result:
     """Write the model and propagation.json into one folder."""
     trio = opened(config, context)
-    join = joining.joined(trio.instruct.folder, trio.donor.folder)
+    join = joining.joined(trio.instruct, trio.donor)
     size = rows_of(trio, join)
     configs(trio, join, size)
     moved = body.moved(trio, lambda done, total: context.progress(done, total, "comparing the donor's body with the base's"))

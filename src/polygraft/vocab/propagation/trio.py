@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -38,9 +38,11 @@ class Member:
         anatomy = Anatomy.of(weights.config, weights.tensors, extra=extra, where=f"{name} {source.spec}")
         return cls(name, source, weights, anatomy, read_tokenizer(weights.extras))
 
-    @property
+    @cached_property
     def vocabulary(self) -> Vocabulary:
-        return self.folder.vocabulary
+        """With the added tokens that only tokenizer_config.json names."""
+        tree = self.folder.tree
+        return replace(self.folder.vocabulary, tree=tree, added={int(t["id"]): t for t in tree.get("added_tokens") or []})
 
     @cached_property
     def tables(self) -> dict[Side, Table]:
@@ -117,8 +119,8 @@ def _shape(member: Member, name: str) -> str:
 
 
 def _differ(base: Member, other: Member, what: str, one: object, two: object) -> InputError:
-    made = "built on" if other.name == "donor" else "trained from"
-    return InputError(f"the {other.name} was not {made} the base: they differ", where=what,
+    who = "the donor was not built on" if other.name == "donor" else "the instruct model was not trained from"
+    return InputError(f"{who} the base: they differ", where=what,
                       found=f"base ({base.source.spec}): {one}; {other.name} ({other.source.spec}): {two}",
                       expected="the same in both", fix=FROM)
 
