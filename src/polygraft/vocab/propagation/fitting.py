@@ -179,7 +179,8 @@ def ratio_of(each: np.ndarray, seed: int) -> Estimate | None:
         return None
     value = float(np.sqrt(each[:, 0].sum() / each[:, 1].sum()))
     sums = np.concatenate([s for (s,) in resampled([each], seed=seed, draws=1000)])
-    draws = np.sqrt(sums[:, 0] / sums[:, 1])[sums[:, 1] > 0]
+    some = sums[sums[:, 1] > 0]
+    draws = np.sqrt(some[:, 0] / some[:, 1])
     made = summarise(value - 1, draws - 1, len(each))
     words = "better" if made.high < 0 else "worse" if made.low > 0 else "not distinguishable"
     return Estimate(value, made.low + 1, made.high + 1, len(each), "x doing nothing", words)
