@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from polygraft.vocab.init.steps import Init
 
 EVERY = 10  # one document of so many is held out
-HELD, LONGEST = 64, 2000  # so many of them judge, and so many characters of each
+LONGEST = 500  # characters of a document that judge
 PER_TOKEN = 8  # characters, at most about, of a token of text to train on
 SPEED = 5e10  # operations a second of two cores in training, about
 
@@ -42,8 +42,11 @@ def texts(corpora: Iterable[Corpus], *, held: bool) -> Iterator[str]:
                 yield text
 
 
-def split(corpora: Iterable[Corpus], tokens: int) -> tuple[list[str], list[str]]:
-    """Texts to train on, as many as `tokens` need, and those to judge by; of several corpora alike. Raises InputError."""
+def split(corpora: Iterable[Corpus], tokens: int, judging: int) -> tuple[list[str], list[str]]:
+    """Texts to train on, as many as `tokens` need, and `judging` of those to judge by; of several corpora alike.
+
+    Raises InputError for too few documents.
+    """
     corpora = list(corpora)
     train, judges = list[str](), list[str]()
     for corpus in corpora:
@@ -53,7 +56,7 @@ def split(corpora: Iterable[Corpus], tokens: int) -> tuple[list[str], list[str]]
             room -= len(text)
             if room <= 0:
                 break
-        some = [text[:LONGEST] for text, _ in zip(texts([corpus], held=True), range(max(2, HELD // len(corpora))))]
+        some = [text[:LONGEST] for text, _ in zip(texts([corpus], held=True), range(max(2, judging // len(corpora))))]
         if len(some) < 2:
             raise InputError("too few documents to try methods on", where=corpus.path, expected=f"at least {2 * EVERY}",
                              fix="split the text into documents, one a line")
@@ -140,7 +143,7 @@ def tried(config: Init, job: Job, material: Material, corpora: tuple[Corpus, ...
         raise InputError("the new tokenizer has no new tokens: there is nothing to try", where=config.tokenizer,
                          fix="leave `probe` out")
     tokens = config.probe * config.probe_batch * config.probe_length
-    train, judges = split(corpora, tokens)
+    train, judges = split(corpora, tokens, config.probe_texts)
     trials: dict[Method, Trial] = {}
     best: tuple[Method, Made, Path] | None = None
     sizes, seen = np.zeros(0), 0
@@ -175,5 +178,6 @@ def seconds(config: Init, job: Job) -> float:
     if config.probe is None:
         return 0.0
     parameters = sum(t.numel for t in job.weights.tensors.values())
-    tokens = config.probe * config.probe_batch * config.probe_length + 2 * HELD * LONGEST / 4 / 3
+    read = 2 * config.probe_texts * LONGEST / 4
+    tokens = config.probe * config.probe_batch * config.probe_length + read / 3  # reading is a third of training
     return len(config.method) * config.probe_seeds * (6.0 * parameters * tokens / SPEED + 5)

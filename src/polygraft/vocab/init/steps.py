@@ -30,9 +30,11 @@ from polygraft.vocab.init.weights import Weighting
 from polygraft.vocab.metrics.digits import scheme
 from polygraft.vocab.metrics.rows import undertrained
 from polygraft.vocab.tables import Side
+from polygraft.vocab.tokenizer import checks
 from polygraft.vocab.tokenizer.folder import read_tokenizer
 
 SMALL = 400 << 20  # resident bytes of Python, numpy, scipy and two vocabularies of 250,000 tokens
+TRIAL = ("probe_seeds", "probe_texts", "probe_lr", "probe_batch", "probe_length", "device")
 SHORT = 1.5  # seconds for 1 GB to be read, written and read back
 
 
@@ -57,6 +59,7 @@ class Init(Strict):
     seed: int = Field(0, ge=0, description="of what is drawn")
     probe: int | None = Field(None, ge=1, description="try every method by so many steps of training, and keep the best")
     probe_seeds: int = Field(1, ge=1, description="orders of text that each method is tried with")
+    probe_texts: int = Field(64, ge=2, description="texts that trials are judged by; every tenth document is held out for that")
     probe_lr: float = Field(1e-3, gt=0, le=10, description="learning rate of a trial")
     probe_batch: int = Field(8, ge=1, description="blocks of text in one step of a trial")
     probe_length: int = Field(256, ge=16, description="tokens of a block")
@@ -72,7 +75,7 @@ class Init(Strict):
         idle += changed(self, ("weights", "spaces")) if "piece-mean" not in methods else []
         idle += changed(self, ("donor", "k")) if "omp" not in methods else []
         idle += changed(self, ("corpus", "field")) if "focus" not in methods and self.probe is None else []
-        idle += changed(self, ("probe_seeds", "probe_lr", "probe_batch", "probe_length", "device")) if self.probe is None else []
+        idle += changed(self, TRIAL) if self.probe is None else []
         if idle:
             raise ValueError(f"{', '.join(idle)} would do nothing with {', '.join(self.method)}")
         if "omp" in methods and self.donor is None:
@@ -164,8 +167,9 @@ def run(config: Init, context: Context, folder: Path, around: Around) -> Result:
     said = {"method": method, "options": options(config, method)} | made.facts(job, material)
     said |= {"probe": found.facts()} if found else {}
     files.write_json(folder / "model" / "init.json", said)
+    loads = checks.loadable(folder / "model", before=job.weights.extras)
     seal(config, source, made, folder / "model")
-    return told(config, context, job, said, found, source)
+    return told(config, context, job, said, found, source, loads)
 
 
 def options(config: Init, method: Method) -> dict[str, Any]:
@@ -181,17 +185,20 @@ def seal(config: Init, source: Source, made: Made, model: Path) -> None:
                        "inputs": [{"name": ref.name, "spec": ref.spec, "revision": ref.revision, "identity": ref.identity}]})
 
 
-def told(config: Init, context: Context, job: Job, said: Mapping[str, Any], found: probe.Tried | None, source: Source) -> Result:
+def told(config: Init, context: Context, job: Job, said: Mapping[str, Any], found: probe.Tried | None, source: Source,
+         loads: list[checks.Check]) -> Result:  # fmt: skip
     origins = said["origins"]
     copied = origins["same bytes"] + origins["same control token"]
     summary = [f"{said['tokens']:,} tokens ({said['rows']:,} rows) after {said['tokens before']:,}: {copied:,} keep their rows bit "
                f"for bit, {origins['pieces']:,} are made by {said['method']}, {said['mean of old rows']:,} are the mean of all."]
     if said["suspicious"]:
         summary.append(f"{said['suspicious']:,} tokens have coefficients or rows out of all proportion: see init.json.")
+    summary += [f"It does not load everywhere: {words}." for words in checks.failed(loads)]
     rows = (*((name, n) for name, n in origins.items()), ("rows of padding", said["rows"] - job.new.size))
     results = Result(
         "vocab.init", context.step_id, f"A new vocabulary for {config.model}", tuple(summary),
-        tables=(Table("Where rows come from", ("tokens of the new vocabulary", "number"), rows),), caveats=digits(job),
+        tables=(Table("Where rows come from", ("tokens of the new vocabulary", "number"), rows), checks.table(loads)),
+        caveats=digits(job),
         inputs=(source.ref("model"), InputRef("tokenizer", config.tokenizer, digest=files.sha256_file(job.new.path))),
         data=dict(said))  # fmt: skip
     return found.into(results) if found else results
