@@ -150,7 +150,7 @@ def with_structure(folder, name):
 def test_a_pre_tokenizer_is_known_by_its_structure(name, tmp_path):
     made = with_structure(tmp_path, name)
     assert llamacpp.pre_tokenizer(made)[0] == name
-    assert checks.pre_tokenizer(made).ok and f"`{name}`" in checks.pre_tokenizer(made).found
+    assert checks.pre_tokenizer(made, tmp_path).ok and f"`{name}`" in checks.pre_tokenizer(made, tmp_path).found
     assert made.tokenizer.encode("Ab'll 123, x").ids  # the pattern compiles and cuts
 
 
@@ -170,7 +170,7 @@ def test_sentencepiece_vocabularies_say_what_llama_cpp_lacks(tmp_path):
         folder = tmp_path / kind
         folder.mkdir()
         sentencepiece(kind).save(str(folder / "tokenizer.json"))
-        check = checks.pre_tokenizer(Vocabulary.open(folder))
+        check = checks.pre_tokenizer(Vocabulary.open(folder), folder)
         assert check.ok is False and words in check.found
 
 

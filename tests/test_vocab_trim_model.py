@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
 
 import tiny
 from polygraft.checkpoint import Checkpoint
@@ -17,8 +18,10 @@ from polygraft.sources import resolve
 from polygraft.step import Context
 from polygraft.tokenfile import Vocabulary
 from polygraft.vocab import trim
+from polygraft.vocab.tokenizer import sentencefile
 from reload import assert_reloads
 from test_tokenfile import byte_level, sentencepiece
+from test_vocab_sentencefile import as_tokenizer, trained
 
 CONTEXT = Context(resolve, Path, step_id="trim")
 ROWS = 448  # more than any tokenizer here has tokens
@@ -122,6 +125,24 @@ def test_sentencepiece_vocabularies(kind, root, text, tmp_path):
         a, b = (v.tokenizer.encode(line, add_special_tokens=False).tokens for v in (old, new))
         assert a == b
     assert result.data["held"]["en"]["same"] == result.data["held"]["en"]["documents"] == len(TEXT) // trim.EVERY
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_the_file_of_sentencepiece_is_trimmed_too(kind, root, text, tmp_path):
+    data = trained(kind, unk_id=0, bos_id=1, eos_id=2)
+    source = folder(root / f"model-{kind}", "llama", Tokenizer.from_str(as_tokenizer(data, kind)))
+    (source / "tokenizer.model").write_bytes(data)
+    (source / "merges.txt").write_text("of older programs")
+    result = trimmed(source, text, tmp_path)
+    new = Vocabulary.open(tmp_path / "model")
+    pieces = sentencefile.pieces((tmp_path / "model/tokenizer.model").read_bytes(), "tokenizer.model")
+    assert pieces == [new.names[i] for i in range(len(pieces))] and len(pieces) < 340
+    assert "Left out, since they hold the old vocabulary: merges.txt." in result.summary
+    check = next(row for row in result.tables[3].rows if row[0] == "llama.cpp: pre-tokenizer")
+    assert check[2] == "yes" and "11 of 11 texts cut alike" in check[1]
+    (source / "tokenizer.model").write_bytes(trained(kind, unk_id=2, bos_id=1, eos_id=0))  # ids that are not those of tokenizer.json
+    trimmed(source, text, tmp_path / "again")
+    assert not (tmp_path / "again/model/tokenizer.model").exists()
 
 
 def test_the_tokenizer_lies_beside_the_model_too(root, text, tmp_path):

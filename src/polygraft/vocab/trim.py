@@ -27,7 +27,7 @@ from polygraft.tokenfile import Vocabulary
 from polygraft.vocab import control, tables
 from polygraft.vocab.init.scripts import script, script_of
 from polygraft.vocab.metrics.counting import Reader
-from polygraft.vocab.tokenizer import checks, folder, trim
+from polygraft.vocab.tokenizer import checks, folder, sentencefile, trim
 from polygraft.vocab.writing import Rows, write_model
 
 EVERY = 10  # one document of so many is not counted: whether it is cut as before says what the choice does to unseen text
@@ -124,6 +124,9 @@ def run(config: Trim, context: Context, folder_: Path) -> Result:
     kept = chosen(config, job, seen)
     made = trim.without(job.vocabulary, kept)
     stale = folder.write_tokenizer(folder_ / "tokenizer", made.tree, job.tokenizer)
+    if (own := sentencepiece(job, made.old)) is not None:
+        files.write_atomic(folder_ / "tokenizer" / sentencefile.FILE, own)
+        stale = tuple(name for name in stale if name != sentencefile.FILE)
     new = Vocabulary.open(folder_ / "tokenizer")
     held = {c.language: compared(job.vocabulary, new, made.old, c) for c in job.corpora}
     context.progress(0, 1, "the model")
@@ -244,12 +247,25 @@ def compared(old: Vocabulary, new: Vocabulary, kept: np.ndarray, corpus: Corpus)
     return Held(documents, same, characters, before, after, gone)
 
 
+def sentencepiece(job: Job, kept: np.ndarray) -> bytes | None:
+    """tokenizer.model with the pieces that stay; None where there is none, or its ids are not those of tokenizer.json."""
+    if (path := job.weights.extras.get(sentencefile.FILE)) is None:
+        return None
+    data = path.read_bytes()
+    pieces = sentencefile.pieces(data, path)
+    if pieces != [job.vocabulary.names.get(i) for i in range(len(pieces))]:
+        return None
+    return sentencefile.kept(data, kept[kept < len(pieces)].tolist())
+
+
 def write(job: Job, kept: np.ndarray, new: Vocabulary, folder_: Path) -> None:
     """The model with the rows `kept` of its tables, ids by their meaning, and the tokenizer's files."""
     weights = job.weights
     rows = {key: gathered(weights, key, kept) for key in tables.stored(weights, job.anatomy)}
     config = control.remap(weights.config, job.vocabulary, new, "config.json", len(kept))
     extras: dict[str, bytes | Path] = dict(folder.model_files(weights.extras, folder_ / "tokenizer"))
+    if (own := folder_ / "tokenizer" / sentencefile.FILE).is_file():
+        extras[sentencefile.FILE] = own
     if GENERATION in extras:
         moved = control.remap(generation(weights), job.vocabulary, new, GENERATION, len(kept))
         extras[GENERATION] = files.canonical(moved)

@@ -18,7 +18,7 @@ from polygraft.tokenfile import FILE, Vocabulary
 from polygraft.vocab import tables
 from polygraft.vocab.metrics import digits, reach
 from polygraft.vocab.metrics.counting import Reader
-from polygraft.vocab.tokenizer import llamacpp
+from polygraft.vocab.tokenizer import llamacpp, sentencefile
 from polygraft.vocab.tokenizer.folder import check_ids, read_tokenizer
 
 # scripts, spaces, numbers, a character of four bytes, one that is composed: what cutting and joining may lose
@@ -107,7 +107,7 @@ def reached(made: Vocabulary, old: Vocabulary | None) -> Check:
 
 
 def in_transformers(folder: Path, made: Vocabulary, rows: int | None) -> Iterator[Check]:
-    """Loaded by AutoTokenizer, saved and loaded again: the ids of tokenizer.json each time, and no token beyond the model's rows."""
+    """Loaded by AutoTokenizer, saved and loaded again: the ids of tokenizer.json each time, no token beyond the model's rows."""
     expected = Reader(made).encode(PROBE)
     with quiet(), tempfile.TemporaryDirectory(prefix="polygraft-") as scratch:
         try:
@@ -167,7 +167,7 @@ def _extras(folder: Path) -> dict[str, Path]:
 
 def in_llamacpp(folder: Path, made: Vocabulary, model: Checkpoint | None) -> Iterator[Check]:
     """What llama.cpp's converter takes from the folder: the pre-tokenizer, merges and special tokens, names of tensors."""
-    yield pre_tokenizer(made)
+    yield pre_tokenizer(made, folder)
     if made.kind == "BPE":
         rows = None if model is None else config_value(model.config, "vocab_size")
         special, merges = llamacpp.special_tokens(folder, rows)
@@ -186,9 +186,18 @@ def in_llamacpp(folder: Path, made: Vocabulary, model: Checkpoint | None) -> Ite
             yield Check("llama.cpp: tensors", found, not unknown)
 
 
-def pre_tokenizer(made: Vocabulary) -> Check:
-    """The name that llama.cpp has for this pre-tokenizer; the converter does not find it by itself once the vocabulary changed."""
+def pre_tokenizer(made: Vocabulary, folder: Path) -> Check:
+    """The name that llama.cpp has for this pre-tokenizer; the converter does not find it by itself once the vocabulary changed.
+
+    Of SentencePiece, whether its file is there, has the same ids, and cuts text alike.
+    """
     name = "llama.cpp: pre-tokenizer"
+    if made.alphabet != "bytes" and (path := folder / sentencefile.FILE).is_file():
+        pieces = sentencefile.pieces(path.read_bytes(), path)
+        same = pieces == [made.names.get(i) for i in range(len(pieces))]
+        alike = sum(a == b for a, b in zip(sentencefile.cuts(path, PROBE), Reader(made).encode(PROBE))) if same else 0
+        words = f"{alike} of {len(PROBE)} texts cut alike" if same else "other ids than tokenizer.json"
+        return Check(name, f"SentencePiece, {path.name} with {len(pieces):,} pieces: {words}", alike == len(PROBE))
     if made.kind != "BPE":
         return Check(name, f"{made.kind}: converted from a SentencePiece file only, which is not written", False)
     if made.alphabet == "bytes":
