@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 
 def continued(words: list[tuple[list[int], int]], contents: dict[int, bytes], merges: list[tuple[int, int, int]], size: int,
@@ -21,7 +22,7 @@ def continued(words: list[tuple[list[int], int]], contents: dict[int, bytes], me
     while True:
         pairs = Counter()
         for cut, (_, n) in zip(cuts, words, strict=True):
-            for a, b in zip(cut, cut[1:]):  # noqa: B905
+            for a, b in pairwise(cut):
                 if -1 not in (a, b):
                     pairs[a, b] += n
         if again := [p for p in known if p in pairs]:

@@ -85,8 +85,8 @@ def _code(encoded: bytes) -> int:
 
 @cache
 def scripts_known() -> frozenset[str]:
-    """Every script that has a letter, by the names of `script_of`."""
-    return frozenset(s for c in range(0x110000) if (s := script_of(chr(c))))
+    """Every script that has a letter, by the names of `script_of`; beyond these two planes there are only more ideographs."""
+    return frozenset(unicodedata.name(chr(c), "").partition(" ")[0] for c in range(0x20000) if chr(c).isalpha())
 
 
 def check_script(name: str) -> str:
