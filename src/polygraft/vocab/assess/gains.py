@@ -114,8 +114,8 @@ def sizes(vocabulary: Vocabulary, splits: Mapping[str, Split], wanted: Sequence[
 
 
 def replaced(vocabulary: Vocabulary, splits: Mapping[str, Split], size: int) -> Sized | None:
-    """A new vocabulary of `size` tokens in place of the old one, of the same kind, trained on the sample alone; None where bytes and
-    control tokens leave no room for others."""
+    """A new vocabulary of `size` tokens in place of the old one, of the same kind, trained on the sample alone; None where bytes
+    and control tokens leave no room for others."""
     if size <= len(train.reserved(vocabulary)) + 256 * (vocabulary.alphabet == "bytes"):
         return None
     kind: train.Kind = "unigram" if vocabulary.kind == "Unigram" else "bpe"

@@ -120,7 +120,7 @@ def short(splits: dict[str, Split]) -> None:
     for language, split in splits.items():
         if not sum(map(len, split.held)) or not split.counted.seen:
             raise InputError("too little text to learn from and to measure on", where=f"corpus.{language}",
-                             found=f"{split.characters:,} characters", expected="at least some sentences; millions of characters help")
+                             found=f"{split.characters:,} characters", expected="some sentences; millions of characters help")
 
 
 def _documents(corpus: Corpus, characters: int) -> Iterator[str]:

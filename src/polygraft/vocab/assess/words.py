@@ -261,7 +261,8 @@ def data(a: Assessed) -> dict[str, Any]:
     """Everything, for programs."""
     return {
         "verdict": a.verdict, "route": a.route, "why": a.why, "chosen": asdict(a.chosen), "options": [asdict(o) for o in a.options],
-        "replacement": asdict(a.replacement) if a.replacement else None, "checks": [asdict(c) for c in a.checks], "training": asdict(a.cost),
+        "replacement": asdict(a.replacement) if a.replacement else None,
+        "checks": [asdict(c) for c in a.checks], "training": asdict(a.cost),
         "needed_bytes": a.needed, "available_bytes": a.available, "kept": a.kept, "shape": asdict(a.shape),
         "languages": {x: {n: s.estimate(x).value for n, _, s in rows_of(a)} for x in a.counted},
         "digits": {"kind": a.digits.kind, "longest": a.digits.longest}, "limits": asdict(a.limits), "held_characters": a.held,

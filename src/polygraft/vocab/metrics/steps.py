@@ -66,9 +66,9 @@ class Tokenizers(Strict):
 
 def opened(config: Tokenizers, context: Context) -> list[Opened]:
     """Every tokenizer with its name, and the tables of those that are models'. Raises UserError."""
-    specs = [*config.models, *config.tokenizers]
-    short = [PurePath(s.rstrip("/").split("@")[0].removesuffix("/tokenizer")).name or s for s in specs]
-    names = short if len(set(short)) == len(short) else [str(s) for s in specs]
+    specs = [s.rstrip("/") for s in (*config.models, *config.tokenizers)]
+    short = [PurePath(s.split("@")[0].removesuffix("/tokenizer")).name or s for s in specs]
+    names = short if len(set(short)) == len(short) else specs
     if len(set(names)) != len(names):
         raise RecipeError("the same tokenizer is named twice", where="tokenizers", found=", ".join(specs))
     found: list[Opened] = []
