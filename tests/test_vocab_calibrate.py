@@ -17,7 +17,7 @@ from polygraft.step import Context
 from polygraft.steps import AROUND
 from polygraft.tune import examples
 from polygraft.vocab.calibrate import OUT, Calibrate, calibrate_step, kept
-from polygraft.vocab.copytasks import ASK, LENGTHS, RUN, Overlap, asked, folded, pieces, prose, tasks
+from polygraft.vocab.copytasks import ASK, LENGTHS, RUN, SENTENCE, Overlap, asked, folded, pieces, prose, tasks
 
 SENTENCES = [f"Предложение номер {n} говорит о том, что дом {n * 7} стоит у реки и виден издалека." for n in range(40)]
 TEXT = "\n".join(" ".join(SENTENCES[i : i + 5]) for i in range(0, 40, 5))
@@ -55,6 +55,13 @@ def test_a_copy_never_shares_a_run_of_letters_with_the_evaluation(n, start, size
     letters = folded(SENTENCES[n])
     assert overlap.of(SENTENCES[n]) == (len(folded(part)) >= RUN)
     assert not Overlap(["другой текст"]).of(SENTENCES[n]) and Overlap([SENTENCES[n]]).of(letters[:5])
+
+
+@pytest.mark.parametrize("line", ["«Кто там стоит у реки и молчит так долго?» Никто не ответил ему ни слова в тот вечер.",
+                                  "这座房子坐落在河边，从很远的地方就能看到它。房前有一棵大树，树下坐着一位老人，正在看书！" * 2])
+def test_sentences_lose_no_mark(line):
+    assert "".join("".join(s.split()) for s in (m.group() for m in SENTENCE.finditer(line))) == "".join(line.split())
+    assert len(SENTENCE.findall(line)) > 1
 
 
 def test_tasks_are_different_ones_and_the_evaluation_stays_out():

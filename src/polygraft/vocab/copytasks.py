@@ -16,7 +16,7 @@ Kind = Literal["sentence", "paragraph"]
 LENGTHS: dict[Kind, tuple[int, int]] = {"sentence": (40, 300), "paragraph": (300, 1200)}  # characters, both ends included
 LETTERS = 0.6  # share of letters, marks and spaces below which a line is a table or code, not prose
 RUN = 32  # letters and digits in a row that no copy task may share with the evaluation's text
-END = re.compile(r"(?<=[.!?…])[\"»”’)\]]*\s+|(?<=[。！？])")
+SENTENCE = re.compile(r"\S.*?(?:[.!?…]+[\"»”’)\]]*(?=\s|$)|[。！？]+[”」』）]*|$)")
 ASK = {  # own wording, not checked by native speakers; each must have a place for the text
     "en": ("Copy the following text exactly as it is:\n\n{}", "Write out this text again without any change.\n\n{}",
            "{}\n\nGive back the text above, character by character."),
@@ -58,16 +58,15 @@ def prose(text: str) -> bool:
 def pieces(document: str, kind: Kind) -> Iterator[str]:
     """Sentences, or runs of whole sentences of one paragraph (a line), of LENGTHS characters."""
     low, high = LENGTHS[kind]
-    for line in document.split("\n"):
-        run = ""
-        for sentence in (s.strip() for s in END.split(" ".join(line.split()))):
-            joined = f"{run} {sentence}".strip() if kind == "paragraph" else sentence
-            if len(joined) > high:
-                joined = sentence if len(sentence) <= high else ""
-            if len(joined) >= low and prose(joined):
-                yield joined
-                joined = ""
-            run = joined
+    for line in (" ".join(raw.split()) for raw in document.split("\n")):
+        begun: int | None = None  # where a run of sentences begins that is too short yet
+        for found in SENTENCE.finditer(line):
+            start = found.start() if begun is None or kind == "sentence" or found.end() - begun > high else begun
+            text = line[start : found.end()]
+            done = low <= len(text) <= high and prose(text)
+            if done:
+                yield text
+            begun = None if done or len(text) > high else start
 
 
 class Overlap:
