@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -415,12 +416,42 @@ def test_methods_are_tried_and_the_best_is_kept(tiny, tmp_path):
     found = json.loads((made / "init.json").read_text())["probe"]
     after = {name: x["after"] for name, x in found["bits per byte"].items()}
     assert found["best"] == min(after, key=after.get) == json.loads((made / "init.json").read_text())["method"]
-    best = next(t for t in result.tables if t.title == "Methods tried").rows[0]
+    best = probe_table(result).rows[0]
     assert best[0] == found["best"] and best[2].value == pytest.approx(after[found["best"]]) and best[2].low < best[2].high
     alone = tmp_path / "alone"
     run_step(STEP, Init(model=str(base), tokenizer=str(tmp_path / "t"), method=(found["best"],)), alone)
     assert Checkpoint.open(alone).read("lm_head.weight") == Checkpoint.open(made).read("lm_head.weight")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["alone", "made", "ru.txt", "t"]
+
+
+def test_a_trial_that_was_finished_is_not_done_again(tiny, tmp_path, monkeypatch):
+    from polygraft.vocab.init import steps
+
+    base, done = tiny("llama"), []
+
+    def pretrain(model, train, judges, *, seed, steps, **more):
+        done.append((model.name, seed))
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        nats = {0: np.array([3.0, 4.0]), steps: np.array([2.0, 1.0 + len(done)])}
+        return SimpleNamespace(losses=(1.0, 0.5), nats=nats, bytes=np.array([5, 6]), tokens=9)
+
+    config = Init(model=str(base), tokenizer=str(extended(base, tmp_path / "t")), method=("composed", "mean"), probe=2,
+                  corpus={"ru": str(russian(tmp_path))}, probe_texts=2, device="cpu")
+    step = steps.init_step(SimpleNamespace(pretrain=pretrain))
+    with pytest.raises(KeyboardInterrupt):
+        run_step(step, config, tmp_path / "made")
+    result = run_step(step, config, tmp_path / "made")
+    assert len(done) == 3  # composed, mean cut off, mean again
+    assert json.loads((tmp_path / "made" / "init.json").read_text())["probe"]["best"] == "composed"
+    found = {row[0]: row for row in probe_table(result).rows}
+    assert found["composed"][2].value == pytest.approx(4 / (np.log(2) * 11))
+    assert found["mean"][3].value == pytest.approx(2 / (np.log(2) * 11))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["made", "ru.txt", "t"]
+
+
+def probe_table(result):
+    return next(t for t in result.tables if t.title == "Methods tried")
 
 
 def test_too_little_text_to_try_on_is_refused(tiny, tmp_path):

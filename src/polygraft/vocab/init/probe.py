@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraft import stats
+from polygraft import files, stats
 from polygraft.data import Corpus
 from polygraft.errors import InputError, StepFailed
 from polygraft.result import Curve, Estimate, Result, Table
@@ -71,7 +71,6 @@ class Trial:
     before: np.ndarray
     after: np.ndarray
     losses: tuple[float, ...]
-    suspicious: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,43 +133,73 @@ def _estimate(found: stats.Bootstrap, n: int) -> Estimate:
     return Estimate(found.value, found.low, found.high, n, "bits per byte")
 
 
-def tried(config: Init, job: Job, material: Material, corpora: tuple[Corpus, ...], folder: Path, around: Around,
-          context: Context) -> Tried:  # fmt: skip
-    """Try every method; `folder/model` is the best one's, untrained. Raises InputError where nothing is new, or text too short."""
+@dataclass(frozen=True)
+class Task:
+    """What every trial is: rows that are trained (int64), texts to train on and to judge by, where what is finished lies, and the
+    digest of all that decides a trial's outcome but method and order."""
+
+    rows: np.ndarray
+    train: list[str]
+    judges: list[str]
+    folder: Path
+    key: str
+
+
+def task(config: Init, job: Job, material: Material, corpora: tuple[Corpus, ...], folder: Path) -> Task:
+    """Raises InputError where nothing is new, or text too short."""
     assert config.probe is not None
     rows = np.union1d(material.composed, material.bare)
     if not len(rows):
         raise InputError("the new tokenizer has no new tokens: there is nothing to try", where=config.tokenizer,
                          fix="leave `probe` out")
-    tokens = config.probe * config.probe_batch * config.probe_length
-    train, judges = split(corpora, tokens, config.probe_texts)
-    trials: dict[Method, Trial] = {}
-    best: tuple[Method, Made, Path] | None = None
-    sizes, seen = np.zeros(0), 0
+    train, judges = split(corpora, config.probe * config.probe_batch * config.probe_length, config.probe_texts)
+    said = config.model_dump(mode="json", exclude={"method", "device", "corpus", "probe_seeds"})
+    donor = material.donor.vocabulary.path.as_posix() if material.donor else ""
+    key = files.digest([said, job.weights.identity, files.sha256_file(job.new.path), donor, [c.digest for c in corpora]])
+    return Task(rows, train, judges, folder / "trials", key)
+
+
+def tried(config: Init, job: Job, material: Material, corpora: tuple[Corpus, ...], folder: Path, around: Around,
+          context: Context) -> Tried:  # fmt: skip
+    """Try every method; `folder/model` is the best one's, untrained. A trial that an interrupted run finished is not done again.
+
+    Raises InputError where nothing is new, or text too short; StepFailed for a trial that ends in no number.
+    """
+    assert config.probe is not None
+    given, path = task(config, job, material, corpora, folder), folder / "trial"
+    given.folder.mkdir(exist_ok=True)
+    runs: dict[Method, list[dict[str, Any]]] = {}
     for i, method in enumerate(config.method):
-        path = folder / f".trial-{method}"
-        made = making.write(job, method, material, path)
-        runs = []
-        for order in range(config.probe_seeds):
-            context.progress(i * config.probe_seeds + order, len(config.method) * config.probe_seeds, f"trying {method}")
-            runs.append(around.pretrain(path, train, judges, rows=rows, steps=config.probe, lr=config.probe_lr,
-                                        batch=config.probe_batch, length=config.probe_length, seed=config.seed + order,
-                                        device=config.device))
-        before = runs[0].nats[0]
-        after = np.stack([r.nats[config.probe] for r in runs])
-        if not (np.isfinite(before).all() and np.isfinite(after).all()):
-            raise StepFailed("a trial did not end in numbers", where=method, found="NaN", fix="lower `probe_lr`")
-        sizes, seen = runs[0].bytes, runs[0].tokens
-        trials[method] = Trial(before, after, runs[0].losses)
-        if best is None or after.sum() < trials[best[0]].after.sum():
-            if best is not None:
-                shutil.rmtree(best[2])
-            best = (method, made, path)
-        else:
-            shutil.rmtree(path)
-    assert best is not None
-    best[2].rename(folder / "model")
-    return Tried(trials, sizes, best[0], best[1], config.probe, seen)
+        context.progress(i, len(config.method), f"trying {method}")
+        shutil.rmtree(path, ignore_errors=True)
+        runs[method] = [_run(config, job, material, given, method, order, path, around) for order in range(config.probe_seeds)]
+    shutil.rmtree(path, ignore_errors=True)
+    trials = {m: Trial(np.array(found[0]["before"]), np.array([r["after"] for r in found]), tuple(found[0]["losses"]))
+              for m, found in runs.items()}  # fmt: skip
+    best = min(trials, key=lambda name: trials[name].after.sum())
+    made = making.write(job, best, material, folder / "model")
+    one = runs[best][0]
+    return Tried(trials, np.array(one["bytes"]), best, made, config.probe, one["tokens"])
+
+
+def _run(config: Init, job: Job, material: Material, given: Task, method: Method, order: int, path: Path,
+         around: Around) -> dict[str, Any]:  # fmt: skip
+    """One trial: from its record, or done in `path` and recorded."""
+    record, key = given.folder / f"{method}-{order}.json", files.digest([given.key, method, order])
+    if record.is_file() and (found := files.read_json(record))["key"] == key:
+        return found
+    assert config.probe is not None
+    if not path.is_dir():
+        making.write(job, method, material, path)
+    run = around.pretrain(path, given.train, given.judges, rows=given.rows, steps=config.probe, lr=config.probe_lr,
+                          batch=config.probe_batch, length=config.probe_length, seed=config.seed + order, device=config.device)
+    before, after = run.nats[0], run.nats[config.probe]
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        raise StepFailed("a trial did not end in numbers", where=method, found="NaN", fix="lower `probe_lr`")
+    found = {"key": key, "before": before.tolist(), "after": after.tolist(), "losses": list(run.losses),
+             "bytes": run.bytes.tolist(), "tokens": run.tokens}
+    files.write_json(record, found)
+    return found
 
 
 def seconds(config: Init, job: Job) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -144,6 +145,7 @@ def digits(job: Job) -> tuple[str, ...]:
 
 def run(config: Init, context: Context, folder: Path, around: Around) -> Result:
     """Write `model/`, and in it `init.json` and `decompositions.jsonl.gz`."""
+    shutil.rmtree(folder / "model", ignore_errors=True)  # what an interrupted run had not finished
     job, source, donor, corpora = opened(config, context)
     counted = None
     if "focus" in config.method:
@@ -205,5 +207,6 @@ def told(config: Init, context: Context, job: Job, said: Mapping[str, Any], foun
 
 
 def init_step(around: Around) -> Step:
-    return Step("vocab.init", 1, Init, plan, partial(run, around=around), makes_model=True)
+    return Step("vocab.init", 1, Init, plan, partial(run, around=around), makes_model=True,
+                resumable=True)
 
