@@ -224,8 +224,9 @@ def read_config(path: Path) -> dict[str, Any]:
     if not file.exists() and not file.is_symlink():
         if (path / "adapter_config.json").exists():
             raise _no_weights(path, {"adapter_config.json"})
-        alone = (path / "tokenizer.json").exists()
-        fix = "a tokenizer without a model goes where one is asked for (--tokenizer)" if alone else "get the whole folder from its source"
+        fix = "get the whole folder from its source"
+        if (path / "tokenizer.json").exists():
+            fix = "a tokenizer without a model goes where one is asked for (--tokenizer)"
         raise InputError("config.json is missing", where=path, fix=fix)
     refuse_stray_link(file)
     config = files.read_json(file, limit=4 << 20)
