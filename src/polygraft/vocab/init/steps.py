@@ -115,7 +115,7 @@ def untrained(vocabulary: Vocabulary, found: Mapping[Side, tables.Table]) -> fro
 
 def plan(config: Init, context: Context) -> Plan:
     """From headers and tokenizers: tokens that stay and that are new, bytes, memory, time."""
-    job, source, donor, corpora = opened(config, context)
+    job, _, donor, corpora = opened(config, context)
     size = sum(t.nbytes for t in job.weights.tensors.values())
     before, width = job.tables["in"].shape
     row = sum(job.weights.tensors[k].nbytes for k in tables.stored(job.weights, job.anatomy)) // before
@@ -132,8 +132,8 @@ def plan(config: Init, context: Context) -> Plan:
         peak += 8 * shared * across
         seconds += 2.0 * (len(job.new.names) - both) * config.k * shared * across * len(job.tables) / 1e11
     read = size + sum(c.path.stat().st_size for c in corpora)
-    return Plan(lines, peak, after * (2 if tried else 1), read, seconds + probe.seconds(config, job), (), (), digits(job),
-                source)
+    return Plan(lines, peak, after * (2 if tried else 1), read, seconds + probe.seconds(config, job), (), (),
+                digits(job))  # like no model that is there: a later step would be planned with the old tokenizer
 
 
 def digits(job: Job) -> tuple[str, ...]:
