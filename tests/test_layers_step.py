@@ -16,6 +16,7 @@ from polygraft import arrays, selectionfile
 from polygraft.analysis.layers import steps
 from polygraft.anatomy import Anatomy
 from polygraft.errors import InputError, RecipeError
+from polygraft.result import Result
 from polygraft.sources import resolve
 from polygraft.step import Context
 from test_layers import reading, shares
@@ -99,6 +100,8 @@ def test_the_last_block_is_a_set_of_its_own(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(steps, "last_block", lambda share: (2, 3) if len(share) == 5 else ())
     result, out, _ = measured(tmp_path, tiny("llama", layers=4), shifted(4, [1]), top=1, draws=20)
     named = selectionfile.read(out / "selection.json")
+    written = json.loads(json.dumps(result.to_json()))
+    assert written["chosen"] == written["data"]["chosen"] and Result.from_json(written) == result
     assert selectionfile.layers(named["final"]) == result.data["final"] == result.data["trained"]["final"]["layers"] == [2, 3]
 
 

@@ -19,6 +19,7 @@ from polygraft.analysis.reading.passing import How, gather
 from polygraft.analysis.reading.texts import batches, budgeted, tokenized
 from polygraft.data import open_corpus
 from polygraft.errors import InputError
+from polygraft.result import Result
 from polygraft.selectionfile import matched
 from polygraft.sources import resolve
 from polygraft.step import Context
@@ -110,7 +111,9 @@ def test_the_step_writes_the_folder_that_others_read(family, step, models):
     weights = resolve(str(models(family)[2])).weights
     assert selectionfile.on(named["sw"], anatomy, {k: t.shape for k, t in weights.tensors.items()})
     assert data["tokens"] == dict.fromkeys(wired, 960) and data["found"] == dict.fromkeys(wired, 4) and data["shared"][1] == 12
-    assert json.dumps(result.to_json(), allow_nan=False) and result.maps[0].rows == ("en", "sw", "th")
+    written = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert result.maps[0].rows == ("en", "sw", "th") and Result.from_json(written) == result
+    assert {k: written[k] for k in ("languages", "layers", "neurons", "thresholds", "tokens")}.items() <= written["data"].items()
 
 
 def test_a_mixture_s_neurons_are_told_by_expert(step):

@@ -393,7 +393,25 @@ def test_unbalanced_data_are_counted(context):
     (said,) = job(c, context, AROUND).task.caveats
     assert "uneven: 4 rounds of the language's 2 examples, 0.5 of the task's 16 examples" in said
     assert said in STEP.plan(c, context).notes
-    assert balance(Sides((16, 10)), 8, c) == ()
+    assert balance((16, 10), [8, 8]) == balance((16, 2), [None, None]) == ()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_packed_examples_are_counted_one_by_one(context, tmp_path, method):
+    """All examples of a side fit into one row: of one row a step each is seen once a step; of mixed rows nobody knows whose they are."""
+    c = config(method=method, language_data=["language:4"], packing=True, batch=1, steps=4, length=512)
+    result = STEP.run(c, context, tmp_path)
+    seen = [dict(zip(result.tables[0].columns, row, strict=True)) for row in result.tables[0].rows]
+    expected = [(None, None)] * 2 if method == "joint" else [(32, 2.0), (8, 2.0)]
+    assert [(side["seen"], side["times round"]) for side in seen] == expected
+    assert "rounds" not in str(STEP.plan(c, context).notes)
+
+
+def test_packed_sides_of_unequal_length_are_told_when_it_is_known(context, tmp_path):
+    c = config(language_data=["language:2"], packing=True, batch=1, steps=4, length=64)
+    assert job(c, context, AROUND).task.caveats == ()
+    result = STEP.run(c, context, tmp_path)
+    assert any("rounds of the language's 2 examples" in line for line in result.caveats)
 
 
 def test_weights_of_a_mixture_are_those_of_a_side(context):

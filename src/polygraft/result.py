@@ -19,6 +19,7 @@ class Estimate:
     verdict: str = ""  # "better", "worse", "not distinguishable" for a difference; "" for a plain number
 
 
+FOUND = ("languages", "layers", "neurons", "thresholds", "tokens", "chosen")  # of an analysis, for readers of its result.json
 Cell = str | int | float | Estimate | None
 
 
@@ -120,13 +121,17 @@ class Result:
     data: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON value; estimates in table cells are tagged so that they come back as Estimates."""
-        return encode(self)
+        """A JSON value; estimates in table cells are tagged so that they come back as Estimates.
+
+        What an analysis found stands at its top as well as in `data`, for readers that know nothing of results (`FOUND`).
+        """
+        found = {k: v for k, v in self.data.items() if k in FOUND} if self.step.startswith("analyze.") else {}
+        return encode(found) | encode(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Result:
         """The inverse of `to_json`. Raises TypeError or KeyError on a value of another shape."""
-        return decode(cls, value)
+        return decode(cls, {k: v for k, v in value.items() if k not in FOUND})
 
 
 def encode(value: Any) -> Any:

@@ -100,7 +100,8 @@ def job(config: Partition, context: Context, around: Around) -> Job:
     sides = replace(sides, parts=parts.both) if config.method == "simultaneous" else sides
     hooks = (Alternate(sides),) if sides.parts else ()
     steps = max(2, config.settings().count(len(both.rows)))
-    made = replace(made, selection=parts.trained, hooks=hooks, sides=sides, caveats=balance(sides, steps, config))
+    told = balance(sides.counts, shown(config, sides, steps))
+    made = replace(made, selection=parts.trained, hooks=hooks, sides=sides, caveats=told)
     return Job(made, parts, sides, steps)
 
 
@@ -136,11 +137,16 @@ def owned(config: Partition, context: Context, made: Task) -> Parts:
     return owners.partition(language, task, config.outside, anatomy, shapes)
 
 
-def balance(sides: Sides, steps: int, config: Partition) -> tuple[str, ...]:
-    """What is to be said where one side has many more examples than the other."""
-    rounds = [n * config.batch * config.accumulate / rows for n, rows in zip(sides.steps(steps), sides.counts, strict=True)]
-    named = {f"the {name}'s {rows:,} examples": times for name, rows, times in zip(SIDES, sides.counts, rounds, strict=True)}
-    return uneven.told(named, "rounds", "both sides have as many steps")
+def shown(config: Partition, sides: Sides, steps: int) -> list[int | None]:
+    """How many examples of each side are seen, one counted as often as it is; None where rows will hold several."""
+    each = config.batch * config.accumulate
+    return [None if config.packing else n * each for n in sides.steps(steps)]
+
+
+def balance(counts: Sequence[int], seen: Sequence[int | None]) -> tuple[str, ...]:
+    """What is to be said where one side has many more examples than the other; nothing of sides whose examples are not counted."""
+    rounds = {f"the {name}'s {n:,} examples": s / n for name, n, s in zip(SIDES, counts, seen, strict=True) if s is not None}
+    return uneven.told(rounds, "rounds", "both sides have as many steps")
 
 
 def alone(made: Job, config: Partition, side: int) -> tuple[Task, Partition]:
@@ -198,11 +204,11 @@ def run(config: Partition, context: Context, folder: Path, around: Around) -> Re
         named = {name: tuple(owners.entries(side, made.task.anatomy)) for name, side in zip(SIDES, made.parts.both, strict=True)}
         for place in (folder, folder / "model"):  # a verb keeps the model's folder alone
             selectionfile.write(place / selectionfile.FILE, named, {"method": "partition"})
-    each = config.batch * config.accumulate
-    shown = [each * (len(run.at) or n) for run, n in zip(runs, made.sides.steps(made.steps), strict=True)]
-    table = sidelog.table(runs, made.parts, made.sides.counts, shown, made.shapes)
+    seen = [n if run.examples is None else run.examples for run, n in zip(runs, shown(config, made.sides, made.steps), strict=True)]
+    table = sidelog.table(runs, made.parts, made.sides.counts, seen, made.shapes)
+    packed = balance(made.sides.counts, seen) if config.packing else ()
     return replace(result, step="tune.partition", maps=(*drawn(config, made), *result.maps), tables=(table, *result.tables),
-                   curves=(*sidelog.curves(runs), *result.curves))  # fmt: skip
+                   curves=(*sidelog.curves(runs), *result.curves), caveats=(*result.caveats, *packed))  # fmt: skip
 
 
 def _experts(made: Job, config: Partition, context: Context, folder: Path,

@@ -22,40 +22,42 @@ UNIT = "nats per answer token"
 @dataclass(frozen=True)
 class Run:
     """One side's optimiser steps, in order: their places in the training, their losses (nats per answer token; empty where steps
-    saw both sides' examples), and the tokens that they saw, with those that carried loss."""
+    saw both sides' examples), and the tokens that they saw, with those that carried loss, and the examples, one counted as often as
+    it was seen."""
 
     at: tuple[int, ...]
     losses: tuple[float, ...]
     tokens: int | None
     answer_tokens: int | None
+    examples: int | None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Run:
-        return cls(tuple(row["at"]), tuple(row["losses"]), row["tokens"], row["answer_tokens"])
+        return cls(tuple(row["at"]), tuple(row["losses"]), row["tokens"], row["answer_tokens"], row["examples"])
 
 
 def of(done: Trained, at: Sequence[int] | None = None) -> Run:
     """These steps (counted from 0; None: all) of a training."""
     steps = range(len(done.losses)) if at is None else at
-    return Run(tuple(i + 1 for i in steps), tuple(done.losses[i] for i in steps), sum(done.seen[i][0] for i in steps),
-               sum(done.seen[i][1] for i in steps))  # fmt: skip
+    tokens, scored, seen = (sum(done.seen[i][k] for i in steps) for k in range(3))
+    return Run(tuple(i + 1 for i in steps), tuple(done.losses[i] for i in steps), tokens, scored, seen)
 
 
 def by_turn(done: Trained, sides: Sides) -> list[Run]:
     """The runs of a training whose steps take turns; of one whose examples are mixed, the sides' steps are not apart."""
     if sides.mixed:
-        return [Run((), (), None, None) for _ in sides.counts]
+        return [Run((), (), None, None, None) for _ in sides.counts]
     return [of(done, [i for i in range(len(done.losses)) if sides.turn(i) == side]) for side in range(len(sides.counts))]
 
 
-def table(runs: Sequence[Run], parts: Parts, examples: Sequence[int], shown: Sequence[int], shapes: Shapes) -> Table:
-    """One row a side. `examples`: how many each has; `shown`: how many were seen, one counted as often as it was."""
+def table(runs: Sequence[Run], parts: Parts, examples: Sequence[int], shown: Sequence[int | None], shapes: Shapes) -> Table:
+    """One row a side. `examples`: how many each has; `shown`: how many were seen, None where that is not known."""
     rows: list[tuple[Cell, ...]] = []
     for name, run, part, data, seen in zip(SIDES, runs, parts.both, examples, shown, strict=True):
-        common = (name, data, seen, round(seen / data, 2))
+        common = (name, data, seen, None if seen is None else round(seen / data, 2))
         if run.losses:
             tenth = max(1, len(run.losses) // 10)
             ends = (sum(x) / tenth for x in (run.losses[:tenth], run.losses[-tenth:]))

@@ -21,6 +21,7 @@ from polygraft.selectionfile import Entry
 from polygraft.step import Context, LabelledRef, Plan, SelectRef, Step
 from polygraft.tune import parts, translation
 from polygraft.tune.config import Around, Training, gathered
+from polygraft.tune.data import uneven
 from polygraft.tune.parts import Listed
 from polygraft.tune.running import Task, plan_task, run_task
 from polygraft.tune.translation import Alignment
@@ -109,6 +110,8 @@ def task(config: Slam, context: Context, around: Around) -> Task:
     """The alignment examples (and further ones), and the layers' matrices."""
     aligned = translation.gather(config, context, config.seed)
     found = gathered(config.data, config.mix, config, context, around, aligned.examples, aligned.inputs)
+    if caveats := aligned.caveats():  # of pairs, so not again of their characters
+        found = replace(found, caveats=tuple(line for line in found.caveats if not line.startswith(uneven.BEGIN)))
     title = "Question alignment, every weight," if config.everything else "SLAM"
     made = Task(context.model(config.model), found.rows, found.inputs, title, gathered=found)
     more = sum(label not in config.pairs for label in found.labels)
@@ -116,7 +119,7 @@ def task(config: Slam, context: Context, around: Around) -> Task:
     told = "alignment pairs: " + ", ".join(f"{row[0]} {row[2]:,}" for row in pairs.rows)
     return replace(made, selection=selected(config, made, context), tables=(pairs, against(config)), planned=(told,),
                    summary=(f"{more:,} further examples were mixed in.",) if more else (),
-                   caveats=aligned.caveats(), data={"alignment": [vars(c) for c in aligned.counts]})
+                   caveats=caveats, data={"alignment": [vars(c) for c in aligned.counts]})
 
 
 def against(config: Slam) -> Table:

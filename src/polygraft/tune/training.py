@@ -61,7 +61,7 @@ class Trained:
     accuracies: tuple[float, ...]
     trainable: int
     total: int
-    seen: tuple[tuple[int, int], ...]  # by step: tokens, and those of them with loss
+    seen: tuple[tuple[int, int, int], ...]  # by step: tokens, those of them with loss, examples
     steps: int
     planned: int
     resumed: int
@@ -71,11 +71,11 @@ class Trained:
 
     @property
     def tokens(self) -> int:
-        return sum(n for n, _ in self.seen)
+        return sum(n for n, _, _ in self.seen)
 
     @property
     def answer_tokens(self) -> int:
-        return sum(n for _, n in self.seen)
+        return sum(n for _, n, _ in self.seen)
 
     def curve(self, points: int = 200) -> Curve:
         """Loss and token accuracy over steps, averaged in bins when there are more steps than points."""
@@ -259,11 +259,12 @@ def ordered(work: Work, tokenizer: Any) -> tuple[Any, int, list[str]]:
     return data.select(places), steps, [note for _, notes in made for note in notes]
 
 
-def _seen(data: Any, each: int) -> tuple[tuple[int, int], ...]:
-    """Tokens, and those of them with loss, in each run of `each` rows."""
-    rows = [(len(labels), sum(label != examples.IGNORE for label in labels)) for labels in data["labels"]]
-    steps = [rows[i : i + each] for i in range(0, len(rows), each)]
-    return tuple((sum(n for n, _ in step), sum(n for _, n in step)) for step in steps)
+def _seen(data: Any, each: int) -> tuple[tuple[int, int, int], ...]:
+    """Tokens, those of them with loss, and examples (a packed row has several) in each run of `each` rows."""
+    several = [len(n) for n in data["seq_lengths"]] if "seq_lengths" in data.column_names else [1] * len(data)
+    rows = [(len(labels), sum(label != examples.IGNORE for label in labels), n) for labels, n in zip(data["labels"], several)]
+    steps = [zip(*rows[i : i + each], strict=True) for i in range(0, len(rows), each)]
+    return tuple((sum(tokens), sum(scored), sum(n)) for tokens, scored, n in steps)
 
 
 def trainer_for(work: Work, ready: Ready, folder: Path, progress: Callable[..., None], here: Ranks) -> Any:

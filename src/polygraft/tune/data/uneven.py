@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+BEGIN = "the data are uneven"
 UNEVEN = 2.0  # times as much of one as of another
 
 
@@ -14,7 +15,7 @@ def told(sizes: Mapping[str, float], unit: str, fix: str) -> tuple[str, ...]:
     least, most = min(sizes, key=lambda s: sizes[s]), max(sizes, key=lambda s: sizes[s])
     if sizes[most] < UNEVEN * sizes[least]:
         return ()
-    return (f"the data are uneven: {_number(sizes[most])} {unit} of {most}, {_number(sizes[least])} of {least}; {fix}",)
+    return (f"{BEGIN}: {_number(sizes[most])} {unit} of {most}, {_number(sizes[least])} of {least}; {fix}",)
 
 
 def _number(value: float) -> str:
