@@ -137,7 +137,7 @@ def judged(config: Assess, job: Job, found: list[Sized], other: Sized | None, co
     shape, size = job.shape, job.vocabulary.size
     rate = [s.estimate().value for s in found]
     options = [decide.option(shape, rate[0], s.added, max(shape.rows, size + s.added), r, s.apart) for s, r in zip(found, rate)]
-    new = decide.option(shape, rate[0], other.added, max(shape.rows, other.added), other.estimate().value, 0.0) if other else None
+    new = decide.option(shape, rate[0], other.added, other.added, other.estimate().value, 0.0) if other else None
     totals = np.sum([c.totals for c in counted.values()], axis=0)
     unwritten = float(totals[figures.column("unknown")] / max(1, totals[figures.column("tokens")]))
     bytes_per = float(totals[figures.column("bytes")] / totals[figures.column("characters")])

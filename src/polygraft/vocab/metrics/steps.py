@@ -146,6 +146,9 @@ def summary(found: list[Studied], parallel: list[Parity]) -> tuple[str, ...]:
     for other in found[1:]:
         for language, g in gains(found[0], other).items():
             old, new = (s.estimates[language]["characters per token"].value for s in (found[0], other))
+            if not g.value:
+                said.append(f"{languages.name(language)}: {new:.2f} characters a token in both.")
+                continue
             said.append(f"{languages.name(language)}: {other.name} puts {new:.2f} characters into a token, {found[0].name} "
                         f"{old:.2f} ({g.value:+.0f} %, {g.low:+.0f} to {g.high:+.0f}).")
         if len(other.added):
@@ -186,7 +189,7 @@ def caveats(found: list[Studied]) -> tuple[str, ...]:
         said.append("In Vietnamese spaces part syllables: its figures per word are figures per syllable.")
     for s in found:
         if s.rows is not None and s.rows.suspects is None:
-            said.append(f"{s.name}: {len(s.rows.unused)} rows are known to be unused, too few to tell others from them.")
+            said.append(f"{s.name}: {len(s.rows.unused) or 'no'} rows are known to be unused, too few to tell others from them.")
     return tuple(said)
 
 

@@ -93,12 +93,16 @@ def vocabularies(found: Sequence[Studied]) -> Table:
     for s in found:
         v, suspects = s.vocabulary, None if s.rows is None or s.rows.suspects is None else len(s.rows.suspects)
         rows.append((s.name, f"{v.kind}, {v.alphabet}", s.tokens, len(v.holes), len(v.control), s.digits.words, len(s.unreachable),
-                     len(s.parted_control), *((len(s.added), s.emitted) if len(found) > 1 else ()), suspects))
+                     len(s.parted_control), *(_added(found, s) if len(found) > 1 else ()), suspects))
     more = ("added", "added and used") if len(found) > 1 else ()
     columns = ("tokenizer", "kind", "tokens", "ids without a token", "control tokens", "numbers", "unreachable",
                "control tokens not one id", *more, "rows like untrained ones")  # fmt: skip
     return Table("Vocabularies", columns, tuple(rows), "unreachable: encoding the token's own text gives others. Added: tokens "
                  "whose bytes the first vocabulary lacks; used: at least once in the text. Rows are looked at of models only")
+
+
+def _added(found: Sequence[Studied], s: Studied) -> tuple[Cell, Cell]:
+    return (None, None) if s is found[0] else (len(s.added), s.emitted)
 
 
 def parities(found: Sequence[Parity]) -> Table:
