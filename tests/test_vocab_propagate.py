@@ -21,6 +21,8 @@ from polygraft.vocab.pieces import COPIED, decompose
 from polygraft.vocab.propagation import steps
 from polygraft.vocab.propagation.modes import MODES
 from reload import assert_reloads
+from test_sources import lora, oracle_merge
+from test_tokenfile import sentencepiece
 
 CONTEXT = Context(resolve, Path)
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -181,6 +183,68 @@ def test_a_bias_of_the_head_takes_the_change_of_its_pieces(three, tmp_path):
         ids = pieces.of(i)
         assert made["lm_head.bias"][i] == pytest.approx(donor[i] + np.mean(instruct[ids] - base[ids]), abs=1e-6)
     assert made["lm_head.bias"][2] == np.float32(instruct[2])
+
+
+# ------------------------------------------------------------------------------------------------------------ tokenizers
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_a_vocabulary_of_another_kind_takes_the_base_s_place(kind, three, tmp_path):
+    """A SentencePiece donor of a byte-level base: tokens match by bytes, control tokens by name, the rest is appended."""
+    other = trios.replaced(three[0], tmp_path / "sp", sentencepiece(kind))
+    result, made = run((three[0], three[1], other), tmp_path / "out")
+    new, instruct = Vocabulary.open(tmp_path / "out/model"), trios.read(three[1])[0]
+    assert result.data["appended"] == ["<pad>", *trios.CONTROL] and new.alphabet == "metaspace"
+    assert new.size == Vocabulary.open(other).size + 3 <= len(made[EMBED])
+    old = Vocabulary.open(three[1])
+    for token in ("<pad>", "<s>", "</s>", "<unk>", *trios.CONTROL):
+        assert made[HEAD][new.id_of(token)].tobytes() == instruct[HEAD][old.id_of(token)].tobytes()
+    assert result.data["made_of"]["nothing"] == 0 and result.data["made_of"]["pieces"] > 20
+    assert json.loads((tmp_path / "out/model/config.json").read_text())["eos_token_id"] == new.id_of("<|im_end|>")
+    steps.checks.check_ids(new)
+
+
+def test_holes_in_the_donor_s_ids_are_rows_like_others_and_no_token_moves(three, tmp_path):
+    def skip(tree):
+        for token, i in tree["model"]["vocab"].items():
+            tree["model"]["vocab"][token] = i + 3 * (i >= 310)
+
+    tensors, said, _ = trios.read(three[2])
+    wide = {k: np.concatenate([v, v[-8:]]) if len(v) == 320 else v for k, v in tensors.items()}
+    donor = trios.write(tmp_path / "holes", wide, said | {"vocab_size": 328}, three[2])
+    tree = json.loads((donor / "tokenizer.json").read_text())
+    skip(tree)
+    (donor / "tokenizer.json").write_text(json.dumps(tree))
+    result, made = run((three[0], three[1], donor), tmp_path / "out", mode="swap")
+    new = Vocabulary.open(tmp_path / "out/model")
+    assert new.holes == (310, 311, 312) and result.data["appended"] == list(trios.CONTROL)
+    assert made[EMBED][4:323].tobytes() == wide[EMBED][4:323].tobytes()
+    steps.checks.check_ids(new)
+
+
+def test_a_token_that_only_tokenizer_config_names_keeps_its_row(three, tmp_path):
+    tensors, said, _ = trios.read(three[1])
+    instruct = trios.write(tmp_path / "i2", tensors, said, three[1])
+    settings = json.loads((instruct / "tokenizer_config.json").read_text())
+    settings["added_tokens_decoder"] = {"262": {"content": "<|tool|>", "special": True}}
+    (instruct / "tokenizer_config.json").write_text(json.dumps(settings))
+    result, made = run((three[0], instruct, three[2]), tmp_path / "out")
+    row, old = result.data["kept"]["<|tool|>"]
+    assert old == 262 and made[EMBED][row].tobytes() == tensors[EMBED][262].tobytes()
+    assert Vocabulary.open(tmp_path / "out/model").control["<|tool|>"] == row
+
+
+def test_a_donor_that_is_an_adapter_carries_its_change_to_the_instruct_model(three, tmp_path):
+    base, key = resolve(three[2]), "model.layers.1.self_attn.q_proj.weight"
+    at = lora(tmp_path / "lora", Checkpoint.open(three[2]), {key.removesuffix(".weight"): 4}, lora_alpha=0.5)
+    context = Context(lambda ref: resolve(ref, base=base) if ref == str(at) else resolve(ref), Path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "checked", lambda job, model: [])
+        result = steps.run(config((three[0], three[1], at), body=0.5), context, tmp_path / "out")
+    made, instruct = trios.read(tmp_path / "out/model")[0], trios.read(three[1])[0]
+    change = oracle_merge(Checkpoint.open(three[2]), at, key, 0.5 / 4) - trios.read(three[0])[0][key]
+    np.testing.assert_allclose(made[key], instruct[key] + 0.5 * change, atol=1e-6)
+    assert result.data["body"]["changed_in_donor"] == 1
 
 
 # ------------------------------------------------------------------------------------------------------------------ body

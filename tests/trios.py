@@ -63,13 +63,25 @@ def instruct(base: Path, out: Path, change: Callable[[str, np.ndarray], np.ndarr
 
 def donor(base: Path, out: Path, *, noise: float = 0.0, seed: int = 5, more: int = 60, padding: int = 8) -> Path:
     """`base` with more tokens: rows are the means of their pieces, with noise as from training; rows padded to a multiple."""
+    return trained(base, extended(base, out, more=more), out, noise, seed, padding)
+
+
+def replaced(base: Path, out: Path, core: Any) -> Path:
+    """`base` with another tokenizer altogether."""
+    out.mkdir(parents=True)
+    core.save(str(out / "tokenizer.json"))
+    (out / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}))
+    return trained(base, out, out, 0.1, 5, 8)
+
+
+def trained(base: Path, tokenizer: Path, out: Path, noise: float, seed: int, padding: int) -> Path:
+    """`base` with this tokenizer."""
     tensors, config, tables = read(base)
-    tokenizer = extended(base, out, more=more)
     made = decompose(Vocabulary.open(base), Vocabulary.open(tokenizer))
     rows = -(-len(made) // padding) * padding
     t = np.zeros((rows, len(next(v for k, v in tensors.items() if k in tables))))
     for i in range(len(made)):
-        np.add.at(t[i], made.of(i), 1 / len(made.of(i)))
+        np.add.at(t[i], made.of(i), 1 / max(1, len(made.of(i))))
     rng = np.random.default_rng(seed)
     for key in tables:
         values = t @ tensors[key].astype(np.float64)
