@@ -100,6 +100,11 @@ def _bytes(corpus: Corpus) -> int:
     return corpus.path.stat().st_size * (PACKED if corpus.path.suffix in (".gz", ".xz") else 1)
 
 
+def _there(corpus: Corpus, read: Counted, sample: int) -> int:
+    """Bytes of text in a corpus: counted where all of it was read, else from the size of its file."""
+    return max(read.total("bytes"), _bytes(corpus)) if read.total("characters") >= 0.99 * sample else read.total("bytes")
+
+
 def run(config: Assess, context: Context, folder: Path) -> Result:
     """Measure on the sample and decide; everything is in the result's data."""
     job = opened(config, context)
@@ -141,7 +146,7 @@ def judged(config: Assess, job: Job, found: list[Sized], other: Sized | None, co
     totals = np.sum([c.totals for c in counted.values()], axis=0)
     unwritten = float(totals[figures.column("unknown")] / max(1, totals[figures.column("tokens")]))
     bytes_per = float(totals[figures.column("bytes")] / totals[figures.column("characters")])
-    available = config.available or float(sum(_bytes(c) for c in job.corpora.values()))
+    available = config.available or float(sum(_there(c, counted[x], config.sample) for x, c in job.corpora.items()))
     chosen = decide.best(options, config.step, lambda o: decide.needed(o, config.sightings, bytes_per) <= available) \
         if len(options) > 1 else new or options[0]
     way, why = decide.route(job.vocabulary.kind, chosen, kept, shape.rows, unwritten, config.limits)
