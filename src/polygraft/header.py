@@ -109,7 +109,8 @@ def open_plain(path: Path) -> int:
         raise InputError(missing, where=path, found=e.strerror, fix="check the path and its permissions") from e
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise InputError("not a plain file", where=path, expected="a .safetensors file", fix="name a folder that holds real files")
+        raise InputError("not a plain file", where=path, expected="a file with bytes of its own, no folder, pipe or device",
+                             fix="name a file, or a folder that holds real files")
     return fd
 
 
