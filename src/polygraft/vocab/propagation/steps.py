@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from polygraft import files
 from polygraft.config import Strict, changed
 from polygraft.errors import StepFailed
+from polygraft.meter import LIBRARIES
 from polygraft.result import Result
 from polygraft.step import Context, ModelRef, Plan, Step
 from polygraft.vocab import control
@@ -32,8 +33,8 @@ from polygraft.vocab.writing import Rows, write_model
 
 GENERATION = "generation_config.json"
 SAME = ("ids", "control tokens", "special tokens", "chat template", "a chat")  # checks that no result fails
-SMALL = 400 << 20  # resident bytes of Python, scipy, the tokenizers library and two vocabularies of 130,000 tokens
 CHUNKS = 600 << 20  # bytes of the rows that are summed at a time, in their two precisions
+TOKEN = 2000  # bytes of memory for a token of one of the vocabularies
 SPEED = 2e10  # float64 operations a second and core, about
 
 
@@ -125,7 +126,9 @@ def plan(config: Propagate, context: Context) -> Plan:
              + (f", {len(join.appended):,} of them appended" if join.appended else ""),
              *([f"about {fitted:,} tokens to fit W ({width} x {width}) on"] if fitted else []))
     matrices = (10 if fitted else 0) * 8 * width**2
-    return Plan(lines, SMALL + CHUNKS + matrices, disk, read, work / SPEED / (os.cpu_count() or 1) + read / 5e8,
+    rows = min(CHUNKS, 40 * width * size)
+    vocabularies = TOKEN * sum(m.vocabulary.size for m in trio.members)
+    return Plan(lines, LIBRARIES + vocabularies + rows + matrices, disk, read, work / SPEED / (os.cpu_count() or 1) + read / 5e8,
                 like=trio.donor.source)
 
 
