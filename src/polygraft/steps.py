@@ -25,7 +25,7 @@ from polygraft.world.steps import STEPS as WORLD
 
 BENCH = Bench(conditions.write, conditions.language, conditions.nats, conditions.planned, conditions.Conditions,
               conditions.seconds)
-AROUND = Around(conditions.load, conditions.write, conditions.answers, conditions.nats, conditions.language, copies,
+AROUND = Around(conditions.load, conditions.answers, conditions.nats, conditions.language, copies,
                 lambda text: bool(loop(text)[0]), pretrain)
 ANALYSIS = (*DELTA, *READING, *NEURONS, *LAYERS, *SUBSPACE, steer_step(BENCH))
 TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, *WORLD,

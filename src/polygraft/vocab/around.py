@@ -77,13 +77,11 @@ class Pretrain(Protocol):
 
 @dataclass(frozen=True)
 class Around:
-    """load(source, dtype, device) -> a model in memory; write(live, prompts, max_tokens, chat) -> greedy answers, and `answers` the
-    same with their tokens; nats(live, texts) -> what each cost; language(text) -> a tag, "und" where it cannot be said;
-    copies(live, language, kind, texts, chat) -> what was written when the model was asked to write them back; loops(text) ->
-    whether it ends in a loop; pretrain: see `Pretrain`."""
+    """load(source, dtype, device) -> a model in memory; answers(live, prompts, max_tokens, chat) -> greedy ones; nats(live, texts)
+    -> what each cost; language(text) -> a tag, "und" where it cannot be said; copies(live, language, kind, texts, chat) -> what was
+    written when the model was asked to write them back; loops(text) -> whether it ends in a loop; pretrain: see `Pretrain`."""
 
     load: Callable[[Any, str, str], Any]
-    write: Callable[[Any, Sequence[str], int, bool], Sequence[str]]
     answers: Callable[[Any, Sequence[str], int, bool], Sequence[Answer]]
     nats: Callable[[Any, Sequence[str]], Sequence[Scored]]
     language: Callable[[str], str]
