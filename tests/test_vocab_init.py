@@ -26,7 +26,7 @@ from polygraft.vocab.init.moments import Moments, drawn
 from polygraft.vocab.init.steps import Init
 from polygraft.vocab.pieces import decompose
 from polygraft.vocab.tables import Table
-from test_tokenfile import byte_level, sentencepiece
+from test_tokenfile import TEXT, byte_level, sentencepiece
 from tiny import FAMILIES, TIED
 
 STEP = next(s for s in TABLE if s.name == "vocab.init")
@@ -224,6 +224,22 @@ def test_tokens_that_are_used_alike_get_alike_vectors_and_rows():
         assert set(old) <= set(range(lowest, lowest + 9)) and weight.sum() == pytest.approx(1) and len(old) > 3
 
 
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.integers(0, 5), max_size=4), min_size=1, max_size=6), st.data())
+def test_mixtures_are_taken_and_joined_token_by_token(made_of, data):
+    values, parts = rng().normal(size=(6, 3)), [(i, np.array(p, np.int32), np.arange(1.0, len(p) + 1)) for i, p in enumerate(made_of)]
+    made = mixture.joined(parts[::-1], len(parts))
+    expected = [sum((w * values[i] for i, w in zip(ids, some)), np.zeros(3)) for _, ids, some in parts]
+    np.testing.assert_allclose(made.over(values), expected, atol=1e-12)
+    tokens = np.array(data.draw(st.lists(st.integers(0, len(parts) - 1), min_size=1, max_size=5)))
+    np.testing.assert_allclose(made.take(tokens).over(values), np.array(expected)[tokens], atol=1e-12)
+    other = mixture.joined([(i, np.array([i % 6], np.int32), np.ones(1)) for i in range(len(parts))], len(parts))
+    filled = mixture.first_of(made, other).over(values)
+    for i, p in enumerate(made_of):
+        np.testing.assert_allclose(filled[i], expected[i] if p else values[i % 6], atol=1e-12)
+    assert np.array_equal(np.concatenate(list(mixture.blocks(tokens, made.counts, 1 << 23))), tokens)
+
+
 # ------------------------------------------------------------------------------------------------------- tables and models
 
 
@@ -341,6 +357,24 @@ def test_every_family_takes_on_a_tokenizer(family, tiny, tmp_path):
     assert live.tokenizer.chat_template == load(resolve(base), dtype="float32", device="cpu").tokenizer.chat_template
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_rows_from_a_donor_and_from_text(family, tiny, tmp_path):
+    base, text = tiny(family), [t for t in TEXT if "1" not in t]
+    new, donor = extended(base, tmp_path / "t", text=text), tmp_path / "donor"
+    run_step(STEP, Init(model=str(tiny("llama", seed=3)), tokenizer=str(new), method=("hewitt",)), donor)
+    (tmp_path / "ru.txt").write_text("\n".join(text * 12))
+    run_step(STEP, Init(model=str(base), tokenizer=str(new), method=("omp",), donor=str(donor), k=8), tmp_path / "omp")
+    run_step(STEP, Init(model=str(base), tokenizer=str(new), method=("focus",), corpus={"ru": str(tmp_path / "ru.txt")}), tmp_path / "focus")
+    for method in ("omp", "focus"):
+        said = json.loads((tmp_path / method / "init.json").read_text())
+        made = Checkpoint.open(tmp_path / method)
+        key = next(k for k in made.tensors if k.endswith("embed_tokens.weight"))
+        assert np.isfinite(made.f32(key)).all() and said["tied"] is (family == "gemma2")
+        assert list(said["sides"]) == (["in"] if said["tied"] else ["in", "out"])
+    assert json.loads((tmp_path / "omp" / "init.json").read_text())["sides"]["in"]["tokens of the donor"] == said["origins"]["pieces"]
+    assert said["sides"]["in"]["tokens with a vector"] + said["sides"]["in"]["mean of pieces instead"] == said["origins"]["pieces"]
+
+
 def test_what_is_written_beside_the_model(tiny, tmp_path):
     base = tiny("llama")
     made = tmp_path / "made"
@@ -452,6 +486,17 @@ def test_a_trial_that_was_finished_is_not_done_again(tiny, tmp_path, monkeypatch
 
 def probe_table(result):
     return next(t for t in result.tables if t.title == "Methods tried")
+
+
+def test_texts_that_judge_are_never_trained_on(tmp_path):
+    from polygraft.data import open_corpus
+    from polygraft.vocab.init.probe import split
+
+    path = tmp_path / "t.txt"
+    path.write_text("\n".join(f"document {i}" for i in range(95)))
+    train, judges = split([open_corpus("en", path)], 10_000, 6)
+    assert len(train) == 86 and judges == [f"document {i}" for i in range(9, 69, 10)] and not set(train) & set(judges)
+    assert sum(map(len, split([open_corpus("en", path)], 10, 6)[0])) < 8 * 10 + 12
 
 
 def test_too_little_text_to_try_on_is_refused(tiny, tmp_path):
