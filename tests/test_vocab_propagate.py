@@ -236,13 +236,13 @@ def test_a_token_that_only_tokenizer_config_names_keeps_its_row(three, tmp_path)
 
 def test_a_donor_that_is_an_adapter_carries_its_change_to_the_instruct_model(three, tmp_path):
     base, key = resolve(three[2]), "model.layers.1.self_attn.q_proj.weight"
-    at = lora(tmp_path / "lora", Checkpoint.open(three[2]), {key.removesuffix(".weight"): 4}, lora_alpha=0.5)
+    at = lora(tmp_path / "lora", Checkpoint.open(three[2]), {key.removesuffix(".weight"): 4}, lora_alpha=0.1)
     context = Context(lambda ref: resolve(ref, base=base) if ref == str(at) else resolve(ref), Path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps, "checked", lambda job, model: [])
         result = steps.run(config((three[0], three[1], at), body=0.5), context, tmp_path / "out")
     made, instruct = trios.read(tmp_path / "out/model")[0], trios.read(three[1])[0]
-    change = oracle_merge(Checkpoint.open(three[2]), at, key, 0.5 / 4) - trios.read(three[0])[0][key]
+    change = oracle_merge(Checkpoint.open(three[2]), at, key, 0.1 / 4) - trios.read(three[0])[0][key]
     np.testing.assert_allclose(made[key], instruct[key] + 0.5 * change, atol=1e-6)
     assert result.data["body"]["changed_in_donor"] == 1
 
