@@ -283,7 +283,7 @@ class Rows:
     """A table in memory."""
 
     def __init__(self, values):
-        self.values, self.shape = np.asarray(values, np.float32), np.shape(values)
+        self.values, self.shape, self.key = np.asarray(values, np.float32), np.shape(values), "embed"
 
     def gather(self, ids):
         return self.values[ids]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from polygraft.errors import InputError
 from polygraft.tokenfile import Vocabulary
 from polygraft.vocab.tables import Side, Table
 
@@ -42,20 +43,31 @@ def known_unused(vocabulary: Vocabulary, rows: int) -> np.ndarray:
 
 
 def undertrained(vocabulary: Vocabulary, tables: dict[Side, Table]) -> Undertrained:
-    """Tied: cosine distance of a row to the mean of those known to be unused. Untied: the norm of its input row."""
+    """Tied: cosine distance of a row to the mean of those known to be unused. Untied: the norm of its input row.
+
+    Raises InputError, naming it, for a row that is not finite.
+    """
     table, tied = tables["in"], "out" not in tables
     unused = known_unused(vocabulary, table.shape[0])
     if tied and not len(unused):
         return Undertrained(np.zeros(0), unused, None, "no row is known to be unused, so none can be told from them")
     if tied:
         rows = np.asarray(table.gather(unused), np.float64)
+        _refuse(table, unused[~np.isfinite(rows).all(1)])
         values = distances(table, rows.mean(0))
         own = _leave_one_out(rows)  # each with the mean of the others: its own share would draw it near
         measure = "cosine distance to the mean of rows known to be unused"
     else:
         values = norms(table)
         own, measure = values[unused], "norm of the input row"
+    _refuse(table, np.flatnonzero(~np.isfinite(values)))
     return judged(vocabulary, values[: vocabulary.size], own, unused, measure)
+
+
+def _refuse(table: Table, broken: np.ndarray) -> None:
+    if len(broken):
+        raise InputError("a row that is not finite", where=table.key, found=f"row {int(broken[0])}, of {len(broken)} such",
+                         expected="finite numbers", fix="get the model again, or train it again from before it broke")
 
 
 def judged(vocabulary: Vocabulary, values: np.ndarray, own: np.ndarray, unused: np.ndarray, measure: str) -> Undertrained:
@@ -85,7 +97,8 @@ def norms(table: Table) -> np.ndarray:
 def _cosine_distance(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(rows, axis=-1) * np.linalg.norm(centre, axis=-1)
     dot = np.sum(rows * centre, axis=-1)
-    return np.where(length > 0, 1 - dot / np.where(length > 0, length, 1.0), 0.0)
+    with np.errstate(invalid="ignore"):  # what is not finite stays so, and is refused by its row
+        return np.where(length == 0, 0.0, 1 - dot / np.where(length == 0, 1.0, length))
 
 
 def _leave_one_out(rows: np.ndarray) -> np.ndarray:
