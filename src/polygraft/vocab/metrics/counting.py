@@ -30,7 +30,7 @@ def sample(documents: Iterable[str], characters: int) -> Iterator[str]:
     for text in documents:
         if len(text) > left:
             cut = text[:left]
-            at = max((i for i, c in enumerate(cut) if c.isspace()), default=len(cut))
+            at = next((i for i in range(len(cut) - 1, -1, -1) if cut[i].isspace()), len(cut))
             if cut[:at].strip():
                 yield cut[:at]
             return

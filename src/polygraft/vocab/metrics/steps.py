@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path, PurePath
 from typing import Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from polygraft import languages
@@ -173,8 +174,9 @@ def faults(s: Studied) -> list[str]:
     if s.parted_control:
         said.append(f"{s.name}: control tokens that are not read as one id: {', '.join(s.parted_control[:5])}.")
     if s.rows is not None and s.rows.suspects is not None:
-        n = len(s.rows.suspects)
-        said.append(f"{s.name}: {n:,} tokens have rows like untrained ones." if n else
+        n, new = len(s.rows.suspects), int(np.isin(s.rows.suspects, s.added).sum())
+        of = f", {new:,} of them added ones ({len(s.added):,} were added)" if len(s.added) else ""
+        said.append(f"{s.name}: {n:,} tokens have rows like untrained ones{of}." if n else
                     f"{s.name}: no token's row is like the untrained ones.")
     return said
 
