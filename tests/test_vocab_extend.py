@@ -15,7 +15,7 @@ from polygraft import recipe
 from polygraft.errors import InputError, RecipeError, StepFailed
 from polygraft.step import Step
 from polygraft.tokenfile import Vocabulary
-from polygraft.vocab.tokenizer import counting, extend, filters, optimise, steps, texts, trim
+from polygraft.vocab.tokenizer import checks, counting, extend, filters, optimise, steps, texts, trim
 from polygraft.vocab.tokenizer.folder import read_tokenizer, write_tokenizer
 from polygraft.vocab.tokenizer.merges import WALL, Words, learn
 from test_tokenfile import TEXT, byte_level, sentencepiece
@@ -106,6 +106,13 @@ def pair(request, tmp_path_factory):
     make, change = KINDS[request.param]
     old = opened(tmp_path, make(), change)
     return (old.vocabulary, *extended(tmp_path, old))
+
+
+def test_it_loads_elsewhere_as_the_old_one_does(pair):
+    old, _, new = pair
+    before, after = ({c.name: c.ok for c in checks.loadable(v.path.parent, old.path.parent)} for v in (old, new))
+    assert after["ids"] and after["transformers"] and after["saved and loaded again"] and after["reach"]
+    assert after == before
 
 
 def test_every_old_id_and_merge_stays_and_new_ones_follow(pair):
