@@ -17,7 +17,7 @@ from polygraft.errors import CriteriaFailed, InputError
 from polygraft.evals.verdicts.criteria import raise_failed
 from polygraft.sources import resolve
 from polygraft.step import Context
-from polygraft.steps import AROUND
+from polygraft.steps import AROUND, TABLE
 from polygraft.tokenfile import Vocabulary
 from polygraft.vocab.adoption import adoption, new_tokens
 from polygraft.vocab.gate import Gate, gate_step, pieces
@@ -176,3 +176,27 @@ def test_long_documents_are_cut_at_line_breaks(tmp_path):
     (tmp_path / "t.jsonl").write_text(json.dumps({"text": "строка текста\n" * 1000}))
     found = pieces(open_corpus("ru", tmp_path / "t.jsonl"), 10_000)
     assert all(t.endswith("\n") and len(t) <= 2000 for t in found[:-1]) and 10_000 <= len("".join(found).encode()) < 10_100
+
+
+def asks(folder, tmp_path, source=resolve):
+    (tmp_path / "held.txt").write_text("\n".join(LINES[:4]))
+    context = Context(lambda ref: source(folder) if ref == "model" else resolve(folder), lambda ref: tmp_path / ref, step_id="g")
+    config = Gate(model="model", start="start", corpus={"ru": "held.txt"}, sentences=1, paragraphs=0, max_bytes=300, device="cpu")
+    return gate_step(AROUND).run(config, context, tmp_path)
+
+
+@pytest.mark.parametrize("family", [f if f in ("gpt2", "gemma3") else pytest.param(f, marks=pytest.mark.slow) for f in make.FAMILIES])
+def test_a_model_of_any_family_passes_beside_itself(family, tmp_path):
+    result = asks(make.folder(tmp_path, family), tmp_path)
+    assert result.data["criteria"] == {"passed": True, "reasons": []} and result.summary[-1] == "No token of the model is new."
+
+
+def test_an_adapter_is_judged_with_its_base(tmp_path):
+    folder = make.folder(tmp_path, "llama")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "a", "completion": "b" * 9}))
+    step = next(s for s in TABLE if s.name == "tune.lora")
+    context = Context(lambda ref: resolve(folder), lambda ref: tmp_path / ref, step_id="l")
+    step.run(step.config(model="m", data=("rows.jsonl",), steps=2, lr=0.1, r=2, save_every=0, device="cpu"), context, tmp_path / "lora")
+    result = asks(folder, tmp_path, lambda base: resolve(tmp_path / "lora" / "model", base=str(base)))
+    changed = result.data["measured"]["bits per byte, ru"]
+    assert changed["start"] != changed["model"] and "files, control tokens, template" not in " ".join(result.data["criteria"]["reasons"])
