@@ -17,9 +17,11 @@ from fakehub import Hub, llama_8b
 from polygraft import cli, hub
 from polygraft.checkpoint import Checkpoint, RemoteCheckpoint
 from polygraft.errors import InputError
-from polygraft.recipe import plan, read_recipe, run
+from polygraft.recipe import plan, read_recipe, run, run_step
 from polygraft.sources import resolve
 from polygraft.steps import TABLE
+from polygraft.vocab.assess.steps import Assess
+from tiny import folder
 
 TOKEN = "hf_notASecretButShapedLikeOne1234567"
 RECIPE = """recipe: 1
@@ -97,6 +99,16 @@ def test_the_download_is_the_commit_whose_headers_were_read(server, tmp_path):
     assert here.identity == resolve("lab/base").identity == f"hub:lab/base@{old.commit}"
     key = next(iter(here.weights.tensors))
     assert here.weights.read(key) == Checkpoint.open(old.folder).read(key)
+
+
+def test_a_step_that_reads_headers_alone_leaves_the_weights_on_the_hub(server, tmp_path, tmp_path_factory):
+
+    server.add("lab/whole", folder(tmp_path_factory.mktemp("whole"), "llama", hidden_size=64, vocab_size=2000))
+    (tmp_path / "ru.txt").write_text("кошка сидела на окне и смотрела на собаку\n" * 60)
+    step = next(s for s in TABLE if s.name == "vocab.assess")
+    made = run_step(step, Assess(model="lab/whole", corpus={"ru": "ru.txt"}, sizes=(20,)), tmp_path / "out", folder=tmp_path)
+    assert made.data["options"][1]["added"] == 20 and made.data["shape"]["rows"] == 2000
+    assert cached(tmp_path) == [] and 0 < server.weights_served < 100_000  # of 1.2 MB
 
 
 def test_a_complete_snapshot_in_the_cache_is_used(server, tmp_path):

@@ -251,8 +251,10 @@ class Workspace:
     # --------------------------------------------------------------------------------------------------------- planning
 
     def context(self, id: str, *, planning: bool, probe: bool = False, progress: Callable[..., None] | None = None) -> Context:
+        headers = planning or any(u.step.headers for u in self.recipe.steps if u.id == id)
+
         def model(ref: str) -> Source:
-            return self.source(ref, planning=planning)
+            return self.source(ref, planning=headers)
 
         context = Context(model, self.data, offline=self.offline, step_id=id, planning=planning, probe=probe, folder=self.made)
         return replace(context, progress=progress) if progress else context
@@ -270,7 +272,7 @@ class Workspace:
         if plan.like is not None:
             self.likes[use.id] = plan.like
         errors += [] if cached else more
-        if not cached:
+        if not cached and not use.step.headers:
             self._note_downloads(use)
         told = {str(e): e for e in errors if not isinstance(e, NotMade)}
         return StepPlan(use.id, use.step.use, key, folder, cached, why, plan, tuple(told.values()))

@@ -160,6 +160,7 @@ class Step:
     below the folder that it is given, which becomes visible only when it has returned; a step that `makes_model` writes the
     model (or adapter) to `folder / "model"`. A `resumable` step finds there what an interrupted run of the same step left.
     A `parallel` step shares its work among processes (`ranks`). A step that `probes` can plan by measuring (`Context.probe`).
+    A step that reads `headers` alone of models leaves those on a hub where they are.
     """
 
     name: str
@@ -171,6 +172,7 @@ class Step:
     resumable: bool = False
     parallel: bool = False
     probes: bool = False
+    headers: bool = False
 
     @property
     def use(self) -> str:

@@ -160,4 +160,4 @@ def judged(config: Assess, job: Job, found: list[Sized], other: Sized | None, co
         months=config.months, limits=config.limits)
 
 
-STEPS = (Step("vocab.assess", 1, Assess, plan, run),)
+STEPS = (Step("vocab.assess", 1, Assess, plan, run, headers=True),)
