@@ -113,8 +113,8 @@ def test_composed_input_rows_have_the_norm_of_their_script(two):
     assert len(some) > 5
     for token in some:
         np.testing.assert_allclose(made[token], uniform[token] * latin / np.linalg.norm(uniform[token]), rtol=1e-5)
-    np.testing.assert_allclose(built("composed", work, values, two[1].size, "out")[work.composed],
-                               mixture.rows(work.mean_of("length"), table(values))[work.composed], rtol=1e-5)
+    for output in (built("composed", work, values, two[1].size, "out"), built("composed", material(two, tied=True), values, two[1].size)):
+        np.testing.assert_allclose(output[work.composed], mixture.rows(work.mean_of("length"), table(values))[work.composed], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("content", "expected"), [

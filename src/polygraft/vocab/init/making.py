@@ -75,7 +75,7 @@ def config(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 def material(job: Job, **more: Any) -> Material:
     """What the methods work with; `more` are its other fields."""
-    return Material(decompose(job.old, job.new), job.old, job.new, **more)
+    return Material(decompose(job.old, job.new), job.old, job.new, tied="out" not in job.tables, **more)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ class Material:
     k: int = 64
     donor: Donor | None = None
     untrained: frozenset[int] = frozenset()
+    tied: bool = False
     vectors: tuple[np.ndarray, np.ndarray] | None = None
     progress: Callable[..., None] = _quiet
 
@@ -99,7 +100,7 @@ class Rule:
 
 
 def rule(method: Method, material: Material, table: Table, side: Side) -> Rule:
-    """The rule of `method` for one side; for tied models the one of the input. Tokens without pieces, and rows that come out as
+    """The rule of `method` for one side, `in` for a tied model's one table. Tokens without pieces, and rows that come out as
     zero, become the mean of all old rows."""
     moments = Moments(table, used(table, material.old))
     made = MAKERS[method](material, table, side, moments)
@@ -156,8 +157,8 @@ def _piece_mean(material: Material, table: Table, side: Side, moments: Moments) 
 
 def _composed(material: Material, table: Table, side: Side, moments: Moments) -> Rule:
     """Input: uniform mean, scaled to the norm of its script's old rows. Output: mean by characters ("Beyond Initialization Loss",
-    arXiv 2608.03494)."""
-    if side == "out":
+    arXiv 2608.03494). One table for both: as the output, where longer rows are larger logits: new tokens would be written everywhere."""
+    if side == "out" or material.tied:
         made = material.mean_of("length")
         return Rule(lambda tokens: mixture.rows(made.take(tokens), table), made, {"weights": "length"})
     made, usual = material.mean_of("uniform"), scripts.usual(table, material.old)

@@ -89,8 +89,8 @@ def _orthogonal(atoms: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.nd
     """What of each atom [n, width] its basis [n, j, width] lacks, and its parts along it [n, j]; Gram-Schmidt, twice is enough."""
     total = np.zeros(basis.shape[:2])
     for _ in range(2):
-        part = np.einsum("njd,nd->nj", basis, atoms)
-        atoms = atoms - np.einsum("njd,nj->nd", basis, part)
+        part = (basis @ atoms[:, :, None])[:, :, 0]
+        atoms = atoms - (part[:, None] @ basis)[:, 0]
         total += part
     return atoms, total
 
