@@ -92,8 +92,10 @@ class Vocabulary:
     @cached_property
     def merges(self) -> list[tuple[str, str]]:
         """Pairs of tokens in order of rank, whichever of both forms the file has them in; none outside BPE. Raises InputError."""
-        found = []
-        for entry in self.model.get("merges") or []:
+        found, entries = [], self.model.get("merges") or []
+        if not isinstance(entries, list):
+            raise InputError("merges that are no list", where=self.path, found=str(entries)[:80], expected='[["a", "b"], ...]')
+        for entry in entries:
             pair = entry.split(" ") if isinstance(entry, str) else entry
             if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
                 raise InputError("a merge that is not two tokens", where=self.path, found=str(entry)[:80], expected='["a", "b"]')

@@ -3,7 +3,9 @@ are legal come out whole."""
 
 from __future__ import annotations
 
+import copy
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -11,8 +13,12 @@ import pytest
 
 import tiny as make
 from polygraft import cli
+from polygraft.errors import UserError
 from polygraft.tokenfile import LONGEST, Vocabulary
-from test_tokenfile import byte_level
+from polygraft.vocab.pieces import decompose
+from polygraft.vocab.tokenizer import trim
+from polygraft.vocab.tokenizer.folder import read_tokenizer
+from test_tokenfile import byte_level, sentencepiece
 
 pytestmark = pytest.mark.group("J")
 
@@ -167,3 +173,49 @@ def test_odd_and_legal(case, good, tmp_path, capsys):
     for line in LINES[:2]:
         a, b = (v.tokenizer.encode(line, add_special_tokens=False).tokens for v in (old, new))
         assert a == b
+
+
+JUNK = (None, -1, 7, 2**40, 1.5, True, "x", "", [], {}, ["a"], {"a": 1}, "\ud800", "▁", [["a", 1]], {"type": "ByteLevel"})
+MUTANTS = 120
+
+
+def places(tree, at=()):
+    """Some of all places in a tree: enough of long lists to break them."""
+    yield at
+    inner = list(tree)[:12] if isinstance(tree, dict) else range(min(len(tree), 4)) if isinstance(tree, list) else ()
+    for key in inner:
+        yield from places(tree[key], (*at, key))
+
+
+def replaced(tree, at, value):
+    if not at:
+        return value
+    inner = tree
+    for key in at[:-1]:
+        inner = inner[key]
+    inner[at[-1]] = value
+    return tree
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe", "unigram"])
+def test_any_broken_place_is_refused_or_harmless(kind, tmp_path, record_property):
+    """Whatever stands at any place of a tokenizer.json: it is refused in words, or read, trimmed and cut into old tokens."""
+    record_property("cases", MUTANTS)
+    core = byte_level(300) if kind == "bytes" else sentencepiece(kind)
+    core.save(str(tmp_path / "tokenizer.json"))
+    old, source, rng = Vocabulary.open(tmp_path), core.to_str(), random.Random(kind)
+    refused = 0
+    for n in range(MUTANTS):
+        tree = json.loads(source)
+        for _ in range(1 + n % 2):
+            tree = replaced(tree, rng.choice(list(places(tree))), copy.deepcopy(rng.choice(JUNK)))
+        (tmp_path / "tokenizer.json").write_text(json.dumps(tree))
+        try:
+            made = read_tokenizer(tmp_path).vocabulary
+            if made.kind in ("BPE", "Unigram"):
+                assert trim.without(made, trim.closed(made, range(0, made.size, 2))).tree["model"]
+            assert len(decompose(old, made)) == made.size
+        except UserError as e:
+            refused += 1
+            assert "nan" not in e.render() and e.exit_code == 3
+    assert refused > MUTANTS // 2
