@@ -157,7 +157,8 @@ def _piece_mean(material: Material, table: Table, side: Side, moments: Moments) 
 
 def _composed(material: Material, table: Table, side: Side, moments: Moments) -> Rule:
     """Input: uniform mean, scaled to the norm of its script's old rows. Output: mean by characters ("Beyond Initialization Loss",
-    arXiv 2608.03494). One table for both: as the output, where longer rows are larger logits: new tokens would be written everywhere."""
+    arXiv 2608.03494). One table for both: as the output, where longer rows are larger logits and new tokens would be written
+    everywhere."""
     if side == "out" or material.tied:
         made = material.mean_of("length")
         return Rule(lambda tokens: mixture.rows(made.take(tokens), table), made, {"weights": "length"})
