@@ -389,10 +389,18 @@ def test_a_config_without_tokenizer_text_or_reference_is_refused(config):
         Tokenizers(**config)
 
 
+def test_of_many_languages_a_summary_tells_the_ends(place, tmp_path):
+    many = dict.fromkeys(("ru", "uk", "be", "bg", "sr", "mk", "kk"), "ru.txt") | {"en": "en.txt"}
+    one = ran(place, tmp_path, tokenizers=("small",), corpus=many)
+    assert one.summary[0].startswith("Characters per token: English") and "..." in one.summary[0]
+    two = ran(place, tmp_path / "two", tokenizers=("small", "large"), corpus=many)
+    assert two.summary[2] == "Of 8 languages, these two gain the most and the least." and len(two.summary) < 8
+
+
 def test_the_verb_prints_tables(place):
     done = CliRunner().invoke(root, ["analyze", "tokenizer", "--tokenizer", str(place[0] / "small"), "--corpus",
                                      f"en={place[0] / 'en.txt'}"], standalone_mode=False)  # fmt: skip
-    assert done.exception is None and "Characters per token" in done.output and "characters a token" in done.output
+    assert done.exception is None and "Characters per token" in done.output and "Characters per token: English" in done.output
 
 
 def test_parity_refuses_texts_of_unequal_length(made):

@@ -21,6 +21,7 @@ from polygraft.step import Context, DataRef, FolderRef, Language, ModelRef, Plan
 from polygraft.tokenfile import Vocabulary
 from polygraft.vocab.metrics import tables
 from polygraft.vocab.metrics.counting import sample
+from polygraft.vocab.metrics.figures import PER_TOKEN
 from polygraft.vocab.metrics.study import Parity, Studied, Texts, gains, parity, study
 from polygraft.vocab.tables import Side, Table, check_fits
 from polygraft.vocab.tables import tables as tables_of
@@ -29,6 +30,7 @@ from polygraft.vocab.tokenizer.texts import corpora
 
 PEAK = 700 << 20  # bytes: the libraries, and a batch of encodings with its texts
 SPEED = 1.5e6  # characters a second that one tokenizer encodes, decodes and has counted, about
+TOLD = 6  # languages that a summary tells one by one
 Opened = tuple[str, Vocabulary, dict[Side, Table]]
 
 
@@ -143,26 +145,41 @@ def _parity(config: Tokenizers, studied: Studied, aligned: Mapping[str, Texts], 
 
 def summary(found: list[Studied], parallel: list[Parity]) -> tuple[str, ...]:
     """What the tables say, in sentences."""
-    said = []
+    said = [_rates(found[0])] if len(found) == 1 else []
     for other in found[1:]:
-        for language, g in gains(found[0], other).items():
-            old, new = (s.estimates[language]["characters per token"].value for s in (found[0], other))
-            if not g.value:
-                said.append(f"{languages.name(language)}: {new:.2f} characters a token in both.")
-                continue
-            said.append(f"{languages.name(language)}: {other.name} puts {new:.2f} characters into a token, {found[0].name} "
-                        f"{old:.2f} ({g.value:+.0f} %, {g.low:+.0f} to {g.high:+.0f}).")
+        said += _gained(found[0], other)
         if len(other.added):
             said.append(f"{other.name}: {other.emitted:,} of {len(other.added):,} added tokens came in the text "
                         f"({100 * other.emitted / len(other.added):.0f} %).")
-    if len(found) == 1:
-        said += [f"{languages.name(x)}: {e['characters per token'].value:.2f} characters a token."
-                 for x, e in found[0].estimates.items()]
     for p in parallel:
         dear = max(p.premiums, key=lambda x: p.premiums[x].value)
         said.append(f"{p.tokenizer}: the same sentences cost {p.premiums[dear].value:.1f} times the tokens of "
                     f"{languages.name(p.reference)} in {languages.name(dear)}; Gini {p.gini.value:.2f}.")
     return (*said, *(x for s in found for x in faults(s)))
+
+
+def _rates(s: Studied) -> str:
+    """Characters per token of one tokenizer; of many languages, the ends."""
+    rates = sorted(((e[PER_TOKEN.name].value, languages.name(x)) for x, e in s.estimates.items()), reverse=True)
+    words = [f"{name} {rate:.2f}" for rate, name in rates]
+    return f"Characters per token: {', '.join(words if len(words) <= TOLD else (*words[:3], '...', *words[-3:]))}."
+
+
+def _gained(first: Studied, other: Studied) -> list[str]:
+    """How much more text a token holds, by language; of many languages, those with the most and the least."""
+    found = sorted(gains(first, other).items(), key=lambda item: -item[1].value)
+    said = []
+    for language, g in found if len(found) <= TOLD else (found[0], found[-1]):
+        old, new = (s.estimates[language][PER_TOKEN.name].value for s in (first, other))
+        name = languages.name(language)
+        if not g.value:
+            said.append(f"{name}: {new:.2f} characters a token in both.")
+        else:
+            said.append(f"{name}: {other.name} puts {new:.2f} characters into a token, {first.name} {old:.2f} ({g.value:+.0f} %, "
+                        f"{g.low:+.0f} to {g.high:+.0f}).")
+    if len(found) > TOLD:
+        said.append(f"Of {len(found)} languages, these two gain the most and the least.")
+    return said
 
 
 def faults(s: Studied) -> list[str]:
