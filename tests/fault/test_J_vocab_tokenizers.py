@@ -126,6 +126,14 @@ def test_ids_beyond_the_embedding_are_refused_with_both_values(verb, good, tmp_p
     assert code == 3 and str(ROWS + 7) in told and str(ROWS) in told and not (tmp_path / "out").exists()
 
 
+def test_a_missing_special_token_is_refused_by_name(good, tmp_path, capsys):
+    """The model's config names `</s>`, which the new tokenizer lacks."""
+    (tmp_path / "new").mkdir()
+    byte_level(400, specials=("<s>",)).save(str(tmp_path / "new/tokenizer.json"))
+    code, told = said(capsys, verbs(good, tmp_path / "new", tmp_path / "out")["init"])
+    assert code == 3 and "'</s>'" in told and "token_id" in told and not (tmp_path / "out").exists()
+
+
 BESIDE = {
     "tokenizer_config.json is a list": ("tokenizer_config.json", "[]"),
     "tokenizer_config.json is cut short": ("tokenizer_config.json", '{"bos_token": '),
