@@ -490,13 +490,13 @@ def probe_table(result):
 
 def test_texts_that_judge_are_never_trained_on(tmp_path):
     from polygraft.data import open_corpus
-    from polygraft.vocab.init.probe import split
+    from polygraft.vocab.init.probe import PER_TOKEN, split
 
     path = tmp_path / "t.txt"
     path.write_text("\n".join(f"document {i}" for i in range(95)))
     train, judges = split([open_corpus("en", path)], 10_000, 6)
     assert len(train) == 86 and judges == [f"document {i}" for i in range(9, 69, 10)] and not set(train) & set(judges)
-    assert sum(map(len, split([open_corpus("en", path)], 10, 6)[0])) < 8 * 10 + 12
+    assert sum(map(len, split([open_corpus("en", path)], 10, 6)[0])) < PER_TOKEN * 10 + 12
 
 
 def test_too_little_text_to_try_on_is_refused(tiny, tmp_path):

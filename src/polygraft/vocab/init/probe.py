@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraft import files, stats
+from polygraft import __version__, files, stats
 from polygraft.data import Corpus
 from polygraft.errors import InputError, StepFailed
 from polygraft.result import Curve, Estimate, Result, Table
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 EVERY = 10  # one document of so many is held out
 LONGEST = 500  # characters of a document that judge
-PER_TOKEN = 8  # characters, at most about, of a token of text to train on
+PER_TOKEN = 24  # characters that are gathered for a token of training: blocks begin at lines, what is between is left out
 SPEED = 5e10  # operations a second of two cores in training, about
 
 
@@ -155,7 +155,7 @@ def task(config: Init, job: Job, material: Material, corpora: tuple[Corpus, ...]
     train, judges = split(corpora, config.probe * config.probe_batch * config.probe_length, config.probe_texts)
     said = config.model_dump(mode="json", exclude={"method", "device", "corpus", "probe_seeds"})
     donor = material.donor.vocabulary.path.as_posix() if material.donor else ""
-    key = files.digest([said, job.weights.identity, files.sha256_file(job.new.path), donor, [c.digest for c in corpora]])
+    key = files.digest([__version__, said, job.weights.identity, files.sha256_file(job.new.path), donor, [c.digest for c in corpora]])
     return Task(rows, train, judges, folder / "trials", key)
 
 
