@@ -18,7 +18,7 @@ RECIPES = Path(__file__).parent.parent.parent / "recipes"
 SHORTER = {"size: 8000": "size: 60", "steps: 40": "steps: 3", "steps: 12": "steps: 2", "steps: 16": "steps: 2", "dev: 0.03": "dev: 0.2",
            'layers: ["0", "29"]': 'layers: ["0", "1"]', "answers: 24": "answers: 3",
            "max_tokens: 64": "max_tokens: 4", "sentences: 200": "sentences: 12", "paragraphs: 40": "paragraphs: 3",
-           "limit: 12": "limit: 2", "max_bytes: 16000": "max_bytes: 1500", "sentences: 12\n": "sentences: 3\n",
+           "examples: 60": "examples: 10", "limit: 12": "limit: 2", "max_bytes: 16000": "max_bytes: 1500", "sentences: 12\n": "sentences: 3\n",
            "paragraphs: 4": "paragraphs: 1", "examples: 200": "examples: 20", "dev_every: 20": "dev_every: 2"}
 WORDS = ["дом", "река", "лес", "небо", "вода", "утро", "день", "вечер", "книга", "город", "улица", "окно", "дверь", "рука",
          "голос", "слово", "время", "друг"]  # fmt: skip

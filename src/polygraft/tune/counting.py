@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from polygraft.tune.training import Work
 
 SAMPLE, FEW = 5000, 500  # examples that are turned into tokens: where the number of steps hangs on them, and where it does not
+MOST = 4 << 20  # bytes of text that are turned into tokens, about
 BYTES = 3  # of text in a token, about, where no tokenizer is here to ask
 
 
@@ -67,7 +68,8 @@ def check_template(work: Work) -> None:
 
 def _group(rows: Sequence[Mapping[str, Any]], tokenizer: Plain | None, work: Work, limit: int) -> Counted:
     s = work.settings
-    every = 1 if tokenizer is None else ceil(len(rows) / (SAMPLE if s.steps is None else FEW))
+    every = 1 if tokenizer is None else max(ceil(len(rows) / (SAMPLE if s.steps is None else FEW)),
+                                            min(len(rows), ceil(sum(map(text_bytes, rows)) / MOST)))  # fmt: skip
     made = None if tokenizer is None else _tokens(rows[::every], tokenizer, work)
     if made is None:
         lengths = [min(limit, 1 + text_bytes(row) // BYTES) for row in rows]
