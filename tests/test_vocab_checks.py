@@ -165,13 +165,27 @@ def test_quoted_patterns_part_numbers_and_words_as_their_models_do(tmp_path):
     assert "'re" in parts["llama-bpe"] and "We're" in parts["gpt-4o"] and "ĠHELLOworld" in parts["gpt-4o"]
 
 
-def test_sentencepiece_vocabularies_say_what_llama_cpp_lacks(tmp_path):
-    for kind, words in (("bpe", "without scores"), ("unigram", "SentencePiece file")):
-        folder = tmp_path / kind
-        folder.mkdir()
-        sentencepiece(kind).save(str(folder / "tokenizer.json"))
-        check = checks.pre_tokenizer(Vocabulary.open(folder), folder)
-        assert check.ok is False and words in check.found
+PREFIXED = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+                                                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]}
+SENTENCEPIECE = {
+    "by its merges": ("bpe", lambda t: None, True, "`gemma4`"),
+    "a space before every text": ("bpe", lambda t: t.update(normalizer=PREFIXED), False, "without scores"),
+    "words parted": ("bpe", lambda t: t.update(pre_tokenizer={"type": "Metaspace", "replacement": "▁"}), False, "without scores"),
+    "merges over newlines": ("bpe", lambda t: (t["model"]["vocab"].update({"\n": 900, "t\n": 901}),
+                                               t["model"]["merges"].append(["t", "\n"])), False, "without scores"),
+    "no bytes to fall back on": ("bpe", lambda t: t["model"].update(byte_fallback=False), False, "neither bytes"),
+    "Unigram": ("unigram", lambda t: None, False, "SentencePiece file"),
+}
+
+
+@pytest.mark.parametrize("case", SENTENCEPIECE)
+def test_sentencepiece_vocabularies_say_what_llama_cpp_makes_of_them(case, tmp_path):
+    kind, change, ok, words = SENTENCEPIECE[case]
+    value = json.loads(sentencepiece(kind).to_str())
+    change(value)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(value))
+    check = checks.pre_tokenizer(Vocabulary.open(tmp_path), tmp_path)
+    assert check.ok is ok and words in check.found
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

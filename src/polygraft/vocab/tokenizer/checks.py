@@ -205,6 +205,8 @@ def pre_tokenizer(made: Vocabulary, folder: Path) -> Check:
         if found is None:
             return Check(name, "it has none of this structure", False)
         return Check(name, f"`{found[0]}` ({found[1]}); the converter must be told, since it knows ids of a sample text only", True)
+    if made.falls_back and llamacpp.by_merges_of_text(made):
+        return Check(name, "SentencePiece by its merges: `gemma4` as tokenizer.ggml.model, which the converter must be told", True)
     if made.falls_back:
         return Check(name, "SentencePiece: taken from tokenizer.json without scores, by which llama.cpp merges", False)
     return Check(name, "neither bytes nor SentencePiece with bytes to fall back on", False)

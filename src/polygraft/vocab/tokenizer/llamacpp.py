@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from polygraft.tokenfile import Vocabulary
+from polygraft.tokenfile import SPACE, Vocabulary
 
 _CONTRACTED = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -85,6 +85,18 @@ def pre_tokenizer(vocabulary: Vocabulary) -> tuple[str, str] | None:
     found = patterns(vocabulary.tree)
     whole = bool(vocabulary.model.get("ignore_merges"))
     return NAMES.get((found, whole)) if found is not None else None
+
+
+def by_merges_of_text(vocabulary: Vocabulary) -> bool:
+    """Whether a SentencePiece vocabulary can be run by its merges, as `gemma4` (tokenizer.ggml.model): spaces are written `▁` and
+    nothing is put before a text, and text is parted at newlines only, which no merge may cross."""
+    found = vocabulary.tree.get("normalizer") or {}
+    steps = found.get("normalizers", []) if found.get("type") == "Sequence" else [found]
+    plain = [(s.get("type"), s.get("pattern"), s.get("content")) for s in steps] == [("Replace", {"String": " "}, SPACE)]
+    parts = list(_parts(vocabulary.tree.get("pre_tokenizer")))
+    whole = all(p.get("type") == "Split" and p.get("pattern") == {"String": " "} for p in parts)  # there are none left
+    crossed = any("\n" in a + b and (a + b).strip("\n") for a, b in vocabulary.merges)
+    return plain and whole and not crossed and not vocabulary.model.get("ignore_merges")
 
 
 def unknown_names(model_type: str, layers: int, keys: Iterable[str]) -> list[str] | None:
