@@ -155,7 +155,8 @@ def task(config: Init, job: Job, material: Material, corpora: tuple[Corpus, ...]
     train, judges = split(corpora, config.probe * config.probe_batch * config.probe_length, config.probe_texts)
     said = config.model_dump(mode="json", exclude={"method", "device", "corpus", "probe_seeds"})
     donor = material.donor.vocabulary.path.as_posix() if material.donor else ""
-    key = files.digest([__version__, said, job.weights.identity, files.sha256_file(job.new.path), donor, [c.digest for c in corpora]])
+    made_of = [job.weights.identity, files.sha256_file(job.new.path), donor, *(c.digest for c in corpora)]
+    key = files.digest([__version__, said, made_of])
     return Task(rows, train, judges, folder / "trials", key)
 
 
