@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 
 import tiny
 from polygraft.checkpoint import Checkpoint
-from polygraft.errors import UserError
+from polygraft.data import open_corpus
+from polygraft.errors import StepFailed, UserError
 from polygraft.sources import resolve
 from polygraft.step import Context
 from polygraft.tokenfile import Vocabulary
@@ -193,6 +194,17 @@ def test_too_little_text_to_hold_some_out_is_told(root, tmp_path):
     short = tmp_path / "en.txt"
     short.write_text("the cat\n")
     assert "too few documents" in trimmed(folder(root, "llama"), short, tmp_path / "out").summary[1]
+
+
+def test_another_cut_of_the_same_tokens_stops_the_step(text, tmp_path):
+    """What cannot happen by design is looked for all the same: here the merges are gone and the tokens are not."""
+    byte_level(400).save(str(tmp_path / "tokenizer.json"))
+    old = Vocabulary.open(tmp_path)
+    (tmp_path / "new").mkdir()
+    merged = old.tree | {"model": old.model | {"merges": []}}
+    (tmp_path / "new/tokenizer.json").write_text(json.dumps(merged))
+    with pytest.raises(StepFailed, match="although no token of it is gone"):
+        trim.compared(old, Vocabulary.open(tmp_path / "new"), np.arange(old.size), open_corpus("en", text))
 
 
 def test_the_plan_reads_headers(root, text):

@@ -34,6 +34,7 @@ EVERY = 10  # one document of so many is not counted: whether it is cut as befor
 BATCH = 1 << 20  # characters that are cut at a time
 READ = 8 << 20  # bytes of a table that are in memory at a time
 SHARE = 1e-3  # of a text's letters: a script that has fewer is not one of its scripts
+START = 8  # seconds until transformers is there, which checks what was made
 SPEED = 1e6  # bytes of text a second, about, that a tokenizer cuts
 SMALL = 600 << 20  # resident bytes of Python and transformers
 TOKEN = 2 << 10  # resident bytes of a token: its names, bytes and merges, in two vocabularies
@@ -113,7 +114,7 @@ def plan(config: Trim, context: Context) -> Plan:
     share = job.row_bytes * job.rows / max(1, size)
     lines = (f"{job.vocabulary.size:,} tokens, {job.rows:,} rows: {job.row_bytes * job.rows:,} bytes, {share:.1%} of the model",
              f"read {text:,} bytes of text in {', '.join(config.corpus)} twice: to count tokens, and to cut it anew")
-    peak, seconds = SMALL + TOKEN * job.vocabulary.size + 4 * READ, 2 * text / SPEED + size / 5e8
+    peak, seconds = SMALL + TOKEN * job.vocabulary.size + 4 * READ, START + 2 * text / SPEED + size / 5e8
     return Plan(lines, peak, size, size + 2 * text, seconds, like=job.source)
 
 
