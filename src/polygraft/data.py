@@ -21,6 +21,7 @@ from polygraft.header import open_plain
 
 ENDINGS = (".txt", ".txt.gz", ".txt.xz", ".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet")
 MAX_LINE = 64 << 20
+PACKED = 5  # bytes of text in one of a compressed file, about
 BROKEN = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 
 
@@ -36,6 +37,11 @@ class Corpus:
     def digest(self) -> str:
         """SHA-256 (hex) of the file as it lies on the disk; reads it."""
         return files.sha256_file(self.path)
+
+    @property
+    def size(self) -> int:
+        """Bytes of text, about: those of the file, and several times as many where it is compressed. Reads nothing."""
+        return self.path.stat().st_size * (PACKED if self.path.suffix in (".gz", ".xz") else 1)
 
     def documents(self, *, aligned: bool = False) -> Iterator[str]:
         """Every document in file order, empty ones left out. Raises InputError naming file and line, also when there is none.

@@ -30,7 +30,6 @@ from polygraft.vocab.tokenizer.texts import corpora
 
 PEAK = 900 << 20  # bytes: the libraries, two vocabularies, a sample's words
 SPEED = 2e5  # characters a second that are counted, merged and measured, about
-PACKED = 5
 
 
 class Assess(Strict):
@@ -89,20 +88,16 @@ def opened(config: Assess, context: Context) -> Job:
 def plan(config: Assess, context: Context) -> Plan:
     """From headers and the sizes of files."""
     job = opened(config, context)
-    size = sum(min(config.sample, _bytes(c)) for c in job.corpora.values())
+    size = sum(min(config.sample, c.size) for c in job.corpora.values())
     lines = (f"{job.vocabulary.size:,} tokens, {job.shape.parameters(job.shape.rows) / 1e6:,.0f}M parameters "
              f"({job.shape.share(job.shape.rows):.0%} of them in the tables); sizes tried: "
              f"{', '.join(f'{k:,}' for k in sorted(config.sizes))}",)  # fmt: skip
     return Plan(lines, PEAK, 1 << 20, int(size), size / SPEED + 10)
 
 
-def _bytes(corpus: Corpus) -> int:
-    return corpus.path.stat().st_size * (PACKED if corpus.path.suffix in (".gz", ".xz") else 1)
-
-
 def _there(corpus: Corpus, read: Counted, sample: int) -> int:
     """Bytes of text in a corpus: counted where all of it was read, else from the size of its file."""
-    return max(read.total("bytes"), _bytes(corpus)) if read.total("characters") >= 0.99 * sample else read.total("bytes")
+    return max(read.total("bytes"), corpus.size) if read.total("characters") >= 0.99 * sample else read.total("bytes")
 
 
 def run(config: Assess, context: Context, folder: Path) -> Result:

@@ -90,16 +90,11 @@ def plan(config: Tokenizers, context: Context) -> Plan:
     """Tokenizers are opened and files looked for; no text is read."""
     found = opened(config, context)
     texts = [*corpora(config.corpus, config.field, context).values(), *corpora(config.parallel, config.field, context).values()]
-    characters = sum(min(config.sample, _size(c.path)) for c in texts)
+    characters = sum(min(config.sample, c.size) for c in texts)
     bytes_read = sum(t.weights.tensors[t.key].nbytes for _, _, looked in found for side, t in looked.items() if side == "in")
     lines = (f"{len(found)} tokenizers ({', '.join(f'{n}: {v.size:,} tokens' for n, v, _ in found)}) read text of "
              f"{', '.join(dict.fromkeys(c.language for c in texts))}",)  # fmt: skip
     return Plan(lines, PEAK, 1 << 20, bytes_read + characters, (characters / SPEED + 3) * len(found))
-
-
-def _size(path: Path) -> int:
-    """Characters of a file, at most about: its bytes, more where they are compressed."""
-    return path.stat().st_size * (5 if path.suffix in (".gz", ".xz") else 1)
 
 
 def _documents(corpus: Corpus, characters: int) -> Iterable[str]:

@@ -21,7 +21,6 @@ from polygraft.vocab.tokenizer import checks, extend, filters, optimise, texts, 
 from polygraft.vocab.tokenizer.folder import TokenizerFolder, read_tokenizer, write_tokenizer
 
 SHOWN = 40  # new tokens in the result
-PACKED = 5  # bytes of text in one of a compressed file, about
 COUNTED = 2e6  # bytes of text a second that are counted, about
 MERGED = 400.0  # merges a second, about
 SMALL = 400 << 20  # resident bytes of Python, the libraries and two vocabularies
@@ -76,7 +75,7 @@ def planned(config: texts.Texts, context: Context, job: Job, seconds: float, spe
     """From the sizes of files: no text is read."""
     files = [*texts.corpora(config.corpus, config.field, context).values(),
              *texts.corpora(config.measure, config.field, context).values()]  # fmt: skip
-    text = sum(c.path.stat().st_size * (PACKED if c.path.suffix in (".gz", ".xz") else 1) for c in files)
+    text = sum(c.size for c in files)
     own = job.folder.vocabulary.path.stat().st_size
     lines = (f"{job.vocabulary.size:,} tokens ({job.vocabulary.kind}); about {text:,} bytes of text in "
              f"{', '.join(dict.fromkeys(c.language for c in files))}",)  # fmt: skip
