@@ -87,6 +87,8 @@ def test_a_model_that_lost_nothing_passes(places, tmp_path):
     result = gate(places, tmp_path / "o", around())
     assert result.data["criteria"] == {"passed": True, "reasons": []}
     raise_failed(result.data, "g")
+    speed = next(t for t in result.tables if t.title == "Speed of copies")
+    assert [row[1] for row in speed.rows] == ["characters per token", "characters per second"] and speed.rows[0][4] == 1.0
     rows = [json.loads(line) for line in (tmp_path / "o" / "copies.jsonl").read_text().splitlines()]
     assert len(rows) == 13 and rows[0]["model"]["copy length"] == 1.0
 

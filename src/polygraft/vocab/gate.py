@@ -7,6 +7,7 @@ that it cannot read; files and template what would fail elsewhere. Every compari
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -68,9 +69,11 @@ class Texts:
 
 @dataclass(frozen=True)
 class Heard:
-    """What one model made of them, by language. `broken`: why it could not be asked, "" where it could."""
+    """What one model made of them, by language, and the seconds that its copies took. `broken`: why it could not be asked, ""
+    where it could."""
 
     copies: Mapping[str, Mapping[Copying, Sequence[Copy]]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
     read: Mapping[str, Sequence[Scored]] = field(default_factory=dict)
     wrote: Mapping[str, Sequence[Answer]] = field(default_factory=dict)
     broken: str = ""
@@ -115,13 +118,15 @@ def ask(source: Source, asked: Mapping[str, Texts], config: Gate, around: Around
     """Load a model and ask it everything; a model whose numbers are none is told of, not raised."""
     live = around.load(source, config.dtype, config.device)
     copies: dict[str, dict[Copying, Sequence[Copy]]] = {}
-    read, wrote = dict[str, "Sequence[Scored]"](), dict[str, "Sequence[Answer]"]()
+    read, wrote, seconds = dict[str, "Sequence[Scored]"](), dict[str, "Sequence[Answer]"](), dict[str, float]()
     try:
         for n, (language, some) in enumerate(asked.items()):
             tell(3 * n, 3 * len(asked), f"{language}: bits per byte")
             read[language] = around.nats(live, some.read)
             tell(3 * n + 1, 3 * len(asked), f"{language}: copies")
+            begun = time.monotonic()
             copies[language] = {kind: around.copies(live, language, kind, t, config.chat) for kind, t in some.copies.items() if t}
+            seconds[language] = time.monotonic() - begun
             tell(3 * n + 2, 3 * len(asked), f"{language}: free text")
             wrote[language] = around.answers(live, some.beginnings, GOES_ON, False)
     except InputError as e:
@@ -131,7 +136,7 @@ def ask(source: Source, asked: Mapping[str, Texts], config: Gate, around: Around
     finally:
         del live
         gc.collect()
-    return Heard(copies, read, wrote)
+    return Heard(copies, seconds, read, wrote)
 
 
 def home(source: Source) -> Path:

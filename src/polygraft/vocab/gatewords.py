@@ -108,17 +108,19 @@ def told(id: str, name: str, asked: Mapping[str, Texts], heard: Mapping[str, Hea
 
 
 def written(heard: Mapping[str, Heard]) -> tuple[Table, ...]:
-    """Characters that a written token stands for, in copies: the gain of the new vocabulary as the model itself writes."""
+    """Characters that a written token stands for, and written in a second, in copies: the gain as the model itself writes."""
     if any(h.broken for h in heard.values()):
         return ()
     rows: list[tuple[Cell, ...]] = []
-    for language, kinds in heard["start"].copies.items():
-        for kind in kinds:
-            sums = [(sum(len(c.text.strip()) for c in h.copies[language][kind]), sum(c.tokens for c in h.copies[language][kind]))
-                    for h in heard.values()]
-            each = [a / b if b else 0.0 for a, b in sums]
-            rows.append((language, kind, *(round(x, 3) for x in each), round(each[1] / each[0], 3) if each[0] else None))
-    return (Table("Characters per written token", ("language", "copies of", *heard, "ratio"), tuple(rows)),)
+    for language in heard["start"].copies:
+        some = [[c for kind in h.copies[language].values() for c in kind] for h in heard.values()]
+        characters = [sum(len(c.text.strip()) for c in copies) for copies in some]
+        tokens = [n / max(1, sum(c.tokens for c in copies)) for n, copies in zip(characters, some, strict=True)]
+        speed = [n / max(1e-9, h.seconds[language]) for n, h in zip(characters, heard.values(), strict=True)]
+        rows += [(language, what, round(a, digits), round(b, digits), round(b / a, 2) if a else None)
+                 for what, (a, b), digits in (("characters per token", tokens, 3), ("characters per second", speed, 1))]
+    note = "per second: of the copies together, their prompts read too, on this machine as busy as it was"
+    return (Table("Speed of copies", ("language", "written", *heard, "ratio"), tuple(rows), note),)
 
 
 def adopted_tokens(model: Heard, new: Vocabulary, old: Vocabulary, held: dict[Side, Rows]) -> tuple[
