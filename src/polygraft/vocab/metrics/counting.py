@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
@@ -87,21 +88,19 @@ class Words:
         self.costs += [(len(a), len(b) - start) for a, b in zip(encode(within), encode(bare))]
         self.texts += new
 
-    def of_all(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """`of` for every text, whose new words are cut together."""
+    def of(self, texts: Sequence[str]) -> np.ndarray:
+        """Cut the words of these texts and count them; int64 [texts, 5]: words, their tokens, how many are continued, whole after a
+        space, whole without one."""
         runs = [text.split() for text in texts]
         self.meet(run for some in runs for run in some)
-        return [self.of(some) for some in runs]
-
-    def of(self, runs: Sequence[str]) -> tuple[int, int, int, int, int]:
-        """Words, their tokens, how many are continued, whole after a space, whole without one; and counts them."""
-        rows = [row for run in runs if (row := self.index[run]) >= 0]
-        tokens = continued = whole = bare = 0
-        for row in rows:
-            a, b = self.costs[row]
-            tokens, continued, whole, bare = tokens + a, continued + (a > 1), whole + (a == 1), bare + (b == 1)
-            self.frequency[row] = self.frequency.get(row, 0) + 1
-        return len(rows), tokens, continued, whole, bare
+        rows = np.fromiter((self.index[run] for some in runs for run in some), np.int64)
+        owner = np.repeat(np.arange(len(texts)), [len(some) for some in runs])[rows >= 0]
+        rows = rows[rows >= 0]
+        for row, n in zip(*np.unique(rows, return_counts=True)):
+            self.frequency[int(row)] = self.frequency.get(int(row), 0) + int(n)
+        costs = np.asarray(self.costs, np.int64).reshape(-1, 2)[rows]
+        columns = (np.ones(len(rows)), costs[:, 0], costs[:, 0] > 1, costs[:, 0] == 1, costs[:, 1] == 1)
+        return np.stack([totals(owner, c, len(texts)) for c in columns], axis=1)
 
     def retention(self, most: int = LIST) -> tuple[float, float, int] | None:
         """Single-token retention of the most frequent word types: (after a space, without one, types); None without any."""
@@ -136,6 +135,11 @@ def is_utf8(content: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def totals(owner: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
+    """Sums of values by the text 0..n that each belongs to, int64 [n]."""
+    return np.bincount(owner, weights=values, minlength=n).astype(np.int64)
 
 
 def unknown_id(vocabulary: Vocabulary) -> int | None:
@@ -173,19 +177,22 @@ class Reader:
     def count(self, documents: Iterable[str], *, words: bool = True, kept: int = 3) -> Counted:
         """Read documents, about BATCH characters at a time; `words` where white space parts them."""
         met, size, unknown = Words(self) if words else None, self.vocabulary.size, unknown_id(self.vocabulary)
-        rows: list[tuple[int, ...]] = []
+        rows: list[np.ndarray] = []
         counts, changed = np.zeros(size, np.int64), list[str]()
         for batch in _batches(documents):
-            encoded = self.encode(batch)
+            encoded, n = self.encode(batch), len(batch)
             decoded = self.vocabulary.tokenizer.decode_batch(encoded, skip_special_tokens=False)
-            spoken = met.of_all(batch) if met else [(0,) * 5] * len(batch)
-            seen = [np.asarray(ids, np.int64) for ids in encoded]
-            counts += np.bincount(np.concatenate(seen), minlength=size)
+            lengths = [len(ids) for ids in encoded]
+            seen = np.fromiter(chain.from_iterable(encoded), np.int64, sum(lengths))
+            owner = np.repeat(np.arange(n), lengths)
+            counts += np.bincount(seen, minlength=size)
             changed += [text for text, back in zip(batch, decoded) if back != text][: kept - len(changed)]
-            rows += [(1, len(ids), len(text), len(text.encode()), *said, int(self.fragments[ids].sum()),
-                      0 if unknown is None else int((ids == unknown).sum()), int(back == text))
-                     for text, ids, back, said in zip(batch, seen, decoded, spoken)]  # fmt: skip
-        return Counted(np.asarray(rows, np.int64).reshape(-1, len(COLUMNS)), counts, met, changed)
+            spoken = met.of(batch) if met else np.zeros((n, 5), np.int64)
+            missing = totals(owner, seen == unknown, n) if unknown is not None else np.zeros(n, np.int64)
+            rows.append(np.column_stack([
+                np.ones(n, np.int64), lengths, [len(text) for text in batch], [len(text.encode()) for text in batch], spoken,
+                totals(owner, self.fragments[seen], n), missing, [back == text for text, back in zip(batch, decoded)]]))
+        return Counted(np.concatenate(rows) if rows else np.zeros((0, len(COLUMNS)), np.int64), counts, met, changed)
 
     def shown(self, text: str, mark: str = "|") -> str:
         """A text with the boundaries of its tokens; bytes of a cut character as `<D0>`."""

@@ -28,8 +28,8 @@ from polygraft.vocab.tables import tables as tables_of
 from polygraft.vocab.tokenizer.folder import read_tokenizer
 from polygraft.vocab.tokenizer.texts import corpora
 
-PEAK = 700 << 20  # bytes: the libraries, and a batch of encodings with its texts
-SPEED = 1.5e6  # characters a second that one tokenizer encodes, decodes and has counted, about
+PEAK = 500 << 20  # bytes: the libraries, and a batch of encodings with its texts
+SPEED = 4e5  # characters a second that one tokenizer encodes, decodes and has counted on two cores, about
 TOLD = 6  # languages that a summary tells one by one
 Opened = tuple[str, Vocabulary, dict[Side, Table]]
 
