@@ -1,0 +1,61 @@
+"""What pruning verbs have in common: the text that a model is calibrated on, and how much of what goes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from polygraft.config import Strict
+from polygraft.step import DataRef, Detail, Language, ModelRef, SelectRef
+
+MethodName = Literal["magnitude", "wanda", "ria", "sparsegpt"]
+Protect = Literal["auto"] | SelectRef  # in this order: `auto` is a word, not a file
+
+
+class Calibrating(Strict):
+    """A model and the text that it reads: corpora by language, and how large a part each has."""
+
+    model: ModelRef = Field(description="the model", json_schema_extra={"argument": True})
+    corpus: dict[Language, DataRef] = Field(
+        default_factory=dict, description="text by language; one document a line (.txt), object (.jsonl) or row (.parquet)",
+        json_schema_extra={"metavar": "LANG=PATH"},
+    )
+    calibrate: dict[Language, float] | None = Field(
+        None, description="each language's share of the calibration text (default: equal shares)",
+        json_schema_extra={"metavar": "LANG=SHARE"},
+    )
+    field: str = Field("text", description="what holds the text in .jsonl and .parquet")
+    samples: int = Field(128, ge=1, description="windows of text that are read, in all languages together")
+    seq_len: int = Field(2048, ge=2, description="tokens of a window, BOS included")
+    seed: int = Field(0, ge=0, description="seed of everything that is drawn")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="numbers that the model computes with")
+    device: Annotated[str, Detail] = Field("auto", description="cpu, cuda, or auto")
+    batch: Annotated[int, Detail] = Field(8, ge=1, description="windows read together")
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        shares = self.calibrate or {}
+        if unknown := sorted(set(shares) - set(self.corpus)):
+            raise ValueError(f"`calibrate` names {', '.join(unknown)}, which has no corpus: add --corpus {unknown[0]}=PATH")
+        if bad := sorted(g for g, share in shares.items() if share < 0):
+            raise ValueError(f"a share below 0: {', '.join(bad)}")
+        if shares and not sum(shares.values()) > 0:
+            raise ValueError("all shares of `calibrate` are 0: give one that is more")
+        return self
+
+
+class Masking(Calibrating):
+    """How weights are chosen, and how many of them go."""
+
+    method: MethodName = Field("wanda", description="what says which weights matter")
+    sparsity: float = Field(0.5, ge=0, le=1, description="the share of a matrix' weights that becomes zero")
+    pattern: str | None = Field(None, pattern=r"^[0-9]+:[0-9]+$", description="N:M keeps N of every M neighbours in a row: 2:4",
+                                json_schema_extra={"metavar": "N:M"})
+    protect: Protect | None = Field(None, description="weights that stay, at the same sparsity in all: a selection, or auto")
+
+    @model_validator(mode="after")
+    def _reads(self) -> Self:
+        if not self.corpus and self.method != "magnitude":
+            raise ValueError(f"{self.method} reads text: give a corpus for each language (--corpus sw=PATH)")
+        return self
