@@ -10,9 +10,10 @@ from importlib import import_module
 import click
 
 from polygraft import __version__
+from polygraft.cli.group import Verbs
 from polygraft.errors import UserError
 
-# verb -> (where it lives, one line for --help). A value of the form {sub: ...} is a group.
+# verb -> (where it lives, one line for --help). A value of the form {sub: ...} is a group; "" in it is the group's own name.
 VERBS: dict = {
     "demo": ("polygraft.cli.demo:demo", "Everything on a small real model, offline, in minutes; ends in report.html."),
     "init": ("polygraft.cli.init:init", "Print a commented recipe for a goal."),
@@ -81,38 +82,6 @@ def load(target: str) -> click.Command:
     return getattr(import_module(module), name)
 
 
-class Verbs(click.Group):
-    """A group whose commands are looked up in a table and imported when needed."""
-
-    def __init__(self, table: dict, **kwargs):
-        super().__init__(**kwargs)
-        self.table = table
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.table)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        entry = self.table.get(name)
-        if entry is None:
-            return None
-        if isinstance(entry, dict):
-            return Verbs(entry, name=name, help=GROUP_HELP[name])
-        return load(entry[0])
-
-    def resolve_command(self, ctx: click.Context, args: list[str]):
-        from polygraft.errors import suggestion
-
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as e:
-            raise click.UsageError(f"no verb `{args[0]}`: {suggestion(args[0], self.table)}", ctx) from e
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [(n, GROUP_HELP[n] + " " + " | ".join(e) if isinstance(e, dict) else e[1]) for n, e in self.table.items()]
-        with formatter.section("Verbs"):
-            formatter.write_dl(rows)
-
-
 @click.pass_context
 def _root(ctx: click.Context) -> None:
     if ctx.invoked_subcommand is None:
@@ -128,7 +97,7 @@ def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 CODES = ("Exit codes: 0 ok, 1 our bug, 2 recipe or usage, 3 input refused, 4 resources, 5 step failed, 6 criteria not met, "
          "130 interrupted. Every verb has --help.")
 VERSION = click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version.")
-root = Verbs(VERBS, name="polygraft", callback=_root, invoke_without_command=True, epilog=CODES, params=[VERSION],
+root = Verbs(VERBS, load, GROUP_HELP, name="polygraft", callback=_root, invoke_without_command=True, epilog=CODES, params=[VERSION],
              help="Make an open decoder LLM good at another language, cheaply, and prove what it cost.")
 
 
