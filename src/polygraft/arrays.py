@@ -47,6 +47,10 @@ class Arrays(Mapping[str, np.ndarray]):
             self._weights.readinto(name, i * out.nbytes, out.reshape(-1))
         return out
 
+    def raw(self, name: str, start: int, stop: int) -> bytes:
+        """Bytes start..stop of one array, as the file stores it."""
+        return self._weights.read_range(name, start, stop)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._weights.tensors)
 

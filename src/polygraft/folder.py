@@ -16,6 +16,7 @@ from polygraft.header import MAX_TENSORS, Header
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+MASKS = "masks.safetensors"  # beside a pruned model: which of its weights stay
 MAX_LAYERS = 10_000
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npz", ".npy", ".msgpack", ".h5")
 EXTRAS = (
@@ -105,7 +106,7 @@ def find_shards(path: Path, elsewhere: Iterable[str] = ()) -> tuple[_Shards, lis
         raise _no_weights(path, present)
     for name in shards:
         refuse_stray_link(path / name)
-    warnings = [f"{n}: not named in {INDEX}; ignored" for n in sorted(tensor_files - set(shards))] if shards.table else []
+    warnings = [f"{n}: not named in {INDEX}; ignored" for n in sorted(tensor_files - {MASKS, *shards})] if shards.table else []
     warnings += [
         f"{n}: pickle, ignored (only safetensors is read)" for n in sorted(present) if n.endswith((".bin", ".pt", ".pth", ".ckpt"))
     ]

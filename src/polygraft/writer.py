@@ -60,11 +60,13 @@ class CheckpointWriter:
 
     `folder` must exist (normally a `.partial` of `files.commit`). `specs` maps each key to (dtype, shape). Raises ResourceError
     before the first byte when the disk has too little room, InputError when the bytes given do not fill a tensor exactly.
-    As a context manager it closes files on an error; only `close()` finishes.
+    As a context manager it closes files on an error; only `close()` finishes. An index is written for several shards, or when
+    asked for.
     """
 
-    def __init__(self, folder: Path, specs: Specs, shard_bytes: float = 5e9, metadata: dict[str, str] | None = None):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, specs: Specs, shard_bytes: float = 5e9, metadata: dict[str, str] | None = None,
+                 index: bool = False):  # fmt: skip
+        self.folder, self.index = Path(folder), index
         parts = split(specs, shard_bytes)
         names = (
             ["model.safetensors"]
@@ -207,7 +209,7 @@ class CheckpointWriter:
                 check.result()
         finally:
             self.__exit__()
-        if len(self.shards) > 1:
+        if len(self.shards) > 1 or self.index:
             self._write_index()
         return {"files": dict(sorted(self._files.items())), "tensors": dict(sorted(self.digests.items()))}
 

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from polygraft.config import Strict
+from polygraft.errors import RecipeError
+from polygraft.prune.masks.pattern import Pattern
 from polygraft.step import DataRef, Detail, Language, ModelRef, SelectRef
 
 MethodName = Literal["magnitude", "wanda", "ria", "sparsegpt"]
@@ -49,13 +51,22 @@ class Masking(Calibrating):
     """How weights are chosen, and how many of them go."""
 
     method: MethodName = Field("wanda", description="what says which weights matter")
-    sparsity: float = Field(0.5, ge=0, le=1, description="the share of a matrix' weights that becomes zero")
-    pattern: str | None = Field(None, pattern=r"^[0-9]+:[0-9]+$", description="N:M keeps N of every M neighbours in a row: 2:4",
-                                json_schema_extra={"metavar": "N:M"})
+    sparsity: float | None = Field(None, ge=0, le=1, description="the share of weights that become zero (default: 0.5)")
+    pattern: str | None = Field(None, description="instead: N:M keeps N of every M neighbours in a row, such as 2:4",
+                                json_schema_extra={"metavar": "N:M"})  # fmt: skip
     protect: Protect | None = Field(None, description="weights that stay, at the same sparsity in all: a selection, or auto")
 
     @model_validator(mode="after")
     def _reads(self) -> Self:
         if not self.corpus and self.method != "magnitude":
             raise ValueError(f"{self.method} reads text: give a corpus for each language (--corpus sw=PATH)")
+        try:
+            _ = self.asked
+        except RecipeError as e:
+            raise ValueError("; ".join(filter(None, (e.what, f"found {e.found}", e.expected, e.fix)))) from None
         return self
+
+    @property
+    def asked(self) -> Pattern:
+        """What is asked of every matrix."""
+        return Pattern.of(0.5 if self.sparsity is None and self.pattern is None else self.sparsity, self.pattern)

@@ -7,7 +7,7 @@ only sent through. Memory holds one layer, what lies outside the layers, and the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from polygraft.blocks import Blocks
 from polygraft.checkpoint import Weights
 from polygraft.errors import StepFailed
 from polygraft.floats import from_f32, to_f32
-from polygraft.model import view
+from polygraft.model import Live, view
 from polygraft.prune.gather import Weighing, gather
 from polygraft.prune.sites import oriented, sites
 from polygraft.prune.statistics import Moments
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from polygraft.sources import Source
 
 MASK = "mask:"
+WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 def layer_file(layer: int) -> str:
@@ -94,45 +95,60 @@ def prune(work: Work, folder: Path, progress: Callable[..., None] = lambda *_: N
         for block in blocks:
             path = folder / layer_file(block.layer)
             if not path.exists():
-                made = prune_layer(work, blocks, block)
-                told = {m.key: json.dumps({k: v for k, v in asdict(m).items() if k != "key"}) for m, _ in made}
-                arrays.write(path, contents(blocks.weights, blocks.live.anatomy, made), told)
+                modules, tensors = prune_layer(work, blocks, block)
+                told = {m.key: json.dumps({k: v for k, v in asdict(m).items() if k != "key"}) for m in modules}
+                arrays.write(path, tensors, told)
+                del tensors  # before the layer runs: bytes as large as the layer
             done |= put_back(blocks, path)
             block.run()
             progress(block.layer + 1, layers, f"layer {block.layer}")
     return done
 
 
-def prune_layer(work: Work, blocks: Blocks, block: Any) -> list[tuple[Module, Pruned]]:
-    """One layer in memory: its statistics, then every matrix. The live layer is left as it was."""
-    import torch
-
+def prune_layer(work: Work, blocks: Blocks, block: Any) -> tuple[list[Module], dict[str, np.ndarray]]:
+    """One layer in memory: its statistics, then every matrix, and what its file holds. The live layer stays as it was."""
     live, weights = blocks.live, blocks.weights
-    shapes = {key: t.shape for key, t in weights.tensors.items()}
-    found = sites(live.anatomy, shapes, block.layer)
-    matrices = {site: {k: oriented(view(live.model, live.anatomy, k), live.anatomy).float() for k in keys}  # type: ignore[arg-type]
-                for site, keys in found.items()}  # fmt: skip
-    widths = {site: next(iter(ws.values())).shape[1] for site, ws in matrices.items()}
-    moments = gather(block, live, found, widths, work.weighing, work.gram)
-    result = []
-    for site, ws in matrices.items():
-        stats = moments[site]
-        if not (np.isfinite(stats.squares).all() and (stats.gram is None or np.isfinite(stats.gram).all())):
-            raise StepFailed("what a matrix reads is not finite", where=", ".join(ws), fix="compute in float32: --dtype float32")
+    found = sites(live.anatomy, {key: t.shape for key, t in weights.tensors.items()}, block.layer)
+    modules: list[Module] = []
+    tensors: dict[str, np.ndarray] = {}
+    moments = gather(block, live, found, {site: matrix(live, keys[0]).shape[1] for site, keys in found.items()}, work.weighing,
+                     work.gram)  # fmt: skip
+    for site, keys in found.items():
+        stats = moments.pop(site)  # its products are as large as a matrix
+        check_finite(stats, keys)
+        ws = {key: matrix(live, key).float() for key in keys}
         for key, pruned in work.method(ws, stats).items():
-            new = ws[key] if pruned.values is None else pruned.values
-            if not bool(torch.isfinite(new).all()):
-                raise StepFailed("a pruned matrix is not finite", where=key, fix="a larger damping, or another method")
-            result.append((Module(key, int((~pruned.keep).sum()), pruned.keep.numel(), error(ws[key], new * pruned.keep, stats),
-                                  pruned.note), pruned))  # fmt: skip
-    return result
+            modules.append(judged(key, ws[key], pruned, stats))
+            tensors |= contents(weights, live.anatomy, key, pruned)
+    return modules, tensors
+
+
+def matrix(live: Live, key: str) -> torch.Tensor:
+    """A matrix in memory as [out, in], a view."""
+    found = view(live.model, live.anatomy, key)
+    assert found is not None
+    return oriented(found, live.anatomy)
+
+
+def check_finite(stats: Moments, keys: Sequence[str]) -> None:
+    """Raise StepFailed where sums over the text ran over."""
+    if not (np.isfinite(stats.squares).all() and (stats.gram is None or np.isfinite(stats.gram).all())):
+        raise StepFailed("what a matrix reads is not finite", where=", ".join(keys), fix="compute in float32: --dtype float32")
+
+
+def judged(key: str, before: torch.Tensor, pruned: Pruned, stats: Moments) -> Module:
+    """What became of a matrix, in numbers. Raises StepFailed for values that are not finite."""
+    new = before if pruned.values is None else pruned.values
+    if not bool(new.isfinite().all()):
+        raise StepFailed("a pruned matrix is not finite", where=key, fix="a larger damping, or another method")
+    return Module(key, int((~pruned.keep).sum()), pruned.keep.numel(), error(before, new * pruned.keep, stats), pruned.note)
 
 
 def error(before: torch.Tensor, after: torch.Tensor, stats: Moments) -> float | None:
     """sum |(W - W') x|^2 / sum |W x|^2 over the calibration tokens: exact from the products, None without them."""
     import torch
 
-    if stats.gram is None:
+    if stats.gram is None or not stats.tokens > 0:
         return None
     gram = torch.from_numpy(stats.gram).to(before.device)
     lost = before - after
@@ -140,21 +156,17 @@ def error(before: torch.Tensor, after: torch.Tensor, stats: Moments) -> float | 
     return float(((lost @ gram) * lost).sum(dtype=torch.float64)) / whole if whole > 0 else 0.0
 
 
-def contents(weights: Weights, anatomy: Anatomy, made: Sequence[tuple[Module, Pruned]]) -> dict[str, np.ndarray]:
-    """Raw bytes (uint8) of every pruned tensor as the file stores it, and its packed keep-mask, in the file's orientation."""
-    found: dict[str, np.ndarray] = {}
-    for module, pruned in made:
-        info, kind = weights.tensors[module.key], f"V{weights.tensors[module.key].itemsize}"
-        keep = np.ascontiguousarray(oriented(pruned.keep, anatomy).cpu().numpy())
-        if pruned.values is None:
-            raw = np.frombuffer(weights.read(module.key), kind).reshape(info.shape).copy()
-        else:
-            values = np.ascontiguousarray(oriented(pruned.values, anatomy).cpu().numpy(), np.float32)
-            raw = np.frombuffer(from_f32(values.reshape(-1), info.dtype), kind).reshape(info.shape).copy()
-        raw[~keep] = np.zeros((), raw.dtype)
-        found[module.key] = raw.reshape(-1).view(np.uint8)
-        found[MASK + module.key] = np.packbits(keep.ravel(), bitorder="little")
-    return found
+def contents(weights: Weights, anatomy: Anatomy, key: str, pruned: Pruned) -> dict[str, np.ndarray]:
+    """Raw bytes (uint8) of a pruned tensor as the file stores it, and its packed keep-mask, in the file's orientation."""
+    info = weights.tensors[key]
+    keep = np.ascontiguousarray(oriented(pruned.keep, anatomy).cpu().numpy())
+    if pruned.values is None:
+        stored = weights.read(key)
+    else:
+        values = np.ascontiguousarray(oriented(pruned.values, anatomy).cpu().numpy(), np.float32)
+        stored = from_f32(values.reshape(-1), info.dtype)
+    raw = np.frombuffer(stored, WORDS[info.itemsize]).reshape(info.shape) * keep  # the bits as whole numbers: kept ones stay
+    return {key: raw.reshape(-1).view(np.uint8), MASK + key: np.packbits(keep.ravel(), bitorder="little")}
 
 
 def put_back(blocks: Blocks, path: Path) -> dict[str, Module]:
@@ -182,9 +194,25 @@ class Overlay(Weights):
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         if key not in self.where:
             return self.under.read_range(key, start, stop)
-        return self.where[key][key][start:stop].tobytes()
+        return self.where[key].raw(key, start, stop)
 
     @property
-    def masks(self) -> dict[str, np.ndarray]:
+    def masks(self) -> Mapping[str, np.ndarray]:
         """Packed keep-masks by tensor: uint8, `packbits(mask.ravel(), bitorder="little")` in the file's orientation."""
-        return {key.removeprefix(MASK): a[key] for key, a in self.where.items() if key.startswith(MASK)}
+        return Packed({key.removeprefix(MASK): a for key, a in self.where.items() if key.startswith(MASK)})
+
+
+class Packed(Mapping[str, np.ndarray]):
+    """Masks in the files of layers, each read when it is asked for."""
+
+    def __init__(self, where: Mapping[str, arrays.Arrays]):
+        self.where = where
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.where[key][MASK + key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.where)
+
+    def __len__(self) -> int:
+        return len(self.where)
