@@ -49,6 +49,18 @@ def test_merges_are_those_of_counting_everything_again(words_, old, size, least,
     assert made.tokens == sum(len(cut) * n for cut, (_, n) in zip(after, words, strict=True))
 
 
+def test_an_old_token_reached_by_a_new_merge_goes_on_by_its_old_merges():
+    """b c | a b | ab c | abc d: `abcd` is cut a bc d, and a + bc leads to a token that the last merge begins with."""
+    contents = {0: b"a", 1: b"b", 2: b"c", 3: b"d", 4: b"bc", 5: b"ab", 6: b"abc", 7: b"abcd"}
+    known = [(1, 2, 4), (0, 1, 5), (5, 2, 6), (6, 3, 7)]
+    start = [([0, 4, 3], 10), ([4, 3, 0, 4, 3, 3], 2), ([3, 0, 4], 4)]
+    wanted, after = continued(start, contents, known, 2, 8, 2)
+    made = learn(Words.of(start), contents, known, 2, first=8)
+    assert made.merges[0].token == 6 and after[0] == [7]
+    assert [(m.left, m.right, m.token) for m in made.merges] == wanted
+    assert made.tokens == sum(len(cut) * n for cut, (_, n) in zip(after, start, strict=True))
+
+
 # ------------------------------------------------------------------------------------------------------- whole tokenizers
 
 
