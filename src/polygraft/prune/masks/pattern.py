@@ -1,0 +1,119 @@
+"""Which weights go, given a score of each: the smallest of a group, as many as the pattern says, ties by the lowest index.
+
+Two patterns. Unstructured: a share of every group, which is a row, the whole matrix or a block of columns, as the method has it.
+N:M: of M neighbouring inputs of a row N are KEPT, as hardware counts non-zeros; "1:4" is thus 75 % sparse.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from polygraft.errors import InputError, RecipeError
+
+if TYPE_CHECKING:
+    import torch
+
+Group = Literal["row", "matrix"]  # what competes: the weights of one output, or all of a matrix
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """What is asked of a matrix: `sparsity`, the share that goes (0 to 1), and for N:M also `n` kept of `m` neighbours."""
+
+    sparsity: float
+    n: int = 0
+    m: int = 0  # 0: unstructured
+
+    @classmethod
+    def of(cls, sparsity: float | None = None, text: str | None = None) -> Pattern:
+        """From what is typed: a sparsity, or "2:4", or both where they agree. Raises RecipeError."""
+        if text is None:
+            if sparsity is None or not 0 <= sparsity <= 1:
+                raise RecipeError("not a share of weights", where="sparsity", found=sparsity, expected="0 to 1")
+            return cls(float(sparsity))
+        found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", text)
+        n, m = (int(found[1]), int(found[2])) if found else (0, 0)
+        if not 1 <= n <= m:
+            raise RecipeError("not a pattern", where="pattern", found=text, expected="N:M, N kept of M, such as 2:4")
+        if sparsity is not None and abs(sparsity - (1 - n / m)) > 1e-9:
+            raise RecipeError("pattern and sparsity disagree", where="pattern", found=f"{text} and {sparsity}",
+                              expected=f"{text} keeps {n} of {m}: {1 - n / m:g}", fix="give one of both")  # fmt: skip
+        return cls(1 - n / m, n, m)
+
+    def at(self, sparsity: float) -> Pattern:
+        """The same with another sparsity. Raises RecipeError for N:M, whose sparsity is fixed."""
+        if self.m and abs(sparsity - self.sparsity) > 1e-9:
+            raise RecipeError("N:M fixes the sparsity of every matrix", found=f"{self} and {sparsity:g}",
+                              fix="allocate layers without a pattern")  # fmt: skip
+        return replace(self, sparsity=float(sparsity))
+
+    def check(self, key: str, width: int) -> None:
+        """Raises InputError where a matrix's `width` inputs do not divide into groups."""
+        if self.m and width % self.m:
+            raise InputError("the inputs of a matrix do not divide into groups", where=key, found=f"{width} inputs, {self}",
+                             expected=f"a multiple of {self.m}", fix="another pattern, or --sparsity alone")  # fmt: skip
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}" if self.m else f"{self.sparsity:g}"
+
+
+def quotas(sizes: torch.Tensor, free: torch.Tensor, sparsity: float) -> torch.Tensor:
+    """How many weights go from each group, int64 [groups]: int(size * sparsity), as published code has it.
+
+    `free` int64 [groups]: weights of a group that are not protected. What protected weights leave undone is done in the whole
+    of the groups, in proportion to what is free in each (largest remainders, ties to the lowest group): the matrix's count stays.
+    """
+    import torch
+
+    asked = (sizes.double() * sparsity).long()
+    if bool((free == sizes).all()):
+        return asked
+    total, room = min(int(asked.sum()), int(free.sum())), max(int(free.sum()), 1)
+    shares = free.double() * (total / room)
+    counts = torch.minimum(shares.floor().long(), free)
+    while (left := total - int(counts.sum())) > 0:
+        rest = torch.where(counts < free, shares - counts, -torch.inf)
+        counts[rest.argsort(descending=True, stable=True)[: min(left, int((counts < free).sum()))]] += 1
+    return counts
+
+
+def smallest(score: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """bool like `score` [groups, size]: the `counts[g]` smallest of each group; among equal ones the lowest index goes first.
+
+    The same as a stable sort gives, from the value of the last one that goes: selecting it is cheaper than sorting.
+    """
+    import torch
+
+    if not score.numel() or not bool(counts.any()):
+        return torch.zeros_like(score, dtype=torch.bool)
+    if bool((counts == counts[0]).all()):
+        last = score.kthvalue(int(counts[0]), dim=1, keepdim=True).values
+    else:
+        last = score.sort(dim=1).values.gather(1, (counts - 1).clamp(min=0)[:, None])
+    below, equal = score < last, score == last
+    left = counts[:, None] - below.sum(1, keepdim=True)
+    return below & (counts > 0)[:, None] | equal & (equal.cumsum(1) <= left)
+
+
+def chosen(score: torch.Tensor, pattern: Pattern, protected: torch.Tensor | None = None, group: Group = "row") -> torch.Tensor:
+    """Keep-mask, bool [out, in]: the pattern's share of smallest scores goes.
+
+    score float [out, in], finite; protected bool [out, in]: these stay. With N:M a group that has more than N protected weights
+    keeps them all.
+    """
+    import torch
+
+    out, width = score.shape
+    rows, size = (out * width // pattern.m, pattern.m) if pattern.m else (out, width) if group == "row" else (1, out * width)
+    flat = score.reshape(rows, size)
+    free = torch.full((rows,), size, device=score.device)
+    if protected is not None:
+        flat = flat.masked_fill(protected.reshape(rows, size), torch.inf)
+        free = (~protected).reshape(rows, size).sum(1)
+    if pattern.m:
+        counts = free.clamp(max=pattern.m - pattern.n)
+    else:
+        counts = quotas(torch.full_like(free, size), free, pattern.sparsity)
+    return ~smallest(flat, counts).reshape(out, width)
