@@ -95,7 +95,7 @@ def measure(live: Any, tokens: int, window: int, rows: int, rounds: int) -> dict
     """(CPU, wall) seconds of each way: the fastest of its rounds. Documents of 60 tokens, drawn at random."""
     import numpy as np
 
-    from polygraft.analysis.reading.texts import Stream, batches
+    from polygraft.windows import Stream, batches
 
     drawn = np.random.default_rng(0).integers(10, live.anatomy.sizes.vocab - 10, tokens).astype(np.int32)
     starts = np.append(np.arange(0, tokens, 60), tokens)

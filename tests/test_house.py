@@ -15,7 +15,7 @@ MODULES = sorted(SRC.rglob("*.py"))
 LEVELS = [
     {"errors", "files", "config", "result", "yamltext", "redact", "samplelog", "meter", "timeleft", "versions"},
     {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub", "topk", "arrays", "activity", "stats", "tokenfile", "chat"},
-    {"anatomy", "selection", "anatomy_rules", "addresses", "maps", "selectionfile"},
+    {"anatomy", "selection", "anatomy_rules", "addresses", "maps", "selectionfile", "windows"},
     {"model", "taps", "edits", "inspection", "ask", "step", "watching", "blocks", "spill", "ranks"},
     {"analysis", "merge", "tune", "evals", "vocab", "prune", "world"},
     {"lock", "store", "recipetext", "planning", "recipe", "steps"},

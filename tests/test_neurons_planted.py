@@ -16,13 +16,13 @@ from polygraft.analysis.neurons.methods import Rates, identify
 from polygraft.analysis.neurons.steps import Neurons, plan, run
 from polygraft.analysis.reading.config import Wanted
 from polygraft.analysis.reading.passing import How, gather
-from polygraft.analysis.reading.texts import batches, budgeted, tokenized
 from polygraft.data import open_corpus
 from polygraft.errors import InputError
 from polygraft.result import Result
 from polygraft.selectionfile import matched
 from polygraft.sources import resolve
 from polygraft.step import Context
+from polygraft.windows import batches, budgeted, tokenized
 
 WINDOW = 61  # of no length that a document or a batch has, so that windows hold parts of documents
 

@@ -20,10 +20,10 @@ from polygraft import arrays, ranks
 from polygraft import model as live_models
 from polygraft.analysis.reading.config import Wanted
 from polygraft.analysis.reading.passing import How, gather
-from polygraft.analysis.reading.texts import Stream
 from polygraft.blocks import Blocks
 from polygraft.errors import InputError, RecipeError
 from polygraft.ranks import Ranks
+from polygraft.windows import Stream
 
 WANTED = Wanted(histogram=True, groups=3, residual=True, attention=True, norms=("qkv", "ffn"), grams=("o",))
 HOW = How(window=16, rows=2)

@@ -30,7 +30,6 @@ from polygraft.analysis.reading.passing import How, gather
 from polygraft.analysis.reading.planned import planned as plan_of
 from polygraft.analysis.reading.planned import said
 from polygraft.analysis.reading.steps import STEPS
-from polygraft.analysis.reading.texts import Batch, Stream, batches, budgeted, tokenized
 from polygraft.anatomy import Anatomy
 from polygraft.arrays import Arrays
 from polygraft.blocks import Blocks
@@ -40,6 +39,7 @@ from polygraft.recipe import run_step
 from polygraft.sources import resolve
 from polygraft.step import Context
 from polygraft.taps import Passing, Taps
+from polygraft.windows import Batch, Stream, batches, budgeted, tokenized
 
 ALL = Wanted(histogram=True, groups=4, residual=True, attention=True, norms=("qkv", "o", "ffn", "down"), grams=("o",))
 

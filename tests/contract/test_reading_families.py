@@ -12,9 +12,9 @@ from polygraft import edits
 from polygraft import model as live_models
 from polygraft.analysis.reading.config import Wanted
 from polygraft.analysis.reading.passing import How, gather
-from polygraft.analysis.reading.texts import Stream
 from polygraft.errors import InputError
 from polygraft.taps import Passing, Taps
+from polygraft.windows import Stream
 
 WINDOW, GROUPS = 20, 3
 

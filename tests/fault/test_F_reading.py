@@ -16,7 +16,7 @@ import torch
 from polygraft import model as live_models
 from polygraft.analysis.reading.config import Wanted
 from polygraft.analysis.reading.passing import How, gather
-from polygraft.analysis.reading.texts import Stream
+from polygraft.windows import Stream
 
 FORK = multiprocessing.get_context("fork")
 WANTED = Wanted(histogram=True, groups=4, residual=True, attention=True)

@@ -16,10 +16,10 @@ from polygraft.activity import Activity
 from polygraft.analysis.reading.bins import zero
 from polygraft.analysis.reading.config import Wanted
 from polygraft.analysis.reading.passing import How, gather
-from polygraft.analysis.reading.texts import Stream, budgeted, tokenized
 from polygraft.arrays import Arrays
 from polygraft.data import Corpus
 from polygraft.errors import StepFailed, UserError
+from polygraft.windows import Stream, budgeted, tokenized
 
 ALL = Wanted(histogram=True, groups=5, residual=True, attention=True)
 

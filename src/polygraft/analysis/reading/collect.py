@@ -18,8 +18,8 @@ from polygraft import activity, edits
 from polygraft.analysis.reading import bins
 from polygraft.analysis.reading.config import Wanted
 from polygraft.analysis.reading.shapes import ROLES, experts, shapes
-from polygraft.analysis.reading.texts import Batch
 from polygraft.errors import InputError, StepFailed
+from polygraft.windows import Batch
 
 if TYPE_CHECKING:
     import torch

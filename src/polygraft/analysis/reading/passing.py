@@ -21,12 +21,12 @@ from polygraft.activity import Activity
 from polygraft.analysis.reading import bins, shapes
 from polygraft.analysis.reading.collect import Collector, completed
 from polygraft.analysis.reading.config import Texts, Wanted
-from polygraft.analysis.reading.texts import Batch, Stream, batch_at, budgeted, cuts, tokenized
 from polygraft.data import Corpus, open_corpus
 from polygraft.errors import InputError, StepFailed
 from polygraft.ranks import Ranks
 from polygraft.step import Context
 from polygraft.taps import Taps
+from polygraft.windows import Batch, Stream, batch_at, budgeted, cuts, tokenized
 
 if TYPE_CHECKING:
     from polygraft.anatomy import Anatomy

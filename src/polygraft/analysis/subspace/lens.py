@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polygraft.analysis.groups import draws as resamples
-from polygraft.analysis.reading.texts import Stream
 from polygraft.errors import InputError
 from polygraft.taps import Passing, Taps
+from polygraft.windows import Stream
 
 if TYPE_CHECKING:
     import torch
