@@ -20,7 +20,7 @@ from polygraft.checkpoint import Weights
 from polygraft.errors import StepFailed
 from polygraft.floats import from_f32, to_f32
 from polygraft.model import Live, view
-from polygraft.prune.gather import Weighing, gather
+from polygraft.prune.gather import Samples, Weighing, gather
 from polygraft.prune.sites import oriented, sites
 from polygraft.prune.statistics import Moments
 
@@ -55,7 +55,8 @@ Method = Callable[[Mapping[str, "torch.Tensor"], Moments], Mapping[str, Pruned]]
 
 @dataclass(frozen=True)
 class Module:
-    """One pruned matrix: its zeros, its weights, and its relative output error on the calibration text (None: not known)."""
+    """One pruned matrix: its zeros, weights, and relative output error on the calibration text: of all tokens where products
+    are kept, else of about a thousand of them (`gather.SAMPLED`); None where no token came."""
 
     key: str
     zeros: int
@@ -111,14 +112,15 @@ def prune_layer(work: Work, blocks: Blocks, block: Any) -> tuple[list[Module], d
     found = sites(live.anatomy, {key: t.shape for key, t in weights.tensors.items()}, block.layer)
     modules: list[Module] = []
     tensors: dict[str, np.ndarray] = {}
-    moments = gather(block, live, found, {site: matrix(live, keys[0]).shape[1] for site, keys in found.items()}, work.weighing,
-                     work.gram)  # fmt: skip
+    samples = None if work.gram else Samples(work.weighing)
+    widths = {site: matrix(live, keys[0]).shape[1] for site, keys in found.items()}
+    moments = gather(block, live, found, widths, work.weighing, work.gram, samples)
     for site, keys in found.items():
         stats = moments.pop(site)  # its products are as large as a matrix
         check_finite(stats, keys)
         ws = {key: matrix(live, key).float() for key in keys}
         for key, pruned in work.method(ws, stats).items():
-            modules.append(judged(key, ws[key], pruned, stats))
+            modules.append(judged(key, ws[key], pruned, stats, samples.of(site) if samples else None))
             tensors |= contents(weights, live.anatomy, key, pruned)
     return modules, tensors
 
@@ -136,12 +138,14 @@ def check_finite(stats: Moments, keys: Sequence[str]) -> None:
         raise StepFailed("what a matrix reads is not finite", where=", ".join(keys), fix="compute in float32: --dtype float32")
 
 
-def judged(key: str, before: torch.Tensor, pruned: Pruned, stats: Moments) -> Module:
+def judged(key: str, before: torch.Tensor, pruned: Pruned, stats: Moments, samples: torch.Tensor | None) -> Module:
     """What became of a matrix, in numbers. Raises StepFailed for values that are not finite."""
     new = before if pruned.values is None else pruned.values
     if not bool(new.isfinite().all()):
         raise StepFailed("a pruned matrix is not finite", where=key, fix="a larger damping, or another method")
-    return Module(key, int((~pruned.keep).sum()), pruned.keep.numel(), error(before, new * pruned.keep, stats), pruned.note)
+    after = new * pruned.keep
+    lost = error(before, after, stats) if samples is None else sampled_error(before, after, samples)
+    return Module(key, int((~pruned.keep).sum()), pruned.keep.numel(), lost, pruned.note)
 
 
 def error(before: torch.Tensor, after: torch.Tensor, stats: Moments) -> float | None:
@@ -154,6 +158,14 @@ def error(before: torch.Tensor, after: torch.Tensor, stats: Moments) -> float | 
     lost = before - after
     whole = float(((before @ gram) * before).sum(dtype=torch.float64))
     return float(((lost @ gram) * lost).sum(dtype=torch.float64)) / whole if whole > 0 else 0.0
+
+
+def sampled_error(before: torch.Tensor, after: torch.Tensor, x: torch.Tensor) -> float:
+    """The same over some of the tokens, x [tokens, in]."""
+    import torch
+
+    whole = float((before @ x.T).square().sum(dtype=torch.float64))
+    return float(((before - after) @ x.T).square().sum(dtype=torch.float64)) / whole if whole > 0 else 0.0
 
 
 def contents(weights: Weights, anatomy: Anatomy, key: str, pruned: Pruned) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,37 @@ if TYPE_CHECKING:
     from polygraft.blocks import Block
     from polygraft.model import Live
 
+SAMPLED = 1024  # inputs of a site that its error is measured on, where products are not kept
 Weighing = Sequence["torch.Tensor"]  # of every batch: float32 [rows, tokens], 0 where nothing counts (padding)
+
+
+class Samples:
+    """Some inputs of every site, evenly over all of its tokens, each times the root of its weight: what errors are measured on."""
+
+    def __init__(self, weighing: Weighing):
+        self.every = max(1, -(-sum(int((w > 0).sum()) for w in weighing) // SAMPLED))
+        self.rows: dict[Site, list[torch.Tensor]] = {}
+        self.seen: Counter[Site] = Counter()
+
+    def take(self, site: Site, value: torch.Tensor, weights: torch.Tensor) -> None:
+        """value [tokens, in], weights [tokens]: all above 0."""
+        at = slice(-self.seen[site] % self.every, None, self.every)
+        self.rows.setdefault(site, []).append(value[at].float() * weights[at].float().sqrt()[:, None])
+        self.seen[site] += len(value)
+
+    def of(self, site: Site) -> torch.Tensor | None:
+        """float32 [samples, in]; None where no token came."""
+        import torch
+
+        return torch.cat(self.rows[site]) if self.seen[site] else None
 
 
 class Gathering:
     """What passes the taps of one layer, summed by site. `begin(index, batch)` is told ahead of each batch."""
 
-    def __init__(self, live: Live, found: Mapping[Site, Sequence[str]], widths: Mapping[Site, int], weighing: Weighing, gram: bool):
-        self.live, self.sites, self.weighing = live, found, weighing
+    def __init__(self, live: Live, found: Mapping[Site, Sequence[str]], widths: Mapping[Site, int], weighing: Weighing, gram: bool,
+                 samples: Samples | None = None):  # fmt: skip
+        self.live, self.sites, self.weighing, self.samples = live, found, weighing, samples
         self.moments = {site: Moments.empty(widths[site], gram) for site in found}
         self.mixture = any(site.expert >= 0 for site in found)
         # taken now: while a layer runs, others stand in the model's list
@@ -61,13 +85,16 @@ class Gathering:
 
     def _add(self, site: Site, value: Any, weights: Any) -> None:
         counted = weights > 0
-        self.moments[site].add(value[counted], weights[counted])
+        value, weights = value[counted], weights[counted]
+        self.moments[site].add(value, weights)
+        if self.samples is not None:
+            self.samples.take(site, value, weights)
 
 
 def gather(block: Block, live: Live, found: Mapping[Site, Sequence[str]], widths: Mapping[Site, int], weighing: Weighing,
-           gram: bool) -> dict[Site, Moments]:  # fmt: skip
-    """Moments of every site of a layer in memory; the layer may be run again on the same inputs."""
-    gathering = Gathering(live, found, widths, weighing, gram)
+           gram: bool, samples: Samples | None = None) -> dict[Site, Moments]:  # fmt: skip
+    """Moments of every site of a layer in memory; the layer may be run again on the same inputs. `samples` takes some of them."""
+    gathering = Gathering(live, found, widths, weighing, gram, samples)
     with Taps(live.model, live.anatomy, gathering.seen, points=gathering.points, layers=[block.layer]):
         block.run(gathering.begin, keep=False)
     return gathering.moments
