@@ -6,12 +6,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from polygraft.config import Strict
+from polygraft.config import Strict, changed
 from polygraft.errors import RecipeError
 from polygraft.prune.masks.pattern import Pattern
 from polygraft.step import DataRef, Detail, Language, ModelRef, SelectRef
 
-MethodName = Literal["magnitude", "wanda", "ria", "sparsegpt"]
+MethodName = Literal["magnitude", "wanda", "wanda-variant", "ria", "sparsegpt"]
+Allocate = Literal["even", "owl", "across", "worst"]
+TOGETHER = 4096  # tokens that a layer sees at once, about
 Protect = Literal["auto"] | SelectRef  # in this order: `auto` is a word, not a file
 
 
@@ -33,7 +35,7 @@ class Calibrating(Strict):
     seed: int = Field(0, ge=0, description="seed of everything that is drawn")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="numbers that the model computes with")
     device: Annotated[str, Detail] = Field("auto", description="cpu, cuda, or auto")
-    batch: Annotated[int, Detail] = Field(8, ge=1, description="windows read together")
+    batch: Annotated[int | None, Detail] = Field(None, ge=1, description=f"windows read together (default: {TOGETHER:,} tokens)")
 
     @model_validator(mode="after")
     def _shares(self) -> Self:
@@ -46,6 +48,11 @@ class Calibrating(Strict):
             raise ValueError("all shares of `calibrate` are 0: give one that is more")
         return self
 
+    @property
+    def rows(self) -> int:
+        """Windows read together."""
+        return self.batch or max(1, TOGETHER // self.seq_len)
+
 
 class Masking(Calibrating):
     """How weights are chosen, and how many of them go."""
@@ -54,12 +61,25 @@ class Masking(Calibrating):
     sparsity: float | None = Field(None, ge=0, le=1, description="the share of weights that become zero (default: 0.5)")
     pattern: str | None = Field(None, description="instead: N:M keeps N of every M neighbours in a row, such as 2:4",
                                 json_schema_extra={"metavar": "N:M"})  # fmt: skip
+    allocate: Allocate = Field(
+        "even", description="sparsity of layers: even, by outliers (owl), by the mean or the largest need of all languages"
+    )
+    swaps: int = Field(0, ge=0, description="then at most so many swaps in every row that make its error smaller")
+    damping: float = Field(0.01, gt=0, le=10, description="sparsegpt: added to the Hessian, of its mean diagonal")
     protect: Protect | None = Field(None, description="weights that stay, at the same sparsity in all: a selection, or auto")
 
     @model_validator(mode="after")
     def _reads(self) -> Self:
         if not self.corpus and self.method != "magnitude":
             raise ValueError(f"{self.method} reads text: give a corpus for each language (--corpus sw=PATH)")
+        if self.swaps and self.method == "sparsegpt":
+            raise ValueError("`swaps` are for methods that leave weights as they are: sparsegpt changes them")
+        if self.swaps and not self.corpus:
+            raise ValueError("`swaps` read text: give a corpus for each language (--corpus sw=PATH)")
+        if self.allocate != "even" and (self.pattern or not self.corpus):
+            raise ValueError(f"`allocate: {self.allocate}` needs text, and no pattern: N:M is as sparse everywhere")
+        if changed(self, ("damping",)) and self.method != "sparsegpt":
+            raise ValueError("`damping` is sparsegpt's alone")
         try:
             _ = self.asked
         except RecipeError as e:
