@@ -20,11 +20,15 @@ Group = Literal["row", "matrix"]  # what competes: the weights of one output, or
 
 @dataclass(frozen=True)
 class Pattern:
-    """What is asked of a matrix: `sparsity`, the share that goes (0 to 1), and for N:M also `n` kept of `m` neighbours."""
+    """What is asked of a matrix: `sparsity`, the share that goes (0 to 1), and for N:M also `n` kept of `m` neighbours.
+
+    Of every group int(size * sparsity) go, as published code has it; where `exact`, round(size * sparsity) of the whole matrix.
+    """
 
     sparsity: float
     n: int = 0
     m: int = 0  # 0: unstructured
+    exact: bool = False
 
     @classmethod
     def of(cls, sparsity: float | None = None, text: str | None = None) -> Pattern:
@@ -42,12 +46,12 @@ class Pattern:
                               expected=f"{text} keeps {n} of {m}: {1 - n / m:g}", fix="give one of both")  # fmt: skip
         return cls(1 - n / m, n, m)
 
-    def at(self, sparsity: float) -> Pattern:
+    def at(self, sparsity: float, exact: bool = False) -> Pattern:
         """The same with another sparsity. Raises RecipeError for N:M, whose sparsity is fixed."""
         if self.m and abs(sparsity - self.sparsity) > 1e-9:
             raise RecipeError("N:M fixes the sparsity of every matrix", found=f"{self} and {sparsity:g}",
                               fix="allocate layers without a pattern")  # fmt: skip
-        return replace(self, sparsity=float(sparsity))
+        return replace(self, sparsity=float(sparsity), exact=exact and not self.m)
 
     def check(self, key: str, width: int) -> None:
         """Raises InputError where a matrix's `width` inputs do not divide into groups."""
@@ -59,23 +63,23 @@ class Pattern:
         return f"{self.n}:{self.m}" if self.m else f"{self.sparsity:g}"
 
 
-def quotas(sizes: torch.Tensor, free: torch.Tensor, sparsity: float) -> torch.Tensor:
-    """How many weights go from each group, int64 [groups]: int(size * sparsity), as published code has it.
+def quotas(sizes: torch.Tensor, free: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+    """How many weights go from each group of a matrix, int64 [groups]; `sizes` and `free` int64 [groups].
 
-    `free` int64 [groups]: weights of a group that are not protected. What protected weights leave undone is done in the whole
-    of the groups, in proportion to what is free in each (largest remainders, ties to the lowest group): the matrix's count stays.
+    `free` are those that are not protected. What protected weights leave undone is done in the whole of the groups, in proportion
+    to what is free in each (largest remainders, ties to the lowest group), so that the matrix's count stays where it can.
     """
-    import torch
 
-    asked = (sizes.double() * sparsity).long()
-    if bool((free == sizes).all()):
+    asked = (sizes.double() * pattern.sparsity).long()
+    if not pattern.exact and bool((free == sizes).all()):
         return asked
-    total, room = min(int(asked.sum()), int(free.sum())), max(int(free.sum()), 1)
-    shares = free.double() * (total / room)
-    counts = torch.minimum(shares.floor().long(), free)
-    while (left := total - int(counts.sum())) > 0:
-        rest = torch.where(counts < free, shares - counts, -torch.inf)
-        counts[rest.argsort(descending=True, stable=True)[: min(left, int((counts < free).sum()))]] += 1
+    wanted = round(int(sizes.sum()) * pattern.sparsity) if pattern.exact else int(asked.sum())
+    room = int(free.sum())
+    if wanted >= room:
+        return free.clone()
+    shares = free.double() * (wanted / room)
+    counts = shares.floor().long()
+    counts[(shares - counts).argsort(descending=True, stable=True)[: wanted - int(counts.sum())]] += 1
     return counts
 
 
@@ -115,5 +119,5 @@ def chosen(score: torch.Tensor, pattern: Pattern, protected: torch.Tensor | None
     if pattern.m:
         counts = free.clamp(max=pattern.m - pattern.n)
     else:
-        counts = quotas(torch.full_like(free, size), free, pattern.sparsity)
+        counts = quotas(torch.full_like(free, size), free, pattern)
     return ~smallest(flat, counts).reshape(out, width)

@@ -53,7 +53,8 @@ def sparsegpt(ws: Mapping[str, torch.Tensor], moments: Moments, patterns: Mappin
     """
     import torch
 
-    if moments.gram is None or not moments.gram.diagonal().any():
+    assert moments.gram is not None
+    if not moments.gram.diagonal().any():
         return {key: wanda(w, moments, patterns[key], protected[key]) for key, w in ws.items()}
     gram = torch.from_numpy(moments.gram).to(next(iter(ws.values())).device) / moments.tokens
     for rung in LADDER:
@@ -97,7 +98,7 @@ class Solver:
         """Block by block; for N:M a block holds whole groups."""
         one = next(iter(patterns.values()))  # all of a site have the same N:M
         width = max(block // one.m, 1) * one.m if one.m else block
-        counts = {} if one.m else {key: self.counts(key, width, p.sparsity) for key, p in patterns.items()}
+        counts = {} if one.m else {key: self.counts(key, width, p) for key, p in patterns.items()}
         for start in range(0, len(self.left), width):
             stop = min(start + width, len(self.left))
             for key, found in counts.items():
@@ -108,13 +109,13 @@ class Solver:
         return {key: Pruned(self.keep[:, part].T.contiguous(), self.left[:, part].T.contiguous(), note)
                 for key, part in self.rows.items()}  # fmt: skip
 
-    def counts(self, key: str, width: int, sparsity: float) -> torch.Tensor:
+    def counts(self, key: str, width: int, pattern: Pattern) -> torch.Tensor:
         """How many of a matrix's weights go in every block of `width` columns."""
         import torch
 
         free = [(~b).sum() for b in self.stay[:, self.rows[key]].split(width)]
         sizes = [b.numel() for b in self.stay[:, self.rows[key]].split(width)]
-        return quotas(torch.tensor(sizes, device=self.left.device), torch.stack(free), sparsity)
+        return quotas(torch.tensor(sizes, device=self.left.device), torch.stack(free), pattern)
 
     def choose(self, columns: slice, part: slice, counts: torch.Tensor, groups: int = 1) -> None:
         """Settle what goes of some columns: `counts[g]` in each of `groups` equal groups of outputs, the cheapest."""
