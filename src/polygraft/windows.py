@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from polygraft.anatomy import Anatomy
 from polygraft.data import Corpus
 from polygraft.errors import InputError
 
@@ -73,6 +74,12 @@ class Batch:
     @property
     def tokens(self) -> int:
         return int(self.documents.size)
+
+
+def check_window(anatomy: Anatomy, window: int) -> None:
+    """Raise InputError for a window that the model cannot see."""
+    if (most := anatomy.context) is not None and window > most:
+        raise InputError("the window is longer than what the model sees", where="window", found=window, expected=f"at most {most}")
 
 
 def cuts(stream: Stream, window: int, rows: int) -> list[tuple[int, int, int]]:

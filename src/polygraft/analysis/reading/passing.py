@@ -26,7 +26,7 @@ from polygraft.errors import InputError, StepFailed
 from polygraft.ranks import Ranks
 from polygraft.step import Context
 from polygraft.taps import Taps
-from polygraft.windows import Batch, Stream, batch_at, budgeted, cuts, tokenized
+from polygraft.windows import Batch, Stream, batch_at, budgeted, check_window, cuts, tokenized
 
 if TYPE_CHECKING:
     from polygraft.anatomy import Anatomy
@@ -84,12 +84,6 @@ def gather(model: Live | Blocks, streams: Mapping[str, Stream], wanted: Wanted, 
                      how.model)
     found.save()
     return found
-
-
-def check_window(anatomy: Anatomy, window: int) -> None:
-    """Raise InputError for a window that the model cannot see."""
-    if (most := anatomy.context) is not None and window > most:
-        raise InputError("the window is longer than what the model sees", where="window", found=window, expected=f"at most {most}")
 
 
 # --------------------------------------------------------------------------------------------------------------- a language

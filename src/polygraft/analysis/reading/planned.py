@@ -6,7 +6,6 @@ from itertools import islice
 
 from polygraft.activity import Activity
 from polygraft.analysis.reading.config import Texts, Wanted, check, reading_at
-from polygraft.analysis.reading.passing import check_window
 from polygraft.analysis.reading.shapes import nbytes, points, shapes
 from polygraft.anatomy import Anatomy
 from polygraft.blocks import LIMIT, block_bytes, fits
@@ -15,7 +14,7 @@ from polygraft.data import Corpus, open_corpus
 from polygraft.errors import UserError
 from polygraft.meter import LIBRARIES
 from polygraft.step import Context, Plan
-from polygraft.windows import check_even
+from polygraft.windows import check_even, check_window
 
 BYTES_A_TOKEN = 3  # of text, between 4 (English) and 1.5 (scripts that the tokenizer does not know)
 FLOPS = 3e10  # multiplications and additions a second: two cores
