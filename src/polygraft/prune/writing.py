@@ -20,10 +20,11 @@ SHARD_BYTES = 5e9
 ORDER = "packbits(mask.ravel(), bitorder='little'), 1 where a weight stays, in the orientation of the stored tensor"
 
 
-def write_model(overlay: Weights, out: Path, progress: Callable[..., None] = lambda *_: None) -> dict[str, Any]:
+def write_model(overlay: Weights, out: Path, progress: Callable[..., None] = lambda *_: None, *,
+                anew: bool = False) -> dict[str, Any]:  # fmt: skip
     """Tensors, config and tokenizer as they are in `overlay`, into a folder that may exist but holds no model.
 
-    Returns {"files", "tensors"} for a manifest. The index is written for one shard too: loaders that read every .safetensors
+    config.json is copied as it lies beside the model; `anew`: written from `overlay.config`, which says something else. Returns {"files", "tensors"} for a manifest. The index is written for one shard too: loaders that read every .safetensors
     of a folder without one would take the masks for weights.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -36,7 +37,7 @@ def write_model(overlay: Weights, out: Path, progress: Callable[..., None] = lam
             progress(done, total, "writing the model")
         written = writer.close()
     config = overlay.path / "config.json"
-    told = config.read_bytes() if config.is_file() else (json.dumps(overlay.config, indent=2) + "\n").encode()
+    told = config.read_bytes() if config.is_file() and not anew else (json.dumps(overlay.config, indent=2) + "\n").encode()
     files.write_atomic(out / "config.json", told)
     for name, path in sorted(overlay.extras.items()):
         files.write_atomic(out / name, path.read_bytes())
