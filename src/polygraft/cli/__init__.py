@@ -59,6 +59,9 @@ VERBS: dict = {
         "calibrate": ("step:vocab.calibrate", "Examples that teach an adapted model its new tokens: copies, its own answers."),
         "gate": ("step:vocab.gate", "May an adapted model take its start's place: copies, bits per byte, files; exit 6 if not."),
     },
+    "prune": {
+        "": ("step:prune", "Weights that text in some languages needs least become zero."),
+    },
     "world": ("step:world", "Make a small world of artificial languages, with texts, tasks and a model to train."),
     "tasks": ("polygraft.cli.tasks:tasks", "What can be asked; check a task file and see its first item."),
     "eval": ("step:eval", "Score models with intervals and paired tests."),
@@ -69,7 +72,8 @@ VERBS: dict = {
     },
 }
 GROUP_HELP = {"analyze": "Find where language and skill live in a model.", "merge": "Graft experts into one model.",
-              "tune": "Train.", "vocab": "Fit a model's vocabulary to a language.", "ab": "Compare two models blind, by people."}
+              "tune": "Train.", "vocab": "Fit a model's vocabulary to a language.",
+              "prune": "Weights that text in some languages needs least become zero.", "ab": "Compare two models blind, by people."}
 
 
 def load(target: str) -> click.Command:

@@ -52,24 +52,22 @@ class Verbs(click.Group):
 class VerbItself(Verbs):
     """A group that is a verb too: unless the first word is one of its verbs, all words are those of its own command."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        first = args[0] if args else "--help"
-        if first in self.table:
-            return super().parse_args(ctx, args)
-        self._refuse_slip(ctx, first)
-        return super().parse_args(ctx, [OWN, *(args or ["--help"])])
+    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra) -> click.Context:
+        verbs = [name for name in self.table if name != OWN]
+        if args and args[0] in verbs:
+            return super().make_context(info_name, args, parent, **extra)
+        if args:
+            _refuse_slip(args[0], verbs)
+        own = self.load(self.table[OWN][0])
+        held = "".join(f"\n\n{self.name} {v}: {words(v, self.table, self.about)}" for v in verbs)
+        own.epilog = f"Verbs of their own:{held}" if held else None
+        return own.make_context(info_name, args or ["--help"], parent, **extra)
 
-    def _refuse_slip(self, ctx: click.Context, word: str) -> None:
-        """A word that is nearly one of the verbs and no path here was meant to be it."""
-        from polygraft.errors import did_you_mean
 
-        near = did_you_mean(word, self.list_commands(ctx))
-        if near and "/" not in word and not Path(word).exists():
-            raise click.UsageError(f"no verb `{word}`: did you mean `{near}`? A model of this name is written `./{word}`", ctx)
+def _refuse_slip(word: str, verbs: list[str]) -> None:
+    """A word that is nearly one of the verbs and no path here was meant to be it."""
+    from polygraft.errors import did_you_mean
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        command = super().get_command(ctx, name)
-        if name == OWN and command is not None:
-            held = "".join(f"\n\n{ctx.command_path} {v}: {words(v, self.table, self.about)}" for v in self.list_commands(ctx))
-            command.epilog = f"Verbs of their own:{held}" if held else None
-        return command
+    near = did_you_mean(word, verbs)
+    if near and "/" not in word and not Path(word).exists():
+        raise click.UsageError(f"no verb `{word}`: did you mean `{near}`? A model of this name is written `./{word}`")
