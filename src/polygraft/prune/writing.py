@@ -24,7 +24,8 @@ def write_model(overlay: Weights, out: Path, progress: Callable[..., None] = lam
                 anew: bool = False) -> dict[str, Any]:  # fmt: skip
     """Tensors, config and tokenizer as they are in `overlay`, into a folder that may exist but holds no model.
 
-    config.json is copied as it lies beside the model; `anew`: written from `overlay.config`, which says something else. Returns {"files", "tensors"} for a manifest. The index is written for one shard too: loaders that read every .safetensors
+    config.json is copied as it lies beside the model; `anew`: written from `overlay.config`, which says something else.
+    Returns {"files", "tensors"} for a manifest. The index is written for one shard too: loaders that read every .safetensors
     of a folder without one would take the masks for weights.
     """
     out.mkdir(parents=True, exist_ok=True)
