@@ -274,14 +274,28 @@ def commit(out: Path, manifest: dict[str, Any] | None = None, *, keep: bool = Fa
         yield part
         with resource_errors(out):
             seal(part, manifest)
-            if out.exists():
-                out.rmdir()
-            OPS.rename(str(part), str(out))
-            fsync_dir(out.parent)
+        arrive(part, out)
     except BaseException:
-        if not keep:
+        if not (keep and list_files(part)):
             shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def arrive(made: Path, out: Path) -> None:
+    """Give what is finished its name. Raises ResourceError where somebody has taken the name meanwhile; it then lies beside it."""
+    try:
+        refuse_taken(out)
+    except RecipeError as e:
+        aside = out.with_name(f"{out.name}.made-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
+        with resource_errors(aside):
+            OPS.rename(str(made), str(aside))
+        raise ResourceError("the name of the output was taken while this was made", where=out, found=e.what,
+                            fix=f"nothing is lost: what was made is whole in {aside}; give it the name that you want") from None
+    with resource_errors(out):
+        if out.exists():
+            out.rmdir()
+        OPS.rename(str(made), str(out))
+        fsync_dir(out.parent)
 
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:

@@ -23,8 +23,8 @@ from polygraft.errors import InputError, RecipeError, ResourceError, StepFailed,
 from polygraft.files import (
     MANIFEST,
     OPS,
+    arrive,
     commit,
-    fsync_dir,
     list_files,
     now,
     partial_path,
@@ -37,6 +37,7 @@ from polygraft.files import (
     verify_folder,
     write_json,
 )
+from polygraft.lock import lock_output, refuse_held
 from polygraft.meter import measured
 from polygraft.planning import (
     Resolve,
@@ -258,7 +259,7 @@ def run_step(step: Step, config: BaseModel, out: Path, *, folder: Path = Path(),
              tell: Tell = _silent, resolve: Resolve = default_resolve) -> Result:
     """Run a single step straight into `out`, which becomes the model folder of a step that makes one, with result.json in it.
 
-    `out` must not exist or be empty, unless it holds what this very step made of these very inputs: then nothing is done. With
+    One process at a time makes an `out`. It must not exist or be empty, unless it holds what this very step made of these very inputs: then nothing is done. With
     `force` an old one is moved to `<out>.replaced-<time>` first. It is absent or complete afterwards, and never in, over or around
     an input. Raises like `run`.
     """
@@ -267,6 +268,8 @@ def run_step(step: Step, config: BaseModel, out: Path, *, folder: Path = Path(),
         _refuse_many(f"`{step.name}`")
     space, use = _alone(step, config, folder, out, offline, resolve)
     refuse_overlap(out, _local_inputs(space, use))
+    if not ranks.rank():
+        refuse_held(out)  # at once: planning may read for a while
     planned = _plan_alone(space, use, out.parent)
     if ranks.rank():
         return _assist(space, use, planned, None if force else out)
@@ -277,8 +280,10 @@ def run_step(step: Step, config: BaseModel, out: Path, *, folder: Path = Path(),
     if not force:
         refuse_taken(out)
     raise_all(planned.errors)
-    with _moved_aside(out, force, tell):
-        for note in download_notes(space.downloads):
+    with lock_output(out) as cut_off, _moved_aside(out, force, tell):
+        if not force:
+            refuse_taken(out)  # another may have made it while this was planned
+        for note in (*([cut_off] if cut_off else []), *download_notes(space.downloads)):
             tell(Event("note", note))
         tell(Event("start", f"Running {step.use}", use.id, 0, 1))
         start = time.monotonic()
@@ -338,12 +343,9 @@ def _run_model(space: Workspace, use: StepUse, out: Path, progress: Callable[...
         with resource_errors(out):
             OPS.rename(str(work / "result.json"), str(model / "result.json"))
             _list_result(model, _records(space, use))
-            if out.exists():
-                out.rmdir()
-            OPS.rename(str(model), str(out))
-            fsync_dir(out.parent)
+        arrive(model, out)
     except BaseException:
-        if not keep:
+        if not (keep and list_files(work)):
             shutil.rmtree(work, ignore_errors=True)
         raise
     shutil.rmtree(work, ignore_errors=True)

@@ -53,7 +53,8 @@ def run_verb(step: Any, given: dict[str, Any]) -> int:
     from polygraft import recipe as engine
     from polygraft.cli import show
     from polygraft.cli.progress import telling
-    from polygraft.files import partial_path
+    from polygraft.files import list_files, partial_path
+    from polygraft.lock import Held
 
     config = parse(step.config, gather(step.config.model_fields, given))
     text = engine.one_step_recipe(step, config)
@@ -74,8 +75,8 @@ def run_verb(step: Any, given: dict[str, Any]) -> int:
         with telling(quiet=given["as_json"] or ranks.rank() > 0) as tell:
             heard = tell if scratch is None else lambda event: tell(event) if event.kind != "done" else None
             result = engine.run_step(step, config, out, offline=given["offline"], force=given["force"], tell=heard)
-    except BaseException:
-        if scratch is None and any(partial_path(out).glob("*")):
+    except BaseException as e:
+        if scratch is None and not isinstance(e, Held) and list_files(partial_path(out)):
             click.echo(f"what was done until now is kept in {partial_path(out)}: the same command goes on from there", err=True)
         raise
     finally:
