@@ -16,6 +16,7 @@ from polygraft.evals.quality.repetition import loop
 from polygraft.evals.steps import STEPS as EVALS
 from polygraft.evals.tasks.problems.examples import examples
 from polygraft.merge.steps import STEPS as MERGE
+from polygraft.prune.harm import Judge
 from polygraft.prune.steps import steps as prune_steps
 from polygraft.step import Step
 from polygraft.tune.pretraining import pretrain
@@ -30,4 +31,5 @@ AROUND = Around(conditions.load, conditions.answers, conditions.nats, conditions
                 lambda text: bool(loop(text)[0]), pretrain)
 ANALYSIS = (*DELTA, *READING, *NEURONS, *LAYERS, *SUBSPACE, steer_step(BENCH))
 TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, *WORLD,
-                          *tune_steps({"problems": examples}, WATCHERS, held.texts), *vocab_steps(AROUND), *prune_steps())
+                          *tune_steps({"problems": examples}, WATCHERS, held.texts), *vocab_steps(AROUND), 
+                          *prune_steps(Judge(conditions.load, conditions.nats)))

@@ -61,6 +61,7 @@ VERBS: dict = {
     },
     "prune": {
         "": ("step:prune", "Weights that text in some languages needs least become zero."),
+        "depth": ("step:prune.depth", "Take out whole layers: those that change text least, in any language."),
     },
     "world": ("step:world", "Make a small world of artificial languages, with texts, tasks and a model to train."),
     "tasks": ("polygraft.cli.tasks:tasks", "What can be asked; check a task file and see its first item."),

@@ -42,7 +42,7 @@ class Judge:
     nats: Callable[[Any, Sequence[str]], Sequence[Spent]]
 
 
-class Reading(Calibrating):
+class WithText(Calibrating):
     """A model that must be read with text."""
 
     @model_validator(mode="after")
@@ -52,7 +52,7 @@ class Reading(Calibrating):
         return self
 
 
-class Evaluated(Reading):
+class Evaluated(WithText):
     """Text that is held out, to see what every language loses."""
 
     evaluate: dict[Language, DataRef] = Field(
