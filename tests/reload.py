@@ -16,7 +16,7 @@ def assert_reloads(folder: Path, *, tokens: int = 24) -> Any:
     import transformers as hf
     from safetensors import safe_open
 
-    shards = sorted(folder.glob("*.safetensors"))
+    shards = sorted(set(folder.glob("*.safetensors")) - {folder / "masks.safetensors"})
     assert shards, f"no safetensors in {folder}"
     owner: dict[str, str] = {}
     for shard in shards:
@@ -26,7 +26,7 @@ def assert_reloads(folder: Path, *, tokens: int = 24) -> Any:
                 owner[key] = shard.name
                 assert torch.isfinite(opened.get_tensor(key).float()).all(), f"{key} is not finite"
     index = folder / "model.safetensors.index.json"
-    assert index.exists() == (len(shards) > 1)
+    assert index.exists() == (len(shards) > 1 or (folder / "masks.safetensors").exists())  # loaders of all files need it there
     if index.exists():
         assert json.loads(index.read_text())["weight_map"] == owner
     load: Any = hf.AutoModelForCausalLM.from_pretrained

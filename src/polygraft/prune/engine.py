@@ -17,7 +17,7 @@ import numpy as np
 from polygraft import arrays
 from polygraft.blocks import Blocks
 from polygraft.checkpoint import Weights
-from polygraft.errors import StepFailed
+from polygraft.errors import InputError, StepFailed
 from polygraft.floats import from_f32, to_f32
 from polygraft.model import Live, view
 from polygraft.prune.gather import Samples, Weighing, gather
@@ -119,6 +119,8 @@ def prune_layer(work: Work, blocks: Blocks, block: Any) -> tuple[list[Module], d
         stats = moments.pop(site)  # its products are as large as a matrix
         check_finite(stats, keys)
         ws = {key: matrix(live, key).float() for key in keys}
+        if bad := next((key for key, w in ws.items() if not bool(w.isfinite().all())), None):
+            raise InputError("a weight that is not finite", where=bad, fix="the model is damaged: use another checkpoint of it")
         for key, pruned in work.method(ws, stats).items():
             modules.append(judged(key, ws[key], pruned, stats, samples.of(site) if samples else None))
             tensors |= contents(weights, live.anatomy, key, pruned)
@@ -177,6 +179,9 @@ def contents(weights: Weights, anatomy: Anatomy, key: str, pruned: Pruned) -> di
     else:
         values = np.ascontiguousarray(oriented(pruned.values, anatomy).cpu().numpy(), np.float32)
         stored = from_f32(values.reshape(-1), info.dtype)
+        if not np.isfinite(to_f32(stored, info.dtype)).all():
+            raise StepFailed("a changed weight does not fit into the file's numbers", where=key, found=info.dtype,
+                             fix="another method, or the model in bfloat16")  # fmt: skip
     raw = np.frombuffer(stored, WORDS[info.itemsize]).reshape(info.shape) * keep  # the bits as whole numbers: kept ones stay
     return {key: raw.reshape(-1).view(np.uint8), MASK + key: np.packbits(keep.ravel(), bitorder="little")}
 

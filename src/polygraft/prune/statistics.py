@@ -36,7 +36,10 @@ class Moments:
         self.squares += seen.square().sum(0, dtype=torch.float64).cpu().numpy()
         if self.gram is not None:
             whole = torch.from_numpy(self.gram)
-            whole.addmm_(seen.T.cpu(), seen.cpu())
+            if seen.is_cpu:
+                whole.addmm_(seen.T, seen)
+            else:
+                whole += (seen.T @ seen).cpu()  # to carry it over costs less than making it
 
     def __add__(self, other: Moments) -> Moments:
         gram = None if self.gram is None or other.gram is None else self.gram + other.gram
