@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from polygraft import arrays
-from polygraft.blocks import Blocks
 from polygraft.prune.calibration import Calibration
 from polygraft.prune.config import Masking
 from polygraft.prune.costs import Extent
-from polygraft.prune.engine import matrix
-from polygraft.prune.gather import Weighing, gather
+from polygraft.prune.languages import Every, Layer, Reading
+from polygraft.prune.languages import read as read_layers
 from polygraft.prune.masks.allocation import across, outliers, owl
+from polygraft.prune.sites import Site
+from polygraft.prune.statistics import Moments
 from polygraft.result import Curve
 
 if TYPE_CHECKING:
     from polygraft.sources import Source
 
 FILE = "outliers.safetensors"
-ALL = ""  # the whole mixture as one text
+ALL = "all"  # the whole mixture as one text
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def allocated(config: Masking, source: Source, extent: Extent, text: Calibration
         return Allocated()
     path = folder / FILE
     if not path.exists():
-        arrays.write(path, dict(read(config, source, extent, text, progress)))
+        arrays.write(path, read(config, source, extent, text, progress))
     ratios = dict(arrays.Arrays(path))
     sizes = np.array([sum(extent.sizes[k] for keys in layer.values() for k in keys) for layer in extent.layers])
     target = config.asked.sparsity
@@ -55,34 +58,33 @@ def allocated(config: Masking, source: Source, extent: Extent, text: Calibration
 
 
 def read(config: Masking, source: Source, extent: Extent, text: Calibration,
-         progress: Callable[..., None]) -> Iterator[tuple[str, np.ndarray]]:  # fmt: skip
-    """(name, outlier ratio float64 [layers]) of the whole text, or of every language, which goes through the model by itself."""
-    groups = [ALL] if config.allocate == "owl" else list(text.languages)
-    for group in groups:
-        at = [i for i, language in enumerate(text.of) if group in (ALL, language)]
-        parts = [text.batches[i] for i in at], [text.weighing[i] for i in at]
-        yield f"outliers.{group or 'all'}", np.array(list(ratios(config, source, extent, *parts, progress)))
-
-
-def ratios(config: Masking, source: Source, extent: Extent, batches: list[Any], weighing: Weighing,
-           progress: Callable[..., None]) -> Iterator[float]:  # fmt: skip
-    """The outlier ratio of every layer of the dense model on this text."""
+         progress: Callable[..., None]) -> dict[str, np.ndarray]:  # fmt: skip
+    """Outlier ratios float64 [layers] of the dense model: of the whole text for owl, else of every language."""
     from polygraft.model import device_for, dtype_for
 
     device = device_for(config.device)
-    with Blocks.open(source, dtype=dtype_for(device, config.dtype)[0], device=device) as blocks:
-        blocks.feed([dict(b) for b in batches])
-        for block, found in zip(blocks, extent.layers, strict=True):
-            widths = {site: extent.matrices[keys[0]][1] for site, keys in found.items()}
-            moments = gather(block, blocks.live, found, widths, weighing, False)
-            keys = {key: site for site, some in found.items() for key in some}
-            yield outliers({key: matrix(blocks.live, key).float() for key in keys}, {key: moments[s] for key, s in keys.items()})
-            progress(block.layer + 1, len(extent.layers), f"layer {block.layer}: outliers")
+    groups = [ALL] if config.allocate == "owl" else text.languages
+    found = {g: np.zeros(len(extent.layers)) for g in groups}
+
+    def visit(layer: Layer, moments: Every) -> None:
+        ws = {key: w for site in layer.sites for key, w in layer.matrices(site).items()}
+        for group in found:
+            own = {site: of(moments, site, group) for site in layer.sites}
+            found[group][layer.number] = outliers(ws, {key: own[site] for site, keys in layer.sites.items() for key in keys})
+
+    read_layers(Reading.calibrated(source, text, dtype_for(device, config.dtype)[0], device), visit, gram=False, progress=progress)
+    return found
+
+
+def of(moments: Every, site: Site, group: str) -> Moments:
+    """One language's moments of a site, or those of all together."""
+    every = [by_site[site] for language, by_site in moments.items() if group in (ALL, language)]
+    return reduce(add, every[1:], every[0])
 
 
 def curves(ratios: dict[str, np.ndarray], found: np.ndarray) -> tuple[Curve, ...]:
     x = tuple(map(float, range(len(found))))
-    outlying = {name.removeprefix("outliers."): _floats(values) for name, values in ratios.items()}
+    outlying = {name: _floats(values) for name, values in ratios.items()}
     return (Curve("How sparse each layer became", x, {"sparsity": _floats(found)}, "layer", "share that went"),
             Curve("Outliers among each layer's scores", x, outlying, "layer", "per cent above 5 times the mean"))  # fmt: skip
 
