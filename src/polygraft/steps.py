@@ -31,5 +31,5 @@ AROUND = Around(conditions.load, conditions.answers, conditions.nats, conditions
                 lambda text: bool(loop(text)[0]), pretrain)
 ANALYSIS = (*DELTA, *READING, *NEURONS, *LAYERS, *SUBSPACE, steer_step(BENCH))
 TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, *WORLD,
-                          *tune_steps({"problems": examples}, WATCHERS, held.texts), *vocab_steps(AROUND), 
+                          *tune_steps({"problems": examples}, WATCHERS, held.texts), *vocab_steps(AROUND),
                           *prune_steps(Judge(conditions.load, conditions.nats)))

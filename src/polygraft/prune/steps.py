@@ -10,5 +10,6 @@ from polygraft.step import Step
 
 
 def steps(judge: Judge, spoken: Spoken | None = None) -> tuple[Step, ...]:
-    """All of them. `judge` evaluates models; `spoken(text, tag)`: whether a text is in that language, None where it cannot be said."""
+    """All of them. `judge` evaluates models; `spoken(text, tag)`: whether a text is in that language, None where it cannot be
+    said."""
     return (prune_step(spoken), depth_step(judge, spoken))
