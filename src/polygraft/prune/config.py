@@ -76,6 +76,8 @@ class Masking(Calibrating):
             raise ValueError("`swaps` are for methods that leave weights as they are: sparsegpt changes them")
         if self.swaps and not self.corpus:
             raise ValueError("`swaps` read text: give a corpus for each language (--corpus sw=PATH)")
+        if self.protect and self.allocate != "even":
+            raise ValueError("`protect` decides how sparse each matrix becomes: leave `allocate` even")
         if self.allocate != "even" and (self.pattern or not self.corpus):
             raise ValueError(f"`allocate: {self.allocate}` needs text, and no pattern: N:M is as sparse everywhere")
         if changed(self, ("damping",)) and self.method != "sparsegpt":

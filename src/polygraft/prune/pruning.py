@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from polygraft.prune.calibration import Calibration, Spoken, calibration, planne
 from polygraft.prune.config import Calibrating, Masking
 from polygraft.prune.costs import Extent
 from polygraft.prune.engine import Module, Overlay, Work, prune
-from polygraft.prune.masks import METHODS, Options
+from polygraft.prune.masks import METHODS, Options, Protected
 from polygraft.prune.masks.swaps import refined
+from polygraft.prune.protect import protection
 from polygraft.prune.writing import MASKS, ORDER, verified, write_masks, write_model
 from polygraft.result import InputRef, Result
 from polygraft.sources import Source
@@ -73,7 +75,9 @@ def run(config: Masking, context: Context, folder: Path, spoken: Spoken | None =
     text = read(config, context, source, spoken)
     layers = taken_up(folder / LAYERS, work_key(config, context, source, text))
     allocation = allocated(config, source, extent, text, layers, context.progress)
-    modules = prune(work(config, source, text, allocation), layers, context.progress)
+    stays = protection(config, context, source, extent, lambda c: read(c, context, source, None), layers, context.progress)
+    by_key = {**stays.sparsities(extent, config.asked), **allocation.by_key}
+    modules = prune(work(config, source, text, by_key, stays.of), layers, context.progress)
     overlay = Overlay(source.weights, layers, anatomy.layers)
     model = folder / "model"
     shutil.rmtree(model, ignore_errors=True)  # of a run that was killed while it wrote
@@ -81,6 +85,9 @@ def run(config: Masking, context: Context, folder: Path, spoken: Spoken | None =
     digest = write_masks(overlay, model)
     zeros = verified(model, modules)
     result = told(config, source, anatomy, text, allocation, modules, zeros, digest)
+    if stays.words:
+        data = result.data | {"protected": sum(stays.counts.values())}
+        result = replace(result, summary=(*result.summary, stays.words), data=data)
     files.seal(model, {"kind": "model", **written, "recipe": {"use": "prune@1", **config.model_dump(mode="json")},
                        "inputs": [vars(ref) for ref in result.inputs], "calibration": text.provenance if text else None,
                        "masks": result.data["masks"], "versions": versions()})  # fmt: skip
@@ -102,13 +109,13 @@ def read(config: Calibrating, context: Context, source: Source, spoken: Spoken |
     return calibration(config, context, tokenizer, spoken)
 
 
-def work(config: Masking, source: Source, text: Calibration | None, allocation: Allocated) -> Work:
+def work(config: Masking, source: Source, text: Calibration | None, by_key: Mapping[str, float], protected: Protected) -> Work:
     """What the engine does, from the words of a config."""
     from polygraft.model import device_for, dtype_for
 
     device = device_for(config.device)
     maker, gram = METHODS[config.method]
-    options = Options(by_key=allocation.by_key, damping=config.damping)
+    options = Options(by_key=by_key, protected=protected, damping=config.damping)
     method = maker(config.asked, options)
     if config.swaps:
         method, gram = refined(method, config.asked, config.swaps, options.protected), True
