@@ -137,6 +137,21 @@ def paired(a: np.ndarray | float, b: np.ndarray | float) -> np.ndarray:
     return np.where(np.abs(d) <= 1e-12 * (np.abs(a) + np.abs(b)), 0.0, d)
 
 
+def ranked(values: ArrayLike) -> np.ndarray:
+    """Ranks from 1, float64 [n]; equal values share the mean of theirs."""
+    x = np.asarray(values, dtype=np.float64)
+    _, at, counts = np.unique(x, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return ((2 * last - counts + 1) / 2)[at.reshape(x.shape)]
+
+
+def spearman(a: ArrayLike, b: ArrayLike) -> float | None:
+    """Rank correlation, -1 to 1; None where one of both does not vary, or there are fewer than two pairs."""
+    x, y = (r - r.mean() for r in _pair(ranked(a), ranked(b)))
+    size = float(np.sqrt((x @ x) * (y @ y)))
+    return float(np.clip((x @ y) / size, -1, 1)) if size > 0 else None
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p values that keep the family-wise error (Holm 1979): sorted, times what is left, never falling, at most 1."""
     p = np.asarray(p_values, np.float64)
