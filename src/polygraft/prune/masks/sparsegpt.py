@@ -56,7 +56,7 @@ def sparsegpt(ws: Mapping[str, torch.Tensor], moments: Moments, patterns: Mappin
     assert moments.gram is not None
     if not moments.gram.diagonal().any():
         return {key: wanda(w, moments, patterns[key], protected[key]) for key, w in ws.items()}
-    gram = torch.from_numpy(moments.gram).to(next(iter(ws.values())).device) / moments.tokens
+    gram = torch.from_numpy(moments.gram).to(next(iter(ws.values()))) / moments.tokens
     for rung in LADDER:
         u = inverse_factor(gram, damping * rung)
         if u is not None:
@@ -98,7 +98,7 @@ class Solver:
         """Block by block; for N:M a block holds whole groups."""
         one = next(iter(patterns.values()))  # all of a site have the same N:M
         width = max(block // one.m, 1) * one.m if one.m else block
-        counts = {} if one.m else {key: self.counts(key, width, p) for key, p in patterns.items()}
+        counts = {} if one.m else {key: self.counts(key, width, patterns[key]) for key in self.rows}
         for start in range(0, len(self.left), width):
             stop = min(start + width, len(self.left))
             for key, found in counts.items():

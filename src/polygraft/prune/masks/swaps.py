@@ -33,7 +33,7 @@ def refined(method: Method, pattern: Pattern, swaps: int, protected: Callable[[s
             return dict(found)
         import torch
 
-        gram = torch.from_numpy(moments.gram).to(next(iter(ws.values())).device)
+        gram = torch.from_numpy(moments.gram).to(next(iter(ws.values())))
         return {key: replace(p, keep=swapped(ws[key], p.keep, gram, swaps, pattern.m, protected(key)))
                 for key, p in found.items()}  # fmt: skip
 
