@@ -95,7 +95,7 @@ def prune(work: Work, folder: Path, progress: Callable[..., None] = lambda *_: N
         layers = blocks.live.anatomy.layers
         for block in blocks:
             path = folder / layer_file(block.layer)
-            if not path.exists():
+            if not finished(path):
                 modules, tensors = prune_layer(work, blocks, block)
                 told = {m.key: json.dumps({k: v for k, v in asdict(m).items() if k != "key"}) for m in modules}
                 arrays.write(path, tensors, told)
@@ -104,6 +104,14 @@ def prune(work: Work, folder: Path, progress: Callable[..., None] = lambda *_: N
             block.run()
             progress(block.layer + 1, layers, f"layer {block.layer}")
     return done
+
+
+def finished(path: Path) -> bool:
+    """Whether a layer's file is there and whole; one that a disk has lost part of is made again."""
+    try:
+        return path.exists() and bool(arrays.Arrays(path))
+    except InputError:
+        return False
 
 
 def prune_layer(work: Work, blocks: Blocks, block: Any) -> tuple[list[Module], dict[str, np.ndarray]]:

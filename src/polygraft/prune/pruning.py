@@ -26,7 +26,7 @@ from polygraft.sources import Source
 from polygraft.step import Context, Detail, Plan, SelectName, Step
 from polygraft.versions import versions
 
-LAYERS, WORK = "layers", "work.json"
+LAYERS, WORK = "layers", "work"
 
 
 class Prune(Masking):
@@ -134,10 +134,11 @@ def work_key(config: Masking, context: Context, source: Source, text: Calibratio
 def taken_up(layers: Path, key: str) -> Path:
     """The folder of finished layers, emptied unless the same work made them."""
     mark = layers / WORK
-    if layers.exists() and not (mark.is_file() and files.read_json(mark) == key):
-        shutil.rmtree(layers)
-    layers.mkdir(parents=True, exist_ok=True)
-    files.write_json(mark, key)
+    with files.resource_errors(layers):
+        if layers.exists() and not (mark.is_file() and mark.read_bytes() == key.encode()):
+            shutil.rmtree(layers)
+        layers.mkdir(parents=True, exist_ok=True)
+    files.write_atomic(mark, key.encode())
     return layers
 
 
