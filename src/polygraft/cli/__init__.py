@@ -61,6 +61,7 @@ VERBS: dict = {
     },
     "prune": {
         "": ("step:prune", "Weights that text in some languages needs least become zero."),
+        "imatrix": ("step:prune.imatrix", "An importance matrix for llama.cpp's quantiser, from text in several languages."),
         "depth": ("step:prune.depth", "Take out whole layers: those that change text least, in any language."),
     },
     "world": ("step:world", "Make a small world of artificial languages, with texts, tasks and a model to train."),
