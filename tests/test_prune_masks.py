@@ -12,11 +12,12 @@ import tiny as tinymodels
 from oracle import pruning_oracle as oracle
 from polygraft.errors import InputError, RecipeError
 from polygraft.prune.engine import Overlay, Work, prune
-from polygraft.prune.masks import METHODS, Options, make
+from polygraft.prune.masks import METHODS, Options
+from polygraft.prune.masks.allocation import across, outliers, owl, spared
 from polygraft.prune.masks.pattern import Pattern, chosen
 from polygraft.prune.masks.scores import magnitude, ria, wanda, wanda_variant
 from polygraft.prune.masks.sparsegpt import inverse_factor, sparsegpt
-from polygraft.prune.masks.swaps import swapped
+from polygraft.prune.masks.swaps import refined, swapped
 from polygraft.prune.statistics import Moments
 from polygraft.sources import resolve
 
@@ -35,6 +36,12 @@ def read(width, tokens=300, seed=0, mixed=True):
     x = x @ normal(width, width, seed=seed + 1, dtype=torch.float64) if mixed else x
     gram = (x.T @ x).numpy()
     return Moments(float(tokens), np.diag(gram).copy(), gram)
+
+
+def make(name, pattern, swaps=0, **options):
+    """The method of that name, refined where swaps are asked for."""
+    method = METHODS[name][0](pattern, Options(**options))
+    return refined(method, pattern, swaps, Options(**options).protected) if swaps else method
 
 
 def gone(pruned):
@@ -94,9 +101,9 @@ def test_what_is_no_pattern_is_refused(sparsity, text):
 
 def test_widths_that_do_not_divide_and_sparsities_that_n_m_fixes_are_refused():
     with pytest.raises(InputError, match="a multiple of 4"):
-        make("wanda", Pattern.of(text="2:4"), Options())[0]({"w": normal(3, 6)}, read(6))
+        make("wanda", Pattern.of(text="2:4"))({"w": normal(3, 6)}, read(6))
     with pytest.raises(RecipeError, match="N:M fixes"):
-        make("wanda", Pattern.of(text="2:4"), Options(by_key={"w": 0.3}))[0]({"w": normal(3, 8)}, read(8))
+        make("wanda", Pattern.of(text="2:4"), by_key={"w": 0.3})({"w": normal(3, 8)}, read(8))
 
 
 # --------------------------------------------------------------------------------------------------------------------- scores
@@ -136,7 +143,7 @@ def test_what_nobody_reads_goes_first_and_an_input_that_is_loud_stays(name):
     stats = Moments.empty(16, True)
     stats.add(x)
     w = 1 + 0.1 * normal(6, 16, seed=4)
-    keep = make(name, Pattern.of(0.5), Options())[0]({"w": w}, stats)["w"].keep
+    keep = make(name, Pattern.of(0.5))({"w": w}, stats)["w"].keep
     if name != "magnitude":
         assert keep[:, 12].all() and not keep[:, 4:8].any()
     assert (~keep).sum() == 48
@@ -146,7 +153,7 @@ def test_what_nobody_reads_goes_first_and_an_input_that_is_loud_stays(name):
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 1.0])
 def test_without_a_token_magnitude_decides_and_a_note_says_so(name, sparsity):
     w, stats = normal(4, 8), Moments.empty(8, True)
-    found = make(name, Pattern.of(sparsity), Options(swaps=0 if name == "sparsegpt" else 5))[0]({"w": w}, stats)["w"]
+    found = make(name, Pattern.of(sparsity), 0 if name == "sparsegpt" else 5)({"w": w}, stats)["w"]
     assert (~found.keep).sum() == 32 * sparsity
     assert found.values is None and ("no token reached it" in found.note) == (name != "magnitude")
     if sparsity == 0.5:
@@ -159,17 +166,17 @@ def test_columns_and_rows_of_zeros_and_one_sized_matrices(name):
     w[2], w[:, 3] = 0, 0
     stats = read(12)
     for p, count in ((Pattern.of(0.5), 30), (Pattern.of(0.0), 0), (Pattern.of(1.0), 60), (Pattern.of(text="1:4"), 45)):
-        found = make(name, p, Options())[0]({"w": w}, stats)["w"]
+        found = make(name, p)({"w": w}, stats)["w"]
         assert (~found.keep).sum() == count
         assert found.values is None or (torch.isfinite(found.values).all() and (found.values[~found.keep] == 0).all())
     for p in (Pattern.of(0.5), Pattern.of(1.0)):
-        assert int((~make(name, p, Options())[0]({"w": normal(1, 1)}, read(1))["w"].keep).sum()) == int(p.sparsity)
+        assert int((~make(name, p)({"w": normal(1, 1)}, read(1))["w"].keep).sum()) == int(p.sparsity)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_more_of_the_same_text_changes_nothing_and_so_does_the_loudness_of_all(name):
     w, stats = normal(9, 24), read(24)
-    method = make(name, Pattern.of(0.5), Options())[0]
+    method = make(name, Pattern.of(0.5))
     loud = Moments(stats.tokens, stats.squares * 16, stats.gram * 16)
     plain = method({"w": w}, stats)["w"].keep
     assert torch.equal(plain, method({"w": w}, stats.scaled(8))["w"].keep)
@@ -179,7 +186,7 @@ def test_more_of_the_same_text_changes_nothing_and_so_does_the_loudness_of_all(n
 @pytest.mark.parametrize("name", ["magnitude", "wanda", "ria"])
 def test_what_goes_at_a_lower_sparsity_goes_at_a_higher_one(name):
     w, stats = normal(9, 24), read(24)
-    masks = [make(name, Pattern.of(s), Options())[0]({"w": w}, stats)["w"].keep for s in (0.2, 0.5, 0.8)]
+    masks = [make(name, Pattern.of(s))({"w": w}, stats)["w"].keep for s in (0.2, 0.5, 0.8)]
     assert (masks[2] <= masks[1]).all() and (masks[1] <= masks[0]).all()
 
 
@@ -244,7 +251,7 @@ def test_what_another_input_says_as_well_costs_nothing():
     w, gram = normal(8, 32, seed=5), (x.T @ x).double()
     lost = {}
     for name in ("sparsegpt", "wanda"):
-        found = make(name, Pattern.of(text="1:2"), Options(damping=1e-4))[0]({"w": w}, stats)["w"]
+        found = make(name, Pattern.of(text="1:2"), damping=1e-4)({"w": w}, stats)["w"]
         d = (w - (w if found.values is None else found.values) * found.keep).double()
         lost[name] = float(((d @ gram) * d).sum() / ((w.double() @ gram) * w.double()).sum())
     assert lost["sparsegpt"] < 1e-4 and lost["wanda"] > 0.05
@@ -285,7 +292,7 @@ def test_more_unread_inputs_than_may_go_keep_their_weights():
     stats = Moments.empty(16, True)
     stats.add(x)
     w = normal(4, 16)
-    found = make("sparsegpt", Pattern.of(0.5), Options())[0]({"w": w}, stats)["w"]
+    found = make("sparsegpt", Pattern.of(0.5))({"w": w}, stats)["w"]
     assert (~found.keep).sum() == 32 and found.keep[:, 12:].all()
     unread = found.keep[:, :12]
     assert torch.equal(found.values[:, :12][unread], w[:, :12][unread])
@@ -346,27 +353,81 @@ def test_a_short_list_finds_nearly_what_all_pairs_do():
     assert lost[1] < 0.7 * before and lost[0] < 1.1 * lost[1]
 
 
-def test_swaps_refuse_a_method_that_changes_weights_and_an_unknown_name_is_refused():
-    with pytest.raises(RecipeError, match="swaps refine"):
-        make("sparsegpt", Pattern.of(0.5), Options(swaps=3))
-    with pytest.raises(RecipeError, match="did you mean `wanda`"):
-        make("wnada", Pattern.of(0.5), Options())
-    assert make("wanda", Pattern.of(0.5), Options(swaps=3))[1] and not make("wanda", Pattern.of(0.5), Options())[1]
+# ----------------------------------------------------------------------------------------------------------------- allocation
+
+
+@quick
+@given(st.lists(st.floats(0, 20), min_size=2, max_size=12).filter(lambda r: max(r) - min(r) > 1e-6), st.floats(0.2, 0.8))
+def test_owl_is_the_authors_where_layers_are_equal(ratios, sparsity):
+    found = owl(np.array(ratios), np.ones(len(ratios)), sparsity)
+    np.testing.assert_allclose(found, oracle.owl(np.array(ratios), sparsity, 0.08), atol=1e-12)
+    assert np.ptp(found) == pytest.approx(0.16)
+
+
+@quick
+@given(st.lists(st.tuples(st.floats(0, 20), st.integers(1, 1000)), min_size=1, max_size=12), st.floats(0, 1), st.floats(0, 0.5))
+def test_layers_together_are_as_sparse_as_asked_and_none_is_beyond_all_or_nothing(layers, sparsity, spread):
+    ratios, sizes = np.array([r for r, _ in layers]), np.array([n for _, n in layers])
+    found = owl(ratios, sizes, sparsity, spread)
+    assert found @ sizes / sizes.sum() == pytest.approx(sparsity, abs=1e-9)
+    assert found.min() >= 0 and found.max() <= 1
+    order = np.argsort(ratios)
+    assert (np.diff(found[order]) <= 1e-12).all()  # more outliers, not sparser
+
+
+def test_outliers_are_counted_over_a_layer_s_matrices_together():
+    stats = {"a": Moments(1.0, np.ones(4)), "b": Moments(1.0, np.array([1.0, 1, 1, 400])), "c": Moments.empty(4, False)}
+    ws = {"a": torch.ones(2, 4), "b": torch.ones(2, 4), "c": torch.full((9, 4), 1e9)}
+    assert outliers(ws, stats) == pytest.approx(100 * 2 / 16)  # 20 against a mean of 54 / 16; c is read by nobody
+    assert outliers({"a": ws["a"]}, stats) == 0 and outliers({"c": ws["c"]}, stats) == 0
+
+
+def test_a_layer_that_one_language_needs_is_kept_for_it_when_the_worst_counts():
+    sizes = np.ones(4)
+    ratios = {"en": np.array([9.0, 1, 1, 1]), "de": np.array([9.0, 1, 1, 1]), "sw": np.array([0.1, 0.1, 0.1, 0.3])}
+    mean, worst = across(ratios, sizes, 0.5), across(ratios, sizes, 0.5, worst=True)
+    assert mean[0] < mean[3] < mean[1] == mean[2]
+    assert worst[0] == pytest.approx(worst[3]) and worst[3] < worst[1] and worst[3] < mean[3]
+    np.testing.assert_allclose(across({"en": ratios["en"]}, sizes, 0.5), owl(ratios["en"], sizes, 0.5))
+    np.testing.assert_allclose(across({"en": np.ones(4)}, sizes, 0.3), 0.3)
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 30), st.floats(0, 1)), min_size=1, max_size=5), st.floats(0, 1))
+def test_with_protected_weights_as_many_go_in_all(matrices, sparsity):
+    g = torch.Generator().manual_seed(1)
+    protected = {str(i): torch.rand(rows, width, generator=g) < share for i, (rows, width, share) in enumerate(matrices)}
+    sizes, counts = {k: p.numel() for k, p in protected.items()}, {k: int(p.sum()) for k, p in protected.items()}
+    if sparsity * sum(sizes.values()) > sum(sizes.values()) - sum(counts.values()):
+        with pytest.raises(RecipeError, match="too much is protected"):
+            spared(sizes, counts, sparsity)
+        return
+    by_key = spared(sizes, counts, sparsity)
+    method = make("wanda", Pattern.of(sparsity), by_key=by_key, protected=protected.get)
+    found = {k: method({k: normal(*p.shape)}, read(p.shape[1]))[k].keep for k, p in protected.items()}
+    assert all(found[k][p].all() for k, p in protected.items())
+    assert abs(sum(int((~k).sum()) for k in found.values()) - sparsity * sum(sizes.values())) <= len(sizes) / 2 + 1e-6
+
+
+def test_a_spread_that_is_none_is_refused():
+    with pytest.raises(RecipeError, match="spread of sparsities"):
+        owl(np.ones(3), np.ones(3), 0.5, 0.6)
 
 
 # ------------------------------------------------------------------------------------------------------------ in every family
 
 
 KINDS = [(f, "sparsegpt", 0, "2:4") for f in tinymodels.FAMILIES]
-KINDS += [(f, *kind) for f in ("llama", "gpt2", "mixtral") for kind in (("sparsegpt", 0, None), ("ria", 3, None), ("wanda-variant", 0, None))]
+KINDS += [(f, *kind) for f in ("llama", "gpt2", "mixtral")
+          for kind in (("sparsegpt", 0, None), ("ria", 3, None), ("wanda-variant", 0, None))]  # fmt: skip
 
 
 @pytest.mark.parametrize(("family", "name", "swaps", "pattern"), KINDS)
 def test_every_family_is_pruned_by_every_kind_of_method(tiny, tmp_path, family, name, swaps, pattern):
-    method, gram = make(name, Pattern.of(None if pattern else 0.5, pattern), Options(swaps=swaps))
+    method = make(name, Pattern.of(None if pattern else 0.5, pattern), swaps)
     g = torch.Generator().manual_seed(0)
     batches = [{"input_ids": torch.randint(4, 260, (2, 16), generator=g)} for _ in range(2)]
-    work = Work(resolve(str(tiny(family))), batches, [torch.ones(2, 16)] * 2, method, gram, "float32")
+    work = Work(resolve(str(tiny(family))), batches, [torch.ones(2, 16)] * 2, method, bool(swaps) or METHODS[name][1], "float32")
     done = prune(work, tmp_path)
     after = Overlay(work.source.weights, tmp_path, 2)
     for key, module in done.items():

@@ -34,8 +34,8 @@ def refined(method: Method, pattern: Pattern, swaps: int, protected: Callable[[s
         import torch
 
         gram = torch.from_numpy(moments.gram).to(next(iter(ws.values())))
-        return {key: replace(p, keep=swapped(ws[key], p.keep, gram, swaps, pattern.m, protected(key)))
-                for key, p in found.items()}  # fmt: skip
+        stay = {key: None if (own := protected(key)) is None else own.to(gram.device) for key in ws}
+        return {key: replace(p, keep=swapped(ws[key], p.keep, gram, swaps, pattern.m, stay[key])) for key, p in found.items()}
 
     return then
 
