@@ -79,8 +79,8 @@ def test_files(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "not a JSON line"), ("[]", "not an example"), ('{"txt": "a"}', "not an example"), ('{"text": ""}', "not text"),
-        ('{"text": 3}', "not text"), ('{"prompt": "a", "completion": ""}', "not text"), ('{"messages": []}', "not a list of messages"),
+        ("{", "not a JSON line"), ("[]", "not an example"), ('{"txt": "a"}', "not an example"), ('{"text": ""}', "is empty"),
+        ('{"text": 3}', "not text"), ('{"prompt": "a", "completion": ""}', "is empty"), ('{"messages": []}', "not a list of messages"),
         ('{"messages": [{"role": "user", "content": "a"}]}', "no assistant"), ('{"messages": [{"role": "bot", "content": "a"}]}', "not a message"),
         ('{"messages": [{"role": "user"}]}', "not a message"), ("", "no examples"),
     ],

@@ -7,6 +7,7 @@ that was probably meant.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -30,6 +31,14 @@ def changed(config: BaseModel, names: Iterable[str]) -> list[str]:
     fields = type(config).model_fields
     return [f"`{name}`" for name in names
             if getattr(config, name) != fields[name].get_default(call_default_factory=True)]  # type: ignore[call-arg]
+
+
+class Unfit(ValueError):
+    """What a validator raises of values that do not go together: said as any other fault, with what to do about it."""
+
+    def __init__(self, what: str, *, found: str | None = None, expected: str | None = None, fix: str | None = None):
+        super().__init__(what)
+        self.found, self.expected, self.fix = found, expected, fix
 
 
 @dataclass(frozen=True)
@@ -135,13 +144,35 @@ def _fault(place: Place, errors: list[Any], model: type[BaseModel], tree: Any, d
         choices = _known_keys(model, here)
         return Fault(where, f"{label_of(path[:-1])}unknown key `{place[-1]}`", fix=suggestion(str(place[-1]), choices))
     value = lookup(tree, place)
-    custom = [e["msg"].removeprefix("Value error, ") for e in errors if e["type"] == "value_error"]
-    expected = " or ".join(dict.fromkeys(_expected(e) for e in errors if e["type"] != "value_error")) or None
+    if raised := [e["ctx"]["error"] for e in errors if e["type"] == "value_error"]:
+        return _raised(where, label, raised, value if errors[0]["loc"][-1:] != ("[key]",) else place[-1])
+    expected = " or ".join(dict.fromkeys(_expected(e) for e in errors)) or None
     fix = None
     literals = [w for e in errors if e["type"] in ("literal_error", "enum") for w in _quoted(e["ctx"]["expected"])]
     if literals and isinstance(value, str) and (near := did_you_mean(value, literals)):
         fix = f"did you mean `{near}`?"
-    return Fault(where, label + ("; ".join(custom) if custom else "not what is expected here"), describe(value), expected, fix)
+    return Fault(where, label + "not what is expected here", describe(value), expected, fix)
+
+
+def _raised(where: str, label: str, raised: list[ValueError], value: Any) -> Fault:
+    """What validators have said of a value; of one with keys, those are shown that they named."""
+    what, first = "; ".join(map(str, raised)), next((e for e in raised if isinstance(e, Unfit)), Unfit(""))
+    return Fault(where, label + what, first.found or _shown(value, what), first.expected, first.fix)
+
+
+def _shown(value: Any, what: str) -> str:
+    """The values of the keys that stand in backquotes in `what`, else the value in words."""
+    named = list(dict.fromkeys(re.findall(r"`(\w+)`", what)))
+    if not named or not isinstance(value, Mapping):
+        return describe(value)
+    given = ", ".join(f"`{k}` {_short(value[k])}" for k in named if k in value)
+    return given or ("none of them" if len(named) > 1 else "nothing")
+
+
+def _short(value: Any) -> str:
+    """A value as it was written, about."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:60] + "..."
 
 
 def _unnamed(path: Place, document: Document) -> Place:

@@ -115,6 +115,9 @@ def lines(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _opened(path: Path) -> IO[bytes]:
+    if path.is_dir():
+        raise InputError("a folder, where a file of texts or examples is expected", where=path, expected=", ".join(ENDINGS),
+                         fix="name a file in it")
     raw = io.BufferedReader(io.FileIO(open_plain(path), "rb"), 1 << 20)  # a FIFO or a folder is refused, never waited for
     kind = path.suffix.lower()
     return gzip.GzipFile(fileobj=raw) if kind == ".gz" else lzma.LZMAFile(raw) if kind == ".xz" else raw  # type: ignore[return-value]

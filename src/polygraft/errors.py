@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+LISTED = 60  # words that an error lists
+
 
 class UserError(Exception):
     """A fault that the user can mend. Rendered as one sentence and up to three labelled lines, never as a traceback."""
@@ -79,7 +81,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str | None:
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:
-    """`did you mean `x`?` or the list of what is known: a ready `fix` line."""
+    """`did you mean `x`?` or the list of what is known (of many the first): a ready `fix` line."""
     known = sorted(choices)
     near = did_you_mean(word, known)
-    return f"did you mean `{near}`?" if near else "known: " + ", ".join(known)
+    more = f" and {len(known) - LISTED:,} more" if len(known) > LISTED else ""
+    return f"did you mean `{near}`?" if near else "known: " + ", ".join(known[:LISTED]) + more

@@ -175,7 +175,8 @@ def parse_json(data: bytes, where: object) -> Any:
     try:
         return STRICT.decode(data.decode("utf-8"))
     except (ValueError, RecursionError) as e:
-        raise InputError("not valid JSON", where=where, found=str(e)[:200] or type(e).__name__, expected="a JSON document in UTF-8",
+        found = "brackets within brackets, deeper than can be read" if isinstance(e, RecursionError) else str(e)[:200]
+        raise InputError("not valid JSON", where=where, found=found or type(e).__name__, expected="a JSON document in UTF-8",
                          fix="get the file again; a download may have stopped short") from e
 
 

@@ -95,13 +95,13 @@ def _compose(lang: str, script: str, region: str) -> str:
 
 def _unknown(tag: str) -> RecipeError:
     near = _meant(tag)
-    hint = f"did you mean `{near}` ({name(near)})?" if near else "Check the spelling."
+    hint = f"did you mean `{near}` ({name(near)})?" if near else "check the spelling;"
     return RecipeError(
         "no such language tag",
         where="language",
         found=repr(tag)[:80],
         expected="a BCP-47 tag such as sw, zh-Hant or pt-BR",
-        fix=f"{hint} A language that is not in the table can be named x-NAME",
+        fix=f"{hint} a language that is not in the table can be named x-NAME",
     )
 
 

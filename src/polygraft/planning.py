@@ -184,7 +184,9 @@ class Workspace:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise InputError("not a plain file", where=ref, fix="name a file or a folder; pipes and devices are not read")
         if not path.exists():
-            raise InputError("no such file or folder", where=ref, expected=f"a path, from {self.recipe.folder}")
+            raise InputError("no such file or folder", where=ref, expected=f"a path, from {self.recipe.folder}",
+                             fix="check the path" + (f", or put the file there: the head of {self.recipe.file} may say how"
+                                                     if self.recipe.text else ""))
         return path
 
     def made(self, ref: str) -> Path:

@@ -259,9 +259,9 @@ def run_step(step: Step, config: BaseModel, out: Path, *, folder: Path = Path(),
              tell: Tell = _silent, resolve: Resolve = default_resolve) -> Result:
     """Run a single step straight into `out`, which becomes the model folder of a step that makes one, with result.json in it.
 
-    One process at a time makes an `out`. It must not exist or be empty, unless it holds what this very step made of these very inputs: then nothing is done. With
-    `force` an old one is moved to `<out>.replaced-<time>` first. It is absent or complete afterwards, and never in, over or around
-    an input. Raises like `run`.
+    One process at a time makes an `out`. It must not exist or be empty, unless it holds what this very step made of these very
+    inputs: then nothing is done. With `force` an old one is moved to `<out>.replaced-<time>` first. It is absent or complete
+    afterwards, and never in, over or around an input. Raises like `run`.
     """
     out = Path(out).absolute()
     if not step.parallel:

@@ -132,8 +132,11 @@ def pick(word: str, path_of: Callable[[str], Path]) -> tuple[Entry, ...]:
     path = path / FILE if path.is_dir() else path
     named = read(path)
     if not names and len(named) != 1:
-        raise RecipeError("the file holds several selections" if named else "the file holds no selection", where=word,
-                          found=", ".join(named)[:200] or None, fix=f"name one: {file}:{next(iter(named), 'NAME')}")
+        if not named:
+            raise RecipeError("the file holds no selection", where=word, found=f"{path}: none", expected="at least one",
+                              fix="make it again, with a setting that finds something")
+        raise RecipeError("the file holds several selections", where=word, found=", ".join(named)[:200],
+                          fix=f"name one: {file}:{next(iter(named))}")
     for name in names:
         if name not in named:
             raise RecipeError("no selection of this name", where=word, found=repr(name)[:140], fix=suggestion(name, named))
@@ -208,7 +211,8 @@ def neurons(entries: Iterable[Entry], layers: int, sizes: Sequence[int], experts
     mask = np.zeros((layers, max(sizes, default=0)), dtype=bool)
     for e in entries:
         if e.kind != "ffn" or (e.rows is not None and (e.role or "").rpartition(".")[2] not in (NEURON, "gate", "up")):
-            raise InputError("not FFN neurons", where="selection", found=e.label, expected="kind ffn, role neuron, gate or up")
+            raise InputError("not FFN neurons", where="selection", found=e.label, expected="kind ffn, role neuron, gate or up",
+                             fix="name a selection of neurons, such as one of `analyze neurons`")
         _check_layer(e, layers)
         assert e.layer is not None
         size, first = sizes[e.layer], 0
@@ -314,6 +318,9 @@ def _pieces(e: Entry, anatomy: Anatomy, shapes: Shapes) -> Iterable[Piece]:
         return _features(e, anatomy, keys, shapes)
     if e.role in FUSED and FUSED[e.role] == e.kind and (runs := _fused(e, anatomy)):
         return _along(e, runs)
+    if e.kind == "head" and anatomy.tied:
+        raise RecipeError("embedding and head are one tensor in this model: neither can be selected without the other",
+                          where="selection", found=e.label, expected="embed", fix='write "kind": "embed", which is both')
     roles = {p.role for p in anatomy.parts.values() if p.layer == e.layer and p.kind == e.kind and p.role}
     raise InputError("the model has no such part", where="selection", found=e.label, expected=", ".join(sorted(roles)) or None,
                      fix=suggestion(e.role or e.kind, roles) if roles else None)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BaseModel
 
 from polygraft import languages
+from polygraft.config import Unfit
 from polygraft.errors import RecipeError, UserError
 from polygraft.result import LayerMap, Result
 
@@ -92,7 +93,7 @@ def _tag(word: str) -> str:
     try:
         return languages.check(word)
     except RecipeError as e:
-        raise ValueError(e.what + (f" ({e.found})" if e.found else "") + (f"; {e.fix}" if e.fix else "")) from None
+        raise Unfit(e.what, found=e.found, expected=e.expected, fix=e.fix) from None
 
 
 class Detail:

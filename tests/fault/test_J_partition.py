@@ -44,7 +44,7 @@ def context(tiny, tmp_path):
     ({"language_select": "found:sw", "task_select": "found:all"}, RecipeError, "overlap"),
     ({"language_select": "found:none"}, RecipeError, "no selection of this name"),
     ({"language_data": ["rows:0"]}, InputError, "no example"),
-    ({"mix": {"weights": {"nothing": 1}}}, RecipeError, "weight"),
+    ({"task_data": ["a=rows:", "b=rows:2"], "mix": {"weights": {"nothing": 1}}}, RecipeError, "weight"),
 ])
 def test_what_cannot_be_parted_is_refused(context, tmp_path, more, error, said):
     config = Partition(**(FAST | more))

@@ -55,6 +55,9 @@ def show_plan(planned: Any) -> None:
     for note in planned.notes:
         click.echo(note)
     todo = sum(not s.cached for s in planned.steps)
+    if planned.errors and not planned.seconds:
+        click.echo(f"\n{todo} of {len(planned.steps)} steps to do in {planned.folder}; what they need is told when these are mended")
+        return
     click.echo(f"\n{todo} of {len(planned.steps)} steps to do in {planned.folder}: about {duration(planned.seconds)}, peak memory "
                f"{size(planned.peak_bytes)}, disk {size(planned.disk_bytes)}, reads {size(planned.read_bytes)}"
                + (f", downloads {size(planned.download_bytes)}" if planned.download_bytes else ""))

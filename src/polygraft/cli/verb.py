@@ -61,6 +61,9 @@ def run_verb(step: Any, given: dict[str, Any]) -> int:
     if given["recipe_only"]:
         click.echo(text, nl=False)
         return 0
+    if given.get("probe") and not given["plan_only"]:
+        raise RecipeError("`--probe` measures for a plan, and would do nothing here", where="--probe",
+                          fix="add --plan, or leave --probe out")
     if given["plan_only"]:
         return plan_verb(step, config, given)
     out, scratch = given["out"], None

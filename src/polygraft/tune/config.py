@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from polygraft.config import Strict, changed
+from polygraft.config import Strict, Unfit, changed
 from polygraft.result import InputRef
 from polygraft.step import Context, Detail, LabelledRef, ModelRef
 from polygraft.tune.data import gathering
@@ -24,13 +24,15 @@ from polygraft.watching import Log, Watch, Watchers
 
 EXAMPLES = "examples: [LABEL=]PATH of .jsonl[.gz|.xz], plain text as .txt[.gz|.xz] or .parquet, or problems:en?n=2000; repeatable"
 
+MOST_STEPS, MOST_EPOCHS = 10**9, 1e5  # beyond them a number was mistyped
+
 
 class Tuning(Strict):
     """The fields of every verb of training but what it learns from."""
 
     model: ModelRef = Field(description="the model to train", json_schema_extra={"argument": True})
-    steps: int | None = Field(None, ge=1, description="optimiser steps (default: as `epochs` says)")
-    epochs: float = Field(1.0, gt=0, description="times round the examples, when no steps are given")
+    steps: int | None = Field(None, ge=1, le=MOST_STEPS, description="optimiser steps (default: as `epochs` says)")
+    epochs: float = Field(1.0, gt=0, le=MOST_EPOCHS, description="times round the examples, when no steps are given")
     batch: int = Field(8, ge=1, description="examples in one forward pass")
     accumulate: int = Field(1, ge=1, description="forward passes in one optimiser step")
     lr: float | None = Field(None, gt=0, le=1000, description="peak learning rate (default: 2e-4 for lora, 1e-5 for full)")
@@ -46,7 +48,7 @@ class Tuning(Strict):
     template: Literal["chat", "human-assistant"] = Field(
         "chat", description="how messages become text: the model's chat template, or plain `Human: ... Assistant: ...` (SLAM)")
     dtype: Literal["fp32", "bf16"] = Field("fp32", description="type to compute in; weights are held in float32 either way")
-    seed: int = Field(0, ge=0, description="seed of the order of examples, of the adapter's start and of dropout")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of the order of examples, of the adapter's start and of dropout")
     save_every: Annotated[int, Detail] = Field(100, ge=0, description="steps between two saved states, from which an interrupted "
                                                "training goes on; 0: none")
     recompute: Annotated[bool, Detail] = Field(False, description="compute activations twice: less memory, more time")
@@ -61,14 +63,22 @@ class Tuning(Strict):
     retain: Retain = Field(default=Retain(), description="what is to be kept of what the model could do")
 
     @model_validator(mode="after")
+    def _told_once(self) -> Self:
+        if self.steps is not None and changed(self, ("epochs",)):
+            raise Unfit("`steps` and `epochs` both say how long: `epochs` would do nothing", fix="leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _watched(self) -> Self:
         mix = getattr(self, "mix", None)
         used = {"every"} if self.retain.stop is not None else set()
         used |= {"langs", "data"} if mix is not None and mix.against else set()
         if not self.watch.wanted and (idle := changed(self.watch, [f for f in Watch.model_fields if f not in used])):
-            raise ValueError(f"{', '.join(idle)} of `watch` without tasks or corpora: nothing is scored")
+            raise Unfit(f"{', '.join(idle)} of `watch` without tasks or corpora: nothing is scored",
+                        fix="say what is scored (`watch.tasks` or `watch.corpora`), or leave them out")
         if not self.watch.wanted and mix is not None and not mix.against and (idle := changed(mix, ("leaks", "ngram"))):
-            raise ValueError(f"{', '.join(idle)} of `mix` without `against` or watched tasks: there are no items to look for")
+            raise Unfit(f"{', '.join(idle)} of `mix` without `against` or watched tasks: there are no items to look for",
+                        fix="name tasks under `against`, or leave them out")
         return self
 
     def settings(self) -> Settings:

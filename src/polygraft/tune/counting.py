@@ -80,7 +80,7 @@ def _group(rows: Sequence[Mapping[str, Any]], tokenizer: Plain | None, work: Wor
     some = [[len(p["labels"]) for p in found if any(label != examples.IGNORE for label in p["labels"])] for found in parts]
     kept = [n for lengths in some for n in lengths]
     if not kept and every == 1:
-        raise InputError(examples.NO_ANSWER[0], where=work.named, found=f"length {limit}", fix=examples.NO_ANSWER[1])
+        raise examples.no_answer(work.named, limit, s.length)
     packed = bins(kept, limit) if s.packing else kept
     total = round(len(packed) * len(rows) / len(made))
     about = "about " if every > 1 and s.steps is None else ""

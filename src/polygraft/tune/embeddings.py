@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from polygraft.errors import InputError, RecipeError, suggestion
+from polygraft.config import Unfit
+from polygraft.errors import InputError, RecipeError
 from polygraft.files import sha256_file
 from polygraft.result import InputRef
 from polygraft.selection import Selection
@@ -49,8 +51,9 @@ class Embeddings(Training):
     @model_validator(mode="after")
     def _based(self) -> Self:
         if (NEW in self.rows) != (self.base is not None):
-            raise ValueError("rows `new` need `base`: new compared with what?" if self.base is None else
-                             "`base` without rows `new`: nothing is compared with it")
+            if self.base is None:
+                raise Unfit("rows `new` need `base`: new compared with what?", fix="name the model with the vocabulary from before")
+            raise Unfit("`base` without rows `new`: nothing is compared with it", fix="add rows `new`, or leave `base` out")
         return self
 
 
@@ -123,11 +126,19 @@ def read_tokens(path: Path, vocabulary: Mapping[str, int]) -> list[int]:
     for number, word in words:
         if word and word not in vocabulary:
             raise InputError("no token of this model", where=f"{path}:{number}", found=repr(word)[:80],
-                             expected="a token as the vocabulary of tokenizer.json writes it", fix=suggestion(word, vocabulary))
+                             expected="a token as the vocabulary of tokenizer.json writes it", fix=meant(word, vocabulary))
     found = [vocabulary[word] for _, word in words if word]
     if not found:
-        raise InputError("no tokens", where=path, expected="at least one")
+        raise InputError("no tokens", where=path, expected="at least one", fix="write one token a line")
     return found
+
+
+def meant(word: str, vocabulary: Mapping[str, int]) -> str:
+    """What to write in place of a word that is no token: the same behind a space, else the nearest tokens."""
+    spaced = [space + word for space in "▁Ġ" if space + word in vocabulary]
+    near = spaced or get_close_matches(word, vocabulary, n=3)
+    whole = "a word that is several tokens has no row of its own"
+    return f"did you mean {' or '.join(f'`{token}`' for token in near)}?" if near else f"take the line out: {whole}"
 
 
 def rows_of(rows: np.ndarray | None, tables: str, norm: bool, anatomy: Anatomy, shapes: Shapes) -> Selection:

@@ -29,7 +29,6 @@ ARRAY = "one array becomes JSON lines by `jq -c '.[]'`"
 CORPORA = (".txt", ".txt.gz", ".txt.xz", ".parquet")  # files of plain text; JSON lines may be any kind of example
 CHAT, HUMAN = "chat", "human-assistant"  # how messages become text
 NO_TEMPLATE = ("this model has no chat template", "use `prompt` and `completion`, or a model with a template")  # and what to do
-NO_ANSWER = ("no example has an answer within the length", "raise `length`")
 
 Generator = Callable[[str], Iterable[Mapping[str, Any]]]
 
@@ -62,12 +61,12 @@ def check_example(row: Any, where: str) -> dict[str, Any]:
     """The example itself, if it is of one of the kinds. Keys beyond those of its kind are dropped. Raises InputError."""
     if not isinstance(row, dict):
         raise InputError("not an example", where=where, found=type(row).__name__, expected="a JSON object",
-                         fix=ARRAY if isinstance(row, list) else None)  # fmt: skip
+                         fix=ARRAY if isinstance(row, list) else "write one JSON object a line")  # fmt: skip
     kind = next((k for k, keys in KINDS.items() if keys <= row.keys()), None)
     if kind is None:
         raise InputError("not an example", where=where, found=f"keys {sorted(row)}"[:200],
                          expected="`messages`, or `prompt` and `completion`, or `instruction` and `output`, or `question` and "
-                         "`answer`, or `text`")  # fmt: skip
+                         "`answer`, or `text`", fix="rename the columns to those of one of these kinds")  # fmt: skip
     if kind == "messages":
         return {"messages": _check_messages(row["messages"], where)}
     if kind == "instruction":
@@ -78,7 +77,9 @@ def check_example(row: Any, where: str) -> dict[str, Any]:
         return _turn(row["question"], CALCULATOR.sub("", answer) if isinstance(answer, str) else answer, where)
     for key in KINDS[kind]:
         if not isinstance(row[key], str) or (key != "prompt" and not row[key]):
-            raise InputError(f"`{key}` is not text", where=where, found=repr(row[key])[:80], expected="text that is not empty")
+            empty = row[key] == ""
+            raise InputError(f"`{key}` is {'empty' if empty else 'not text'}", where=where, found=repr(row[key])[:80],
+                             expected="text that is not empty", fix="take the line out" + ("" if empty else ", or make it text"))
         data.check_text(row[key], where)
     return {key: row[key] for key in sorted(KINDS[kind])}
 
@@ -91,11 +92,14 @@ def _turn(asked: Any, answered: Any, where: str) -> dict[str, Any]:
 
 def _check_messages(messages: Any, where: str) -> list[dict[str, str]]:
     if not isinstance(messages, list) or not messages:
-        raise InputError("`messages` is not a list of messages", where=where, found=repr(messages)[:80])
+        raise InputError("`messages` is not a list of messages", where=where, found=repr(messages)[:80],
+                         expected='[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]',
+                         fix="take the line out, or give it a question and an answer")  # fmt: skip
     for m in messages:
         if not isinstance(m, dict) or m.get("role") not in ROLES or not isinstance(m.get("content"), str):
             raise InputError("not a message", where=where, found=repr(m)[:80],
-                             expected=f"role ({', '.join(ROLES)}) and content (text)")  # fmt: skip
+                             expected=f"role ({', '.join(ROLES)}) and content (text)",
+                             fix="rename the role, or take the line out")  # fmt: skip
         data.check_text(m["content"], where)
     if not any(m["role"] == "assistant" and m["content"] for m in messages):
         raise InputError("no assistant message to learn from", where=where, fix="add an answer with the role assistant")
@@ -113,8 +117,17 @@ def load(spec: str, generators: Mapping[str, Generator], path: Callable[[str], P
     else:
         examples = list(read_jsonl(file))
     if not examples:
-        raise InputError("no examples", where=spec, expected="at least one")
+        raise InputError("no examples", where=spec, found="an empty file" if not colon else None, expected="at least one",
+                         fix="check the file: one example a line")
     return examples
+
+
+def no_answer(named: str | None, limit: int, length: int) -> InputError:
+    """What to raise where no example has an answer within `limit` tokens, which are the `length` asked for or fewer."""
+    if limit < length:
+        return InputError("no example has an answer within what the model was made to see", where=named, found=f"{limit} tokens",
+                          fix="shorten the examples, or take a model with a longer context")
+    return InputError("no example has an answer within the length", where=named, found=f"length {limit}", fix="raise `length`")
 
 
 SORTED = json.JSONEncoder(sort_keys=True, ensure_ascii=False)

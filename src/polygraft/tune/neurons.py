@@ -60,17 +60,24 @@ def found(config: Neurons, context: Context, anatomy: Anatomy) -> tuple[np.ndarr
     real = np.arange(max(sizes)) < np.asarray(sizes)[:, None]
     mask = selectionfile.neurons(entries, anatomy.layers, sizes, anatomy.sizes.experts)
     if not mask.any():
-        raise RecipeError("no neuron is selected: nothing would be trained", where=config.select, expected="at least one neuron")
+        raise RecipeError("no neuron is selected: nothing would be trained", where=config.select, found="none",
+                          expected="at least one neuron", fix="name another selection, or find neurons with another setting")
     if config.random is None:
         return mask, real
     if (crowded := np.flatnonzero(2 * mask.sum(1) > real.sum(1))).size:
         raise RecipeError("there are not as many other neurons to draw", where=f"random, layer {crowded[0]}",
-                          found=f"{mask[crowded[0]].sum()} of {sizes[crowded[0]]} selected", expected="at most half of a layer")
+                          found=f"{mask[crowded[0]].sum()} of {sizes[crowded[0]]} selected", expected="at most half of a layer",
+                          fix="select fewer neurons, or compare with another selection")
     return selectionfile.matched(mask, real, config.random), real
 
 
 def rows_of(mask: np.ndarray, matrices: Sequence[str], anatomy: Anatomy, shapes: Shapes) -> Selection:
     """The neurons' rows and columns, of all their matrices or of some. Raises RecipeError for a matrix that the model lacks."""
+    blocks = [block for layer in range(anatomy.layers) for block in anatomy.neurons(layer)]
+    have = [name for name in ("gate", "up", "down") if any(getattr(block, name) for block in blocks)]
+    if lacking := next((name for name in matrices if name not in have), None):
+        raise RecipeError("this model's neurons have no such part", where="parts", found=lacking, expected=", ".join(have),
+                          fix=f"leave `{lacking}` out")
     experts = anatomy.sizes.experts if any(p.expert is not None for p in anatomy.parts.values()) else 0
     whole = selectionfile.on(selectionfile.from_mask(mask, experts), anatomy, shapes)
     return whole & parts.select(matrices, np.flatnonzero(mask.any(1)), anatomy, shapes) if matrices else whole

@@ -17,7 +17,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from polygraft import selectionfile
-from polygraft.config import changed
+from polygraft.config import Unfit, changed
 from polygraft.result import LayerMap, Result
 from polygraft.selection import Selection, Shapes
 from polygraft.step import Context, LabelledName, LabelledRef, Plan, SelectRef, Step
@@ -55,15 +55,21 @@ class Partition(Tuning):
     @model_validator(mode="after")
     def _one_partition(self) -> Self:
         if self.language_select is not None and (self.language_layers or self.language_parts):
-            raise ValueError("say the language's part once: by `language_layers` and `language_parts`, or by `language_select`")
+            raise Unfit("say the language's part once: by `language_layers` and `language_parts`, or by `language_select`",
+                        fix="leave one of the two out")
         if self.steps is None and self.packing:
-            raise ValueError("say `steps`: both sides have equally many, and how many rows packing leaves is not known before")
+            raise Unfit("say `steps`: both sides have equally many, and how many rows packing leaves is not known before",
+                        fix="add `steps`, those of both sides together")
         if self.steps == 1:
-            raise ValueError("two sides need two steps at least")
+            raise Unfit("two sides need two steps at least", found="`steps` 1", fix="give 2 steps or more")
+        if self.mix.weights and all(len(labels(side)) == 1 for side in (self.task_data, self.language_data)):
+            raise Unfit("each side has one source, so the weights of `mix` would do nothing", found=", ".join(self.mix.weights),
+                        fix="leave them out: they weigh the sources of a side against each other, both sides have as many steps")
         if not self.apart and self.task_select is None and (idle := changed(self, ("language_layers", "language_parts"))):
-            raise ValueError(f"`method: joint` moves what either side owns, so {', '.join(idle)} would do nothing")
+            raise Unfit(f"`method: joint` moves what either side owns, so {', '.join(idle)} would do nothing", fix="leave them out")
         if self.retain.replay:
-            raise ValueError("replay belongs to one side: name these examples among `task_data` or `language_data`")
+            raise Unfit("replay belongs to one side", found=", ".join(self.retain.replay),
+                        fix="name these examples among `task_data` or `language_data`")
         return self
 
     @property
@@ -105,9 +111,14 @@ def job(config: Partition, context: Context, around: Around) -> Job:
     return Job(made, parts, sides, steps)
 
 
+def labels(side: Sequence[str]) -> set[str]:
+    """The labels of a side's sources."""
+    return {ref.label or ref.target for ref in map(LabelledName, side)}
+
+
 def mix_of(config: Partition, other: Sequence[str]) -> Mix:
     """The mixture of one side: without the weights that are of the other side's sources."""
-    theirs = {ref.label or ref.target for ref in map(LabelledName, other)}
+    theirs = labels(other)
     return config.mix.model_copy(update={"weights": {k: w for k, w in config.mix.weights.items() if k not in theirs}})
 
 

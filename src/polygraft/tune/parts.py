@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator
 
 from polygraft import selectionfile
-from polygraft.errors import RecipeError, suggestion
+from polygraft.errors import RecipeError, did_you_mean
 from polygraft.selection import Selection
 from polygraft.selectionfile import FUSED, WITHIN, Entry
 
@@ -65,7 +65,8 @@ def places(words: Iterable[str], anatomy: Anatomy) -> list[Place]:
     for word in words:
         if word not in meant:
             raise RecipeError("this model has no such part", where="parts", found=repr(word)[:80],
-                              expected=", ".join(sorted(meant)), fix=suggestion(str(word), meant))
+                              expected=", ".join(sorted(meant)),
+                              fix=f"did you mean `{near}`?" if (near := did_you_mean(str(word), meant)) else "name one of these")
     return sorted({place for word in words for place in meant[word]})
 
 

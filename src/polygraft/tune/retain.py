@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from polygraft.config import Strict, changed
+from polygraft.config import Strict, Unfit, changed
 from polygraft.errors import InputError, RecipeError
 from polygraft.result import Cell, InputRef, Table
 from polygraft.step import Context, DataRef
@@ -62,13 +62,13 @@ class Retain(Strict):
     @model_validator(mode="after")
     def _has_text(self) -> Self:
         if self.text is None and self.kl:
-            raise ValueError("`kl` needs `text`: the text on which the model is bound to its start")
+            raise Unfit("`kl` needs `text`: the text on which the model is bound to its start", fix="add `text`")
         if self.text is None and self.stop is not None:
-            raise ValueError("`stop` needs `text`: the text whose loss must not rise")
+            raise Unfit("`stop` needs `text`: the text whose loss must not rise", fix="add `text`")
         if not self.kl and (idle := changed(self, ("kl_every", "kl_rows", "kl_length"))):
-            raise ValueError(f"{', '.join(idle)} without `kl`: nothing binds the model to its start")
+            raise Unfit(f"{', '.join(idle)} without `kl`: nothing binds the model to its start", fix="add `kl`, or leave them out")
         if not self.replay and (idle := changed(self, ("share",))):
-            raise ValueError(f"{idle[0]} without `replay`: nothing is mixed in")
+            raise Unfit(f"{idle[0]} without `replay`: nothing is mixed in", fix="add `replay`, or leave `share` out")
         return self
 
 

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from polygraft import selectionfile
-from polygraft.config import changed
+from polygraft.config import Unfit, changed
 from polygraft.step import Context, SelectRef, Step
 from polygraft.tune import adapters
 from polygraft.tune.config import Adapter, Around, Training
@@ -29,7 +29,8 @@ class Sft(Adapter, Training):
     @model_validator(mode="after")
     def _of_this_method(self) -> Self:
         if self.method == "full" and (idle := changed(self, (*Adapter.model_fields, "targets"))):
-            raise ValueError(f"`method: full` has no adapter, so {', '.join(idle)} would do nothing; `select` says what may move")
+            raise Unfit(f"`method: full` has no adapter, so {', '.join(idle)} would do nothing",
+                        fix="leave them out; `select` says what may move")
         return self
 
     @property

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from polygraft import selectionfile
+from polygraft.config import Unfit
 from polygraft.errors import InputError, RecipeError
 from polygraft.result import Estimate, Result, Table
 from polygraft.selectionfile import Entry
 from polygraft.step import Context, LabelledRef, Plan, SelectRef, Step
 from polygraft.tune import parts, translation
-from polygraft.tune.config import Around, Training, gathered
+from polygraft.tune.config import MOST_EPOCHS, Around, Training, gathered
 from polygraft.tune.data import uneven
 from polygraft.tune.parts import Listed
 from polygraft.tune.running import Task, plan_task, run_task
@@ -49,7 +50,7 @@ class Slam(Alignment, Training):
     everything: bool = Field(False, description="or every weight of the model: the first stage of two-stage recipes (QAlign)")
     gate: bool = Field(False, description="train gate too, not only up and down")
     check: bool = Field(False, description="score English word problems before and after: can the model reason in English?")
-    epochs: float = Field(4.0, gt=0, description="times round the examples, when no steps are given")
+    epochs: float = Field(4.0, gt=0, le=MOST_EPOCHS, description="times round the examples, when no steps are given")
     accumulate: int = Field(4, ge=1, description="forward passes in one optimiser step (SLAM takes 512 examples a step)")
     lr: float | None = Field(2e-5, gt=0, description="peak learning rate")
     schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="how the learning rate falls after the warm-up")
@@ -61,9 +62,11 @@ class Slam(Alignment, Training):
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
         if bool(self.layers) + (self.select is not None) + self.everything != 1:
-            raise ValueError("say what is trained: one of `layers`, `select` or `everything`")
+            given = self.layers or self.select is not None or self.everything
+            raise Unfit("say what is trained: one of `layers`, `select` or `everything`",
+                        fix="leave out all but one of them" if given else "for example `layers` 0-5")
         if self.everything and self.gate:
-            raise ValueError("`gate` is part of `everything`")
+            raise Unfit("`gate` is part of `everything`", fix="leave `gate` out")
         return self
 
 

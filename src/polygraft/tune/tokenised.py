@@ -29,7 +29,7 @@ def prepare(rows: Sequence[Mapping[str, Any]], tokenizer: Any, settings: Setting
     parts = [cut(t, row, tokenizer, settings, limit) for t, row in zip(whole, rows, strict=True)]
     kept = [part for some in parts for part in some if any(label != examples.IGNORE for label in part["labels"])]
     if not kept:
-        raise InputError(examples.NO_ANSWER[0], where=named, found=f"length {limit}", fix=examples.NO_ANSWER[1])
+        raise examples.no_answer(named, limit, settings.length)
     data = Dataset.from_list(kept)
     if settings.packing:
         from trl import pack_dataset

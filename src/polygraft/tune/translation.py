@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from polygraft import data, languages
-from polygraft.config import Strict
+from polygraft.config import Strict, Unfit
 from polygraft.errors import InputError, RecipeError, suggestion
 from polygraft.result import InputRef, Table
 from polygraft.step import Context, DataRef
@@ -37,9 +37,9 @@ def _checked(tag: str) -> str:
     try:
         found = languages.check(tag)
     except RecipeError as e:
-        raise ValueError(e.what + (f" ({e.found})" if e.found else "") + (f"; {e.fix}" if e.fix else "")) from None
+        raise Unfit(e.what, found=e.found, expected=e.expected, fix=e.fix) from None
     if found == "en":
-        raise ValueError("pairs lead from other languages to English; name the English side with `english`")
+        raise Unfit("pairs lead from other languages to English", found=tag, fix="name the English side with `english`")
     return found
 
 
@@ -183,13 +183,13 @@ def table(path: Path) -> Rows:
         place = row.get(NUMBER, int(where.rpartition(":")[2]) - 1)
         if not isinstance(place, int) or isinstance(place, bool) or place < 0:
             raise InputError(f"`{NUMBER}` is not the number of a question", where=where, found=repr(place)[:80],
-                             expected="0 or more")
+                             expected="0 or more", fix="count the English questions from 0")
         if place in found:
             raise InputError("two rows have the same number", where=where, found=place,
-                             expected=f"another `{NUMBER}` than {found[place][0]}")
+                             expected=f"another `{NUMBER}` than {found[place][0]}", fix="give each row its own")
         found[place] = where, row
     if not found:
-        raise InputError("no pairs", where=path, expected="at least one row")
+        raise InputError("no pairs", where=path, found="an empty file", expected="at least one row", fix="check the file")
     return found
 
 
@@ -201,7 +201,7 @@ def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from data.objects(path)
     else:
         raise InputError("not a file of questions", where=path, found=path.suffix or "no ending",
-                         expected=".jsonl or .txt, also as .gz or .xz")
+                         expected=".jsonl or .txt, also as .gz or .xz", fix="turn it into one of these")
 
 
 def _check_lengths(source: Rows, english: Rows | None, path: Path, name: str | None) -> None:
@@ -254,11 +254,18 @@ def _text(row: Mapping[str, Any], columns: tuple[str, ...], where: str) -> str:
     name = next((c for c in columns if c in row), None)
     if name is None:
         raise InputError("no such column", where=where, found=", ".join(map(str, list(row)[:8])) or "an empty object",
-                         expected=" or ".join(f"`{c}`" for c in columns))
+                         expected=" or ".join(f"`{c}`" for c in columns), fix=_missing(columns))
     if not isinstance(row[name], str):
-        raise InputError(f"`{name}` is not text", where=where, found=repr(row[name])[:80])
+        raise InputError(f"`{name}` is not text", where=where, found=repr(row[name])[:80], expected="text", fix="mend the row")
     data.check_text(row[name], where)
     return row[name].strip()
+
+
+def _missing(columns: tuple[str, ...]) -> str:
+    """What to do about a column that is not there."""
+    if columns[0] in (*ENGLISH, *ENGLISH_ANSWER):
+        return f"add the English text as `{columns[0]}`, or name a file of English questions with `english`"
+    return f"rename the column that holds the text to `{columns[0]}`"
 
 
 def judged(pair: Pair) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from polygraft.config import Strict
+from polygraft.config import Strict, Unfit
 from polygraft.step import DataRef
 
 
@@ -46,17 +46,17 @@ class Mix(Strict):
     @model_validator(mode="after")
     def _sound(self) -> Mix:
         if self.weights and self.alpha is not None:
-            raise ValueError("`weights` and `alpha` both say how to mix: give one of them")
-        if any(not 0 <= w < float("inf") for w in self.weights.values()):
-            raise ValueError("a weight is 0 or more")
+            raise Unfit("`weights` and `alpha` both say how to mix", fix="leave one of them out")
+        if bad := [f"{label}={w:g}" for label, w in self.weights.items() if not 0 <= w < float("inf")]:
+            raise Unfit("not a weight", found=", ".join(bad), expected="0 or more", fix="a label with weight 0 is left out")
         if self.max_chars is not None and self.max_chars < self.min_chars:
-            raise ValueError("`max_chars` is below `min_chars`: nothing would be left")
+            raise Unfit("`max_chars` is below `min_chars`: nothing would be left", fix="raise `max_chars` or lower `min_chars`")
         if self.dev_every and not self.dev:
-            raise ValueError("`dev_every` without `dev`: nothing is held out")
+            raise Unfit("`dev_every` without `dev`: nothing is held out", fix="add `dev`, such as 0.02, or leave `dev_every` out")
         if self.repeat and not self.mixed:
-            raise ValueError("`repeat` without `weights`, `alpha` or `examples`: nothing is drawn")
+            raise Unfit("`repeat` without `weights`, `alpha` or `examples`: nothing is drawn", fix="add one of them, or leave it")
         if self.against_data is not None and not self.against:
-            raise ValueError("`against_data` without `against`: the files of which tasks?")
+            raise Unfit("`against_data` without `against`: the files of which tasks?", fix="name tasks, such as mgsm:sw")
         return self
 
     @property

@@ -25,7 +25,8 @@ def shares(sizes: Mapping[str, int], weights: Mapping[str, float], alpha: float 
     raw = {s: weights[s] if weights else size ** (1.0 if alpha is None else alpha) for s, size in sizes.items()}
     total = sum(raw.values())
     if not total > 0:
-        raise RecipeError("all weights are 0", where="mix.weights", expected="a weight above 0")
+        raise RecipeError("all weights are 0", where="mix.weights", found=", ".join(f"{s}={raw[s]:g}" for s in sizes),
+                          expected="a weight above 0", fix="give the labels that are to be drawn a weight")
     return {s: w / total for s, w in raw.items()}
 
 
