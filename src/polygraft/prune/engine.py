@@ -118,6 +118,7 @@ def prune_layer(work: Work, blocks: Blocks, block: Any) -> tuple[list[Module], d
     """One layer in memory: its statistics, then every matrix, and what its file holds. The live layer stays as it was."""
     live, weights = blocks.live, blocks.weights
     found = sites(live.anatomy, {key: t.shape for key, t in weights.tensors.items()}, block.layer)
+    check_weights(live, block.layer)
     modules: list[Module] = []
     tensors: dict[str, np.ndarray] = {}
     samples = None if work.gram else Samples(work.weighing)
@@ -127,8 +128,6 @@ def prune_layer(work: Work, blocks: Blocks, block: Any) -> tuple[list[Module], d
         stats = moments.pop(site)  # its products are as large as a matrix
         check_finite(stats, keys)
         ws = {key: matrix(live, key).float() for key in keys}
-        if bad := next((key for key, w in ws.items() if not bool(w.isfinite().all())), None):
-            raise InputError("a weight that is not finite", where=bad, fix="the model is damaged: use another checkpoint of it")
         for key, pruned in work.method(ws, stats).items():
             modules.append(judged(key, ws[key], pruned, stats, samples.of(site) if samples else None))
             tensors |= contents(weights, live.anatomy, key, pruned)
@@ -142,10 +141,19 @@ def matrix(live: Live, key: str) -> torch.Tensor:
     return oriented(found, live.anatomy)
 
 
+def check_weights(live: Live, layer: int) -> None:
+    """Raise InputError for a weight of the layer, norms and biases too, that is no finite number."""
+    for key in live.anatomy.keys(layer=layer):
+        found = view(live.model, live.anatomy, key)
+        if found is not None and not bool(found.isfinite().all()):
+            raise InputError("a weight that is not finite", where=key, fix="the model is damaged: use another checkpoint of it")
+
+
 def check_finite(stats: Moments, keys: Sequence[str]) -> None:
     """Raise StepFailed where sums over the text ran over."""
     if not (np.isfinite(stats.squares).all() and (stats.gram is None or np.isfinite(stats.gram).all())):
-        raise StepFailed("what a matrix reads is not finite", where=", ".join(keys), fix="compute in float32: --dtype float32")
+        raise StepFailed("what a matrix reads is not finite", where=", ".join(keys),
+                         fix="compute in float32 (--dtype float32); if it is, the model is damaged")
 
 
 def judged(key: str, before: torch.Tensor, pruned: Pruned, stats: Moments, samples: torch.Tensor | None) -> Module:
