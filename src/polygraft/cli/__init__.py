@@ -61,6 +61,10 @@ VERBS: dict = {
     },
     "prune": {
         "": ("step:prune", "Weights that text in some languages needs least become zero."),
+        "study": ("step:prune.study", "What the language of calibration does: every language's text against every language."),
+        "experts": ("step:prune.experts", "Take experts out of a mixture: those that text in some languages needs least."),
+        "gram": ("step:prune.gram", "Read text in every language once, to score any mask or mixture without reading again."),
+        "score": ("step:prune.score", "What masks and mixtures cost every language, from what `gram` kept."),
         "imatrix": ("step:prune.imatrix", "An importance matrix for llama.cpp's quantiser, from text in several languages."),
         "depth": ("step:prune.depth", "Take out whole layers: those that change text least, in any language."),
     },
