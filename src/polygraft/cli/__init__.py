@@ -62,6 +62,7 @@ VERBS: dict = {
     "prune": {
         "": ("step:prune", "Weights that text in some languages needs least become zero."),
         "study": ("step:prune.study", "What the language of calibration does: every language's text against every language."),
+        "plan": ("step:prune.plan", "What pruning would leave on disk and in memory, and where it would be faster: headers only."),
         "experts": ("step:prune.experts", "Take experts out of a mixture: those that text in some languages needs least."),
         "gram": ("step:prune.gram", "Read text in every language once, to score any mask or mixture without reading again."),
         "score": ("step:prune.score", "What masks and mixtures cost every language, from what `gram` kept."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from polygraft.prune.calibration import Spoken
 from polygraft.prune.depth import depth_step
 from polygraft.prune.experts import experts_step
+from polygraft.prune.forecast import STEP as FORECAST
 from polygraft.prune.grams.gathering import gram_step
 from polygraft.prune.grams.ranking import score_step
 from polygraft.prune.harm import Judge
@@ -18,5 +19,5 @@ from polygraft.step import Step
 def steps(judge: Judge, study: Around, spoken: Spoken | None = None) -> tuple[Step, ...]:
     """All of them. `judge` evaluates models, `study` analyses them too; `spoken(text, tag)`: whether a text is in that language,
     None where it cannot be said."""
-    return (prune_step(spoken), depth_step(judge, spoken), experts_step(judge, spoken), imatrix_step(spoken),
+    return (prune_step(spoken), FORECAST, depth_step(judge, spoken), experts_step(judge, spoken), imatrix_step(spoken),
             gram_step(spoken), score_step(judge), study_step(study, spoken))  # fmt: skip
