@@ -42,6 +42,17 @@ class Judge:
     nats: Callable[[Any, Sequence[str]], Sequence[Spent]]
 
 
+class Held(Protocol):
+    """A config that names text which is held out."""
+
+    @property
+    def evaluate(self) -> Mapping[str, str]: ...
+    @property
+    def documents(self) -> int: ...
+    @property
+    def field(self) -> str: ...
+
+
 class WithText(Calibrating):
     """A model that must be read with text."""
 
@@ -65,7 +76,7 @@ class Evaluated(WithText):
 Bits = dict[str, np.ndarray]  # language -> float64 [documents, 2]: nats, bytes
 
 
-def texts(config: Evaluated, context: Context) -> dict[str, list[str]]:
+def texts(config: Held, context: Context) -> dict[str, list[str]]:
     """The first documents of every held-out corpus. Raises InputError where there are fewer than two."""
     found = {}
     for language, ref in config.evaluate.items():
@@ -77,7 +88,7 @@ def texts(config: Evaluated, context: Context) -> dict[str, list[str]]:
     return found
 
 
-def faults(config: Evaluated, context: Context) -> tuple[UserError, ...]:
+def faults(config: Held, context: Context) -> tuple[UserError, ...]:
     """What is wrong with the held-out corpora, told before a model is loaded."""
     try:
         texts(config, context)

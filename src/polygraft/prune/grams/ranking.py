@@ -1,0 +1,266 @@
+"""`prune score`: what masks and mixtures cost every language, from kept Gram matrices; and whether that order is real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from polygraft import stats
+from polygraft.anatomy import Anatomy
+from polygraft.config import Strict
+from polygraft.errors import InputError, RecipeError, UserError
+from polygraft.maps import Cell as Place
+from polygraft.maps import layer_map
+from polygraft.model import view
+from polygraft.prune import harm
+from polygraft.prune.config import MethodName
+from polygraft.prune.costs import FLOPS, LIBRARIES, Extent
+from polygraft.prune.engine import Method
+from polygraft.prune.grams import candidates
+from polygraft.prune.grams.gathering import LOCAL
+from polygraft.prune.grams.scoring import Candidate, Matrices, Score, score
+from polygraft.prune.grams.store import Grams
+from polygraft.prune.harm import Bits, Judge
+from polygraft.prune.masks import METHODS, Options
+from polygraft.prune.masks.pattern import Pattern
+from polygraft.prune.pruning import anatomy_of
+from polygraft.prune.sites import Site
+from polygraft.result import Cell, LayerMap, Result, Table
+from polygraft.sources import Source
+from polygraft.step import Context, DataRef, Detail, FolderRef, Language, ModelRef, Plan, Step
+
+FEW = 10  # masks under which a rank correlation says little
+
+
+class Scoring(Strict):
+    """What pruned models, masks, or a method on other mixtures cost every language, from kept Gram matrices: nothing is read."""
+
+    model: ModelRef = Field(description="the dense model that the store was made of", json_schema_extra={"argument": True})
+    grams: FolderRef = Field(description="a store: what `polygraft prune gram` made")
+    pruned: tuple[FolderRef, ...] = Field((), description="pruned models, steps that made them, or masks.safetensors; repeatable")
+    mixture: tuple[str, ...] = Field((), description="make a mask for this text, such as sw=0.5+en=0.5; repeatable",
+                                     json_schema_extra={"metavar": "MIXTURE"})
+    worst: int = Field(0, ge=0, description="look for shares whose worst language loses least, in so many rounds")
+    method: MethodName = Field("wanda", description="what makes the masks of `mixture` and `worst`")
+    sparsity: float | None = Field(None, ge=0, le=1, description="their sparsity (default: 0.5)")
+    pattern: str | None = Field(None, description="instead: N:M keeps N of every M", json_schema_extra={"metavar": "N:M"})
+    count: dict[Language, float] | None = Field(
+        None, description="what each language counts in the weighted sum (default: the same)",
+        json_schema_extra={"metavar": "LANG=WEIGHT"})  # fmt: skip
+    evaluate: dict[Language, DataRef] = Field(
+        default_factory=dict, description="held-out text that is read with every mask: do scores order masks as bits per byte do?",
+        json_schema_extra={"metavar": "LANG=PATH"})  # fmt: skip
+    documents: int = Field(64, ge=2, description="documents of each language that are evaluated")
+    field: str = Field("text", description="what holds the text in .jsonl and .parquet")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="numbers that the model computes with")
+    device: Annotated[str, Detail] = Field("auto", description="cpu, cuda, or auto")
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.pruned and not self.mixture and not self.worst:
+            raise ValueError("nothing to score: name `pruned` models, a `mixture`, or rounds for the `worst` language")
+        try:
+            _ = self.asked, self.mixtures
+        except RecipeError as e:
+            raise ValueError("; ".join(filter(None, (e.what, f"found {e.found}", e.expected, e.fix)))) from None
+        if self.count is not None and not (min(self.count.values(), default=0) >= 0 and sum(self.count.values()) > 0):
+            raise ValueError("`count` needs a weight above 0, and none below")
+        return self
+
+    @property
+    def asked(self) -> Pattern:
+        return Pattern.of(0.5 if self.sparsity is None and self.pattern is None else self.sparsity, self.pattern)
+
+    @property
+    def mixtures(self) -> dict[str, dict[str, float]]:
+        return {text: candidates.shares_of(text) for text in self.mixture}
+
+    @property
+    def made(self) -> Method:
+        """What makes the masks of mixtures."""
+        return METHODS[self.method][0](self.asked, Options())
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One mask: what every language loses by it, and what its held-out text then costs."""
+
+    name: str
+    score: Score
+    bits: Bits
+
+
+# -------------------------------------------------------------------------------------------------------------------- step
+
+
+def plan(config: Scoring, context: Context) -> Plan:
+    """From headers, and the store's index where it is there already."""
+    source = context.model(config.model)
+    extent = Extent.of(source.weights, anatomy_of(source))
+    problems = list[UserError](harm.faults(config, context))
+    try:
+        grams = opened(config, context, source)
+        masks = len(config.pruned) + len(config.mixture) + config.worst
+        lines = (f"{masks} masks in {', '.join(grams.languages)}",)
+        size = sum((grams.folder / f"layer.{i}.safetensors").stat().st_size for i in range(grams.layers))
+    except UserError as e:
+        problems, lines, masks, size = [*problems, e], ("masks",), len(config.pruned) + len(config.mixture) + config.worst, 0
+    largest = max(max(out * w, w * w) for out, w in extent.matrices.values())
+    work = masks * sum(out * w * w for out, w in extent.matrices.values())
+    read = 2 * sum(extent.sizes.values()) * harm.READ * config.documents * len(config.evaluate) * (masks + 1)
+    whole = sum(t.numel * 4 for t in source.weights.tensors.values()) if config.evaluate else 0
+    return Plan(lines, LIBRARIES + 40 * largest + whole, 0, masks * size, (work + read) / FLOPS, problems=tuple(problems))
+
+
+def opened(config: Scoring, context: Context, source: Source) -> Grams:
+    """The store. Raises InputError where it is of another model, or lacks a language that is asked for."""
+    grams = Grams(context.folder(config.grams))
+    if grams.identity != source.identity:
+        raise InputError("the store is of another model", where=config.grams, found=str(grams.about.get("spec", ""))[:200],
+                         expected=source.spec, fix="gather it again: polygraft prune gram")  # fmt: skip
+    for shares in (*config.mixtures.values(), config.count or {}):
+        grams.check(shares)
+    return grams
+
+
+def run(config: Scoring, context: Context, _folder: Path, judge: Judge) -> Result:
+    source = context.model(config.model)
+    anatomy = anatomy_of(source)
+    grams, held = opened(config, context, source), harm.texts(config, context)
+    live = judge.load(source, config.dtype, config.device) if held else None
+    before = harm.bits(judge, live, held)
+    search = None
+    named = {str(ref): candidates.on_disk(context.folder(ref), anatomy) for ref in config.pruned}
+    named |= {f"{config.method} on {text}": candidates.mixed(grams, config.made, s) for text, s in config.mixtures.items()}
+    if config.worst:
+        search = candidates.for_the_worst(grams, source.weights, anatomy, config.made, config.worst)
+        named[f"{config.method} for the worst"] = candidates.mixed(grams, config.made, search.best.shares)
+    rows = []
+    for i, (name, candidate) in enumerate(named.items()):
+        found = score(grams, source.weights, anatomy, candidate if live is None else into(live, candidate))
+        rows.append(Scored(name, found, harm.bits(judge, live, held)))
+        context.progress(i + 1, len(named), name)
+    return told(config, source, anatomy, grams, rows, before, search)
+
+
+def into(live: Any, candidate: Candidate) -> Candidate:
+    """The same, which also puts the matrices into a model in memory."""
+    import torch
+
+    def of(site: Site, before: Matrices) -> Mapping[str, np.ndarray]:
+        after = candidate(site, before)
+        with torch.no_grad():
+            for key, w in after.items():
+                target = view(live.model, live.anatomy, key)
+                assert target is not None
+                target.copy_(torch.from_numpy(np.ascontiguousarray(w.T if live.anatomy.traits.transposed else w)))
+        return after
+
+    return of
+
+
+# ---------------------------------------------------------------------------------------------------------------- in words
+
+
+def told(config: Scoring, source: Source, anatomy: Anatomy, grams: Grams, rows: list[Scored], before: Bits,
+         search: candidates.Search | None) -> Result:  # fmt: skip
+    kind = min(rows, key=lambda r: r.score.worst[1])
+    even = min(rows, key=lambda r: r.score.weighted(config.count))
+    loser, lost = kind.score.worst
+    summary = [f"{kind.name} is best for the worst language: {loser} loses {lost:.2%} of its matrices' output, on average. "
+               f"{even.name} is best by the weighted sum, {even.score.weighted(config.count):.2%}."]  # fmt: skip
+    tables = [losses(config, rows)]
+    if search:
+        shares = ", ".join(f"{g} {s:.3f}" for g, s in search.best.shares.items())
+        summary.append(f"The shares whose worst language loses least, of {len(search.rounds)} tried: {shares}.")
+        tables.append(searched(search))
+    related = correlations(rows, before)
+    if before:
+        tables += [costs(rows, before), correlated(related, len(rows))]
+        summary.append(said(related, len(rows)))
+    data = {"languages": list(grams.languages), "masks": {r.name: _data(r, config) for r in rows}, "rank correlation": related,
+            "shares": search.best.shares if search else None}  # fmt: skip
+    return Result("prune.score", "", f"Masks of {config.model}, scored in {len(grams.languages)} languages", tuple(summary),
+                  (drawn(kind, anatomy),), tuple(tables), inputs=(source.ref("model"),), caveats=(LOCAL,), data=data)  # fmt: skip
+
+
+def _data(row: Scored, config: Scoring) -> dict[str, Any]:
+    errors = dict(zip(row.score.languages, map(float, row.score.by_language), strict=True))
+    return {"error": errors, "weighted": row.score.weighted(config.count), "worst": row.score.worst[1],
+            "bits per byte": {g: harm.value(read) for g, read in row.bits.items()}}  # fmt: skip
+
+
+def losses(config: Scoring, rows: list[Scored]) -> Table:
+    columns = ("mask", *rows[0].score.languages, "weighted sum", "worst", "which is")
+
+    def row(r: Scored) -> tuple[Cell, ...]:
+        loser, lost = r.score.worst
+        return (r.name, *_rounded(r.score.by_language), round(r.score.weighted(config.count), 5), round(lost, 5), loser)
+
+    return Table("What each language loses", columns, tuple(map(row, sorted(rows, key=lambda r: r.score.worst[1]))),
+                 "relative error of the matrices' outputs, |Wx - W'x|^2 / |Wx|^2, mean over matrices; less is better")  # fmt: skip
+
+
+def searched(search: candidates.Search) -> Table:
+    languages = search.best.score.languages
+    columns = ("round", *(f"share of {g}" for g in languages), *(f"{g} loses" for g in languages), "")
+
+    def row(i: int, r: candidates.Round) -> tuple[Cell, ...]:
+        shares = _rounded(r.shares[g] for g in languages)
+        return (i + 1, *shares, *_rounded(r.score.by_language), "best" if r is search.best else "")
+
+    return Table("Shares for the worst language", columns, tuple(row(i, r) for i, r in enumerate(search.rounds)))
+
+
+def costs(rows: list[Scored], before: Bits) -> Table:
+    def row(name: str, bits: Bits) -> tuple[Cell, ...]:
+        return (name, *_rounded([harm.value(bits[g]) for g in before]))
+
+    return Table("Bits per byte of held-out text", ("mask", *before), (row("dense", before), *(row(r.name, r.bits) for r in rows)),
+                 "the model reads it with each mask in place")  # fmt: skip
+
+
+def _rounded(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(round(float(v), 5) for v in values)
+
+
+def correlations(rows: list[Scored], before: Bits) -> dict[str, float | None]:
+    """Of each evaluated language that the store has: rank correlation over masks of its error and its bits per byte."""
+    at = {g: i for i, g in enumerate(rows[0].score.languages)}
+    return {g: stats.spearman([float(r.score.by_language[at[g]]) for r in rows], [harm.value(r.bits[g]) for r in rows])
+            for g in before if g in at}  # fmt: skip
+
+
+def correlated(related: Mapping[str, float | None], masks: int) -> Table:
+    rows = tuple((g, masks, None if r is None else round(r, 3)) for g, r in related.items())
+    return Table("Do scores order masks as bits per byte do?", ("language", "masks", "rank correlation"), rows,
+                 f"1: the same order. Under {FEW} masks it says little." if masks < FEW else "1: the same order")
+
+
+def said(related: Mapping[str, float | None], masks: int) -> str:
+    known = [r for r in related.values() if r is not None]
+    if not known:
+        return "Whether scores order masks as bits per byte do cannot be said: there are too few masks that differ."
+    return (f"Scores order {masks} masks as bits per byte do with a rank correlation of {min(known):.2f} to {max(known):.2f} by "
+            f"language{', from few masks' if masks < FEW else ''}.")  # fmt: skip
+
+
+def drawn(row: Scored, anatomy: Anatomy) -> LayerMap:
+    """Of the mask that is best for the worst language: what that language loses, matrix by matrix."""
+    i = row.score.languages.index(row.score.worst[0])
+    found: dict[Place, list[float]] = {}
+    for key, errors in row.score.errors.items():
+        if np.isfinite(errors[i]):
+            found.setdefault((anatomy.parts[key].label, anatomy.parts[key].layer), []).append(float(errors[i]))
+    cells: dict[Place, float | None] = {cell: float(np.mean(some)) for cell, some in found.items()}
+    return layer_map(anatomy, cells, f"What {row.score.worst[0]} loses by {row.name}", unit="relative error", low=0.0)
+
+
+def score_step(judge: Judge) -> Step:
+    return Step("prune.score", 1, Scoring, plan, partial(run, judge=judge))
