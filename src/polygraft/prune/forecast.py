@@ -186,7 +186,9 @@ def run(config: Forecast, context: Context, folder: Path) -> Result:
     data = {"ways": [vars(w) for w in found], "parts": vars(parts), "cache_bytes": parts.cache * config.context * config.sequences,
             "sparsity_of_all": config.sparsity * (parts.matrices + parts.experts) / parts.total}  # fmt: skip
     title = f"What pruning would make of {config.model}"
-    return Result("prune.plan", "", title, said(config, parts, found), tables=(forecast(config, found), runtimes()), inputs=(source.ref("model"),), caveats=CAVEATS, data=data)  # fmt: skip
+    return Result("prune.plan", "", title, said(config, parts, found),
+                  tables=(forecast(config, found), runtimes()), inputs=(source.ref("model"),),
+                  caveats=CAVEATS, data=data)  # fmt: skip
 
 
 CAVEATS = (
@@ -201,8 +203,8 @@ def said(config: Forecast, parts: Parts, found: Sequence[Way]) -> tuple[str, ...
     now, best = found[0], min((w for w in found[3:]), key=lambda w: w.read)
     share = config.sparsity * (parts.matrices + parts.experts) / parts.total
     return (
-        f"Zeros in {config.sparsity:.0%} of the layers' weights ({share:.0%} of all parameters) leave {gigabytes(now.disk)} on disk "
-        "and in memory, and make no maintained runtime faster: they are for studying a model.",
+        f"Zeros in {config.sparsity:.0%} of the layers' weights ({share:.0%} of all parameters) leave {gigabytes(now.disk)} on "
+        "disk and in memory, and make no maintained runtime faster: they are for studying a model.",
         "2:4 is no different in 2026: vLLM took its kernels out, PyTorch's is a prototype.",
         f"What would: {best.name}: {gigabytes(best.memory)} in memory instead of {gigabytes(now.memory)}, at most "
         f"{now.read / best.read:.1f} times as many tokens a second for {sequences(config)}.",
