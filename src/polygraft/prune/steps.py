@@ -22,4 +22,5 @@ def steps(judge: Judge, study: Around, spoken: Spoken | None = None) -> tuple[St
     """All of them. `judge` evaluates models, `study` analyses them too; `spoken(text, tag)`: whether a text is in that language,
     None where it cannot be said."""
     return (prune_step(spoken), FORECAST, depth_step(judge, spoken), experts_step(judge, spoken), imatrix_step(spoken),
-            lowbit_step(judge, spoken), gram_step(spoken), score_step(judge), study_step(study, spoken))  # fmt: skip
+            lowbit_step(judge, spoken), gram_step(spoken), text_step(judge, spoken), score_step(judge),
+            study_step(study, spoken))  # fmt: skip
