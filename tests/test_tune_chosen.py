@@ -244,8 +244,8 @@ def test_examples_beyond_the_context_are_counted(tiny):
     data, notes = prepare(rows, tokenizer, dataclasses.replace(FAST, length=1000), 20)
     assert max(map(len, data["input_ids"])) == 20 and len(data) == 4
     assert notes == ["1 of 5 examples have no answer within 20 tokens (all that the model was made to see) and were left out",
-                     "3 of 5 examples are longer than 20 tokens (all that the model was made to see) and were cut there; "
-                     "the longest has 52"]
+                     "2 of 4 other examples are longer than 20 tokens (all that the model was made to see) and were cut there; "
+                     "the longest has 42"]
     assert prepare(rows[:1], tokenizer, FAST, 128)[1] == []
     exact = len(prepare(rows[:1], tokenizer, FAST)[0][0]["input_ids"])
     assert prepare(rows[:1], tokenizer, dataclasses.replace(FAST, length=exact))[1] == []

@@ -188,7 +188,7 @@ def test_weights_draw_what_they_say_and_the_table_tells_it():
     made = sift(found, weights={"sw": 0.7, "en": 0.3})
     assert (made.labels.count("sw"), made.labels.count("en")) == (70, 30)
     table = made.tables[0]
-    assert [dict(zip(table.columns, row))["trained on"] for row in table.rows] == [70, 30]
+    assert [dict(zip(table.columns, row))["in the mixture"] for row in table.rows] == [70, 30]
     more = sift(found, weights={"sw": 0.7, "en": 0.3}, examples=200, repeat=True)
     assert (more.labels.count("sw"), more.labels.count("en")) == (140, 60) and not more.caveats
     short = sift(found, weights={"sw": 0.7, "en": 0.3}, examples=200)
@@ -196,11 +196,16 @@ def test_weights_draw_what_they_say_and_the_table_tells_it():
     assert sift(found, weights={"sw": 1, "en": 0}).labels.count("en") == 0
 
 
+def test_one_of_a_kind_is_said_as_one():
+    made = sift(text("x", "a b c", "A b  c", "d e f"), dedup="exact", dev_every=None)
+    assert made.lines[0] == "sw: 4 read, 1 duplicate"
+
+
 def test_every_stage_is_counted():
     found = text("x", "one two three four five six", "ONE two  three four five six", ITEM, f"{ITEM} 32", PARAPHRASE, "long " * 99)
     made = sift(found, [Held("mgsm", "en", "7", ITEM)], min_chars=5, max_chars=300, dedup="exact")
     row = dict(zip(made.tables[0].columns, made.tables[0].rows[0]))
-    assert row == {"examples": "sw", "read": 7, "too short": 1, "too long": 1, "duplicates": 1, "evaluation items": 2, "trained on": 2,
+    assert row == {"examples": "sw", "read": 7, "too short": 1, "too long": 1, "duplicates": 1, "evaluation items": 2, "kept": 2,
                    "share": "100.0%", "characters": len(PARAPHRASE) + len("one two three four five six")}
     shown = made.tables[1]
     assert {r[:3] for r in shown.rows} == {("mgsm en", "7", "sw")} and "2 of 4 examples hold 1 of 1 items" in shown.note
@@ -214,7 +219,7 @@ def test_near_duplicates_go_with_the_exact_ones():
     other = ITEM.replace("two dollars", "2 dollars")
     made = sift(text(*([f"{ITEM} {ITEM.lower()}" + " and so on" * 3] * 2), f"{ITEM} {other}" + " and so on" * 3, PARAPHRASE), dedup="near")
     row = dict(zip(made.tables[0].columns, made.tables[0].rows[0]))
-    assert (row["duplicates"], row.get("near duplicates", 0), row["trained on"]) == (1, 1, 2)
+    assert (row["duplicates"], row.get("near duplicates", 0), row["kept"]) == (1, 1, 2)
 
 
 def test_uneven_and_repeated_data_are_told():

@@ -51,9 +51,9 @@ def test_plan_and_run_tell_the_same_of_a_mixture(context, tmp_path):
     plan = STEP.plan(asked, context)
     result = STEP.run(asked, context, tmp_path / "out")
     rows = {r["examples"]: r for r in table(result, "Examples")}
-    n = sum(r["trained on"] for r in rows.values())
+    n = sum(r["in the mixture"] for r in rows.values())
     assert plan.lines[0].startswith(f"{n} examples") and plan.lines[1].startswith("sw: 40 read")
-    assert rows["sw"]["trained on"] == rows["sw"]["asked"] and abs(rows["sw"]["trained on"] / n - 0.75) < 0.05
+    assert rows["sw"]["in the mixture"] == rows["sw"]["asked"] and abs(rows["sw"]["in the mixture"] / n - 0.75) < 0.05
     dev = {r["examples"]: r for r in table(result, "Held-out examples")}
     assert {s: r["n"] for s, r in dev.items()} == {s: r["held out"] for s, r in rows.items()}
     assert dev["sw"]["after"].value < dev["sw"]["before"].value and isinstance(dev["sw"]["change"], Estimate)

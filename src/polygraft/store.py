@@ -76,6 +76,9 @@ class RunFolder:
 
     def folders(self) -> list[Path]:
         """The finished step folders of the latest run, in recipe order. Raises InputError when this is not a run folder."""
+        if not (self.path / "run.json").is_file() and (self.path / "result.json").is_file():
+            raise InputError("what a single verb made has no report", where=self.path, expected="a run folder",
+                             fix="put the recipe that the verb printed into a file, and `polygraft run` it")
         if not (self.path / "run.json").is_file():
             raise InputError("not a run folder", where=self.path, expected="run.json in it", fix="name a folder under runs/")
         index = read_json(self.path / "run.json")
@@ -103,6 +106,8 @@ def read_result(folder: Path) -> Result:
 def verify_run(path: Path) -> list[Problem]:
     """Hash every file of every finished step (of all runs) of a run folder; problems are named `<step folder>/<file>`."""
     steps = sorted(p for p in (Path(path) / "steps").glob("*") if p.is_dir() and not p.name.endswith(".partial"))
+    if not steps and (Path(path) / "run.json").is_file():
+        raise InputError("no step of this run is finished yet", where=path, fix="run its recipe again: it goes on")
     if not steps:
         raise InputError("no steps here", where=path, expected="a run folder", fix="name the folder under runs/")
     found = []

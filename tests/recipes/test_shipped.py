@@ -53,6 +53,21 @@ def test_a_shipped_recipe_is_understood(path):
     assert all(use.step.use == engine.find_step(TABLE, use.step.name).use for use in read.steps), "the newest version of every step"
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/*.yaml")), ids=name)
+def test_the_head_of_a_recipe_says_where_its_files_lie(path):
+    """One layout for all: shipped data linked as `recipes/data`, files made for one recipe in a folder of their own beside it."""
+    text = path.read_text(encoding="utf-8")
+    head = text.partition("recipe: 1")[0]
+    files = set(re.findall(r"(?<![\w/.-])((?:[\w-]+/)+[\w.-]+\.(?:txt|jsonl|tsv)(?:\.gz|\.xz)?)", text.partition("steps:")[2]))
+    steps = {use.id for use in engine.read_recipe(path, TABLE).steps}
+    for file in sorted(f for f in files if f.partition("/")[0] not in steps):
+        folder, _, rest = file.partition("/")
+        if folder == "data":
+            assert "ln -s /path/to/data recipes/data " in head and rest.partition("/")[0] in head, file
+        else:
+            assert f"mkdir recipes/{folder}" in head, file
+
+
 @pytest.mark.parametrize("goal", GOALS)
 @pytest.mark.parametrize("lang", ["sw", "zh-Hant"])
 def test_what_init_prints_is_understood(goal, lang, capsys):

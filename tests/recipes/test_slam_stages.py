@@ -23,11 +23,11 @@ def shipped(name: str, root: Path, model: Path) -> Path:
     words = {"en": "abcde", "es": "FGHIJ", "sw": "KLMNO"}
     rows = {tag: [{"i": i, "question": letters[i % 5] * 4 + letters[i // 5 % 5] * 3 + str(i), "answer": "1"} for i in range(40)]
             for tag, letters in words.items()}
-    (root / "gsm8k").mkdir()
-    (root / "gsm8k_multiq").mkdir()
-    (root / "gsm8k" / "train.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows["en"])).encode()))
+    for folder in ("gsm8k", "gsm8k_multiq"):
+        (root / "data" / folder).mkdir(parents=True)
+    (root / "data" / "gsm8k" / "train.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows["en"])).encode()))
     for tag in ("es", "sw"):
-        (root / "gsm8k_multiq" / f"gsm8k_train_{tag}.jsonl.xz").write_bytes(lzma.compress("\n".join(map(json.dumps, rows[tag])).encode()))
+        (root / "data" / "gsm8k_multiq" / f"gsm8k_train_{tag}.jsonl.xz").write_bytes(lzma.compress("\n".join(map(json.dumps, rows[tag])).encode()))
     text = (RECIPES / name).read_text(encoding="utf-8").replace("demo:smollm2", str(model))
     for long, short in SHORTER.items():
         text = text.replace(long, short)

@@ -46,6 +46,8 @@ class _Lines:
 
 
 def _left(event: Any) -> str:
+    if event.total > 0 and event.done >= event.total:
+        return "finishing"  # what is read, scored and written at the end is not counted
     return f"about {duration(event.eta)} left" if event.eta is not None else ""
 
 

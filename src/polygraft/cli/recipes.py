@@ -56,7 +56,7 @@ def show_plan(planned: Any) -> None:
         click.echo(note)
     todo = sum(not s.cached for s in planned.steps)
     if planned.errors and not planned.seconds:
-        click.echo(f"\n{todo} of {len(planned.steps)} steps to do in {planned.folder}; what they need is told when these are mended")
+        click.echo(f"\n{todo} of {len(planned.steps)} steps to do in {planned.folder}; needs are told when these are mended")
         return
     click.echo(f"\n{todo} of {len(planned.steps)} steps to do in {planned.folder}: about {duration(planned.seconds)}, peak memory "
                f"{size(planned.peak_bytes)}, disk {size(planned.disk_bytes)}, reads {size(planned.read_bytes)}"
@@ -107,8 +107,9 @@ def run_recipe(read: Any, root: Path, *, offline: bool, as_json: bool) -> Path:
         click.echo(json.dumps({"folder": str(done.folder), "report": str(path), "ran": done.ran, "skipped": done.skipped,
                                "results": results}, ensure_ascii=False, indent=1))
     else:
+        told: set[str] = set()
         for r in done.results:
-            show.headline(r)
+            show.headline(r, told)
         click.echo(f"\nreport: {path}")
     refuse_unmet(done.results)
     return path

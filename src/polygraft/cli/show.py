@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ROWS = 60  # of a table that a terminal shows
 PROSE = 60  # a cell of more characters is text, which begins at the left
+CAVEATS = 5  # of one part of a run
 MAPS = 3  # layer maps that a terminal shows of one result
 
 
@@ -104,14 +105,20 @@ def result(r: Result, as_json: bool) -> None:
                    + (f", read {size(r.cost.read_bytes)}, wrote {size(r.cost.written_bytes)}" if r.cost.written_bytes else ""))
 
 
-def headline(r: Result) -> None:
-    """A result as one part of a run: its title, sentences and tables; the report has the rest."""
+def headline(r: Result, told: set[str]) -> None:
+    """A result as one part of a run: its title, sentences, tables and caveats, but those `told` before; the report has the rest."""
     click.echo("\n" + click.style(clean(r.title or r.id), bold=True))
     for line in r.summary:
         click.echo("  " + clean(line))
     for t in r.tables:
         if len(t.rows) <= 16:
             table(t)
+    new = [line for line in r.caveats if line not in told]
+    told.update(new)
+    for line in new[:CAVEATS]:
+        click.echo(click.style("  note: ", bold=True) + clean(line))
+    if len(new) > CAVEATS:
+        click.echo(f"  {len(new) - CAVEATS} more notes are in the report")
 
 
 def plan(p: Any, title: str = "") -> None:

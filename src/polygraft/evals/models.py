@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from polygraft.evals.settings import EvalConfig
 
 
+STEP_FOLDER = re.compile(r"(?P<id>.+)-[0-9a-f]{12}")  # as `store` names it
 REQUEST = 20_000_000  # parameters whose arithmetic takes about as long as what surrounds it
 
 
@@ -138,8 +140,14 @@ def model_size(source: Source) -> tuple[int, int]:
     return sum(t.nbytes // t.itemsize for t in tensors), sum(t.nbytes for t in tensors)
 
 
+def _named(path: Path) -> str:
+    """The last part of a path; of `runs/x/steps/part-<key>/model`, where a run keeps a step's model, that step's id."""
+    step = STEP_FOLDER.fullmatch(path.parent.name) if path.name == "model" and path.parent.parent.name == "steps" else None
+    return step["id"] if step else path.name
+
+
 def labels(refs: Sequence[str]) -> list[str]:
-    """Short names for tables: the last part of a path, or the name at a server, where that stays unique."""
-    plain = [r.partition("#")[2] or r.partition("?")[0] if r.startswith(f"{SERVER}:") else Path(r).name for r in refs]
+    """Short names for tables: the last part of a path (of a run's model its step), or the name at a server, if it is unique."""
+    plain = [r.partition("#")[2] or r.partition("?")[0] if r.startswith(f"{SERVER}:") else _named(Path(r)) for r in refs]
     short = [p or r for p, r in zip(plain, refs)]
     return [s if short.count(s) == 1 else str(r) for s, r in zip(short, refs)]

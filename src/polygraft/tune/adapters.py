@@ -185,6 +185,8 @@ def _bytes(tensor: Any) -> bytes:
 
 # ------------------------------------------------------------------------------------------------------------------ the proof
 
+IDLE = "A has none in the first step, in which B is still 0; later, neurons that never fire"
+
 
 @dataclass(frozen=True)
 class AdapterProof:
@@ -215,7 +217,7 @@ class AdapterProof:
     @property
     def caveats(self) -> tuple[str, ...]:
         """Why fewer numbers changed than were trained, if so."""
-        return unchanged(self.selected, self.changed, self.still)
+        return unchanged(self.selected, self.changed, self.still, IDLE)
 
 
 def prove_adapter(folder: Path, laid: Laid, memory: Mapping[str, bytes], total: int) -> AdapterProof:

@@ -31,10 +31,12 @@ def failure(what: str, value: float, step: int, batches: Sequence[Mapping[str, A
     training states.
     """
     last = from_first(here, str(state.latest(kept, work.job) or ""))
-    there = f"; the state after step {int(Path(last).name.removeprefix(state.PREFIX))} is kept in {last}" if last else ""
+    there = (f"; the state after step {int(Path(last).name.removeprefix(state.PREFIX))} is kept in {last}, from which the same "
+             "settings and examples go on; other ones begin anew") if last else ""
+    exact = "" if work.settings.dtype == "fp32" else ", or train in fp32"
     return StepFailed(f"the {what} is not a number any more", where=f"step {step + 1}",
                       found=f"{value} on {named(batches, work, tokenizer, here)}",
-                      fix=f"lower the learning rate, look at these examples, or train in fp32{there}")  # fmt: skip
+                      fix=f"lower the learning rate, look at these examples{exact}{there}")  # fmt: skip
 
 
 def diverged(losses: Sequence[float], vocab: int) -> tuple[str, ...]:

@@ -113,6 +113,6 @@ def told(each: Sequence[Expert], names: Sequence[str], proof: Proof, task: Task)
     caveats = dict.fromkeys(line for one in each for line in one.result.caveats)
     about = task.gathered
     return replace(
-        first, title=f"{task.title} of {task.source.spec}", summary=(*summary, f"Put together: {proof.sentence}"),
+        first, title=f"{task.title} of {first.inputs[0].name}", summary=(*summary, f"Put together: {proof.sentence}"),
         tables=(proved, *about.tables, *tables), curves=tuple(curves), maps=(), inputs=(first.inputs[0], *task.inputs),
         data=data | dict(about.data), caveats=(*caveats, *about.caveats, *task.caveats))  # fmt: skip

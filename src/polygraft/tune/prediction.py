@@ -16,7 +16,9 @@ from polygraft.tune.processes import dealt
 from polygraft.tune.training import Work
 
 FLOPS = 5e10  # per second, a modest two-core machine; a GPU is hundreds of times faster
-GUESS = "time and memory are guesses from shapes, for two CPU cores (a GPU is hundreds of times faster); --probe measures them"
+START = 15.0  # seconds in which torch, transformers and trl are imported, there
+GUESS = ("time and memory are guesses from shapes, for two CPU cores (a GPU is hundreds of times faster), with "
+         f"{START:.0f} s for the start; --probe measures them")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def predicted(work: Work, trained: Mapping[str, int], probe: bool) -> Prediction
     lengths, steps, longest = counted.lengths, s.count(counted.rows), max(counted.lengths)
     need = needed(work, trained, batch * longest, batch * longest if s.packing else longest)
     tokens = sum(padded(lengths, s.batch, s.accumulate, s.packing)) / len(lengths) * s.batch * s.accumulate * steps
-    seconds = tokens * flops(work, trained) / FLOPS / ranks.size()
+    saved = state * (steps // s.save_every) if s.save_every else 0
+    seconds = START + (2 * stored + out + saved) / probing.DISK + tokens * flops(work, trained) / FLOPS / ranks.size()
     return Prediction(steps, need.total, out + state, seconds, (*counted.lines(), sentence(need)), (GUESS,), counted.about)
 
 

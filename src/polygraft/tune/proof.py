@@ -55,14 +55,17 @@ class Proof:
                      "every tensor was read again from the files and compared with the start's, byte by byte")
 
 
-def unchanged(selected: int, changed: int, still: int) -> tuple[str, ...]:
+IDLE = "words that no example has, neurons that never fire"
+
+
+def unchanged(selected: int, changed: int, still: int, idle: str = IDLE) -> tuple[str, ...]:
     """Why so many of the selected numbers, and no more, differ from the start's, in a sentence; () where all do."""
     single = selected - changed - still
     if not still + single:
         return ()
     why = []
     if still:
-        why.append(f"{still:,} in whole rows or columns without a gradient (words that no example has, neurons that never fire)")
+        why.append(f"{still:,} in whole rows or columns without a gradient ({idle})")
     if single:
         why.append(f"{single:,} single ones without one, or with steps too small for the file's type")
     share = (still + single) / selected

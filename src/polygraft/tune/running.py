@@ -164,8 +164,8 @@ def fit(task: Task, config: Tuning, context: Context, folder: Path, around: Arou
     for one in more:
         data |= one.data
     return done, Result(
-        step="", id=context.step_id, title=f"{task.title} of {task.source.spec}",
-        summary=(*said(done, task), *task.summary, *(line for m in more for line in m.summary),
+        step="", id=context.step_id, title=f"{task.title} of {config.model}",
+        summary=(*said(done, task, config.model), *task.summary, *(line for m in more for line in m.summary),
                  *(told(log, done.steps, done.planned, done.seconds - log.seconds) if watched else ())),
         tables=(done.table(), *((done.proof.table(),) if done.proof else ()), *task.tables, *(t for m in more for t in m.tables),
                 *((log.table(),) if watched else ())),
@@ -178,11 +178,16 @@ def fit(task: Task, config: Tuning, context: Context, folder: Path, around: Arou
     )  # fmt: skip
 
 
-def said(done: Trained, task: Task) -> tuple[str, ...]:
+def rounds(read: int, there: int) -> str:
+    """`80 of 6,442 examples read`, or `40 examples read 1.2 times round`."""
+    return f"{read:,} of {there:,} examples read" if read < there else f"{there:,} examples read {read / there:.3g} times round"
+
+
+def said(done: Trained, task: Task, model: str) -> tuple[str, ...]:
     """What the training did, in sentences."""
     first, last = done.ends()
     kept = done.proof.sentence if done.proof else ""
     return tuple(line for line in (
-        f"{task.title} of {task.source.spec}: {done.steps:,} steps on {len(task.rows):,} examples.",
+        f"{task.title} of {model}: {done.steps:,} steps, {rounds(done.read, done.examples)}.",
         f"{done.trainable:,} trained parameters, {done.trainable / done.total:.2%} of the model.", kept,
         f"Loss {first:.3f} in the first tenth of the steps, {last:.3f} in the last.") if line)

@@ -35,9 +35,9 @@ def prepare(rows: Sequence[Mapping[str, Any]], tokenizer: Any, settings: Setting
         from trl import pack_dataset
 
         data = pack_dataset(data, limit, strategy="bfd")
-    lengths = [len(t["input_ids"]) if len(some) == 1 else limit for t, some in zip(whole, parts, strict=True)]
-    lost = sum(all(label == examples.IGNORE for part in some for label in part["labels"]) for some in parts)
-    return data, shortened(lengths, len(parts) - lost, limit, limit == context)
+    lengths = [len(t["input_ids"]) if len(some) == 1 else limit for t, some in zip(whole, parts, strict=True)
+               if any(label != examples.IGNORE for part in some for label in part["labels"])]
+    return data, shortened(lengths, len(parts), limit, limit == context)
 
 
 def cut(tokens: Tokens, row: Mapping[str, Any], tokenizer: Any, settings: Settings, limit: int) -> list[Tokens]:
@@ -79,12 +79,15 @@ def held(row: Mapping[str, Any], tokenizer: Any, settings: Settings, limit: int)
     return parts, sum(len(t.encode()) for t in scored)
 
 
-def shortened(lengths: Sequence[int], kept: int, limit: int, context: bool) -> list[str]:
-    """Notes on examples that were longer than `limit` tokens, which may be the model's context, and on those left out."""
+def shortened(lengths: Sequence[int], whole: int, limit: int, context: bool) -> list[str]:
+    """Notes on examples that were longer than `limit` tokens, which may be the model's context, and on those left out.
+
+    `lengths`: of the examples that are kept, of so many as a `whole`."""
     why = f"{limit} tokens" + (" (all that the model was made to see)" if context else "")
     notes = []
-    if lost := len(lengths) - kept:
-        notes.append(f"{lost} of {len(lengths)} examples have no answer within {why} and were left out")
+    if lost := whole - len(lengths):
+        notes.append(f"{lost} of {whole} examples have no answer within {why} and were left out")
     if long := sum(n > limit for n in lengths):
-        notes.append(f"{long} of {len(lengths)} examples are longer than {why} and were cut there; the longest has {max(lengths)}")
+        others = f"{len(lengths)} {'other ' if lost else ''}examples"
+        notes.append(f"{long} of {others} are longer than {why} and were cut there; the longest has {max(lengths)}")
     return notes

@@ -62,6 +62,7 @@ class Trained:
     trainable: int
     total: int
     seen: tuple[tuple[int, int, int], ...]  # by step: tokens, those of them with loss, examples
+    examples: int  # that there were to read
     steps: int
     planned: int
     resumed: int
@@ -76,6 +77,11 @@ class Trained:
     @property
     def answer_tokens(self) -> int:
         return sum(n for _, n, _ in self.seen)
+
+    @property
+    def read(self) -> int:
+        """Examples that were read, one counted as often as it was."""
+        return sum(n for _, _, n in self.seen)
 
     def curve(self, points: int = 200) -> Curve:
         """Loss and token accuracy over steps, averaged in bins when there are more steps than points."""
@@ -94,7 +100,9 @@ class Trained:
 
     def table(self) -> Table:
         first, last = self.ends()
-        rows = (("steps", self.steps), ("tokens seen", self.tokens), ("of them with loss", self.answer_tokens),
+        rows = (("steps", self.steps), ("examples seen", self.read),
+                ("times round all examples", round(self.read / self.examples, 2)),
+                ("tokens seen", self.tokens), ("of them with loss", self.answer_tokens),
                 ("trained parameters", self.trainable), ("share of the model", f"{self.trainable / self.total:.2%}"),
                 ("loss, first tenth", round(first, 4)), ("loss, last tenth", round(last, 4)))  # fmt: skip
         return Table("Training", ("what", "value"), rows)
@@ -171,7 +179,8 @@ def _train(work: Work, folder: Path, progress: Callable[..., None], here: Ranks)
     seen = _seen(trainer.train_dataset, work.settings.batch * work.settings.accumulate)[: trainer.state.global_step]
     return Trained(
         path=out, losses=tuple(h["loss"] for h in history), accuracies=tuple(h.get("mean_token_accuracy", 0.0) for h in history),
-        trainable=trainable, total=size(work.checkpoint), seen=seen, steps=trainer.state.global_step, planned=ready.steps,
+        trainable=trainable, total=size(work.checkpoint), seen=seen, examples=ready.examples,
+        steps=trainer.state.global_step, planned=ready.steps,
         resumed=int(Path(start).name.removeprefix(state.PREFIX)) if start else 0,
         seconds=time.monotonic() - begun, notes=ready.notes, proof=proof,
     )  # fmt: skip
@@ -186,6 +195,7 @@ class Ready:
     laid: Laid | None
     data: Any  # datasets.Dataset of input_ids and labels
     steps: int
+    examples: int  # that the rows are drawn from
     notes: tuple[str, ...]
 
     @property
@@ -202,8 +212,8 @@ def prepared(work: Work) -> Ready:
     if work.settings.packing:
         check_apart(live.model)
     laid = lay(live, work.source, work.settings, work.selection) if chosen is None else None
-    data, steps, notes = ordered(work, live.tokenizer)
-    return Ready(live, chosen, laid, data, steps, tuple(notes))
+    data, steps, there, notes = ordered(work, live.tokenizer)
+    return Ready(live, chosen, laid, data, steps, there, tuple(notes))
 
 
 def opened(work: Work) -> tuple[Live, Chosen | None]:
@@ -245,8 +255,9 @@ def _meaning(settings: Settings) -> dict[str, Any]:
     return {k: v for k, v in vars(settings).items() if k not in {"save_every", "recompute", "liger", "report_to"}}
 
 
-def ordered(work: Work, tokenizer: Any) -> tuple[Any, int, list[str]]:
-    """The training rows in the order in which steps see them, how many optimiser steps that makes, and notes on what was cut."""
+def ordered(work: Work, tokenizer: Any) -> tuple[Any, int, int, list[str]]:
+    """The training rows in the order in which steps see them, how many optimiser steps that makes, how many examples there are, and
+    notes on what was cut."""
     from datasets import concatenate_datasets
 
     s, context = work.settings, work.anatomy.context
@@ -256,12 +267,17 @@ def ordered(work: Work, tokenizer: Any) -> tuple[Any, int, list[str]]:
     steps, each = s.count(sum(sizes)), s.batch * s.accumulate
     places = examples.order(sizes[0], steps * each, s.seed) if work.sides is None else work.sides.places(sizes, steps, each, s.seed)
     data = made[0][0] if work.sides is None else concatenate_datasets([data for data, _ in made])
-    return data.select(places), steps, [note for _, notes in made for note in notes]
+    return data.select(places), steps, sum(_held(data)), [note for _, notes in made for note in notes]
+
+
+def _held(data: Any) -> list[int]:
+    """How many examples each row holds: one, where it is not packed."""
+    return [len(n) for n in data["seq_lengths"]] if "seq_lengths" in data.column_names else [1] * len(data)
 
 
 def _seen(data: Any, each: int) -> tuple[tuple[int, int, int], ...]:
     """Tokens, those of them with loss, and examples (a packed row has several) in each run of `each` rows."""
-    several = [len(n) for n in data["seq_lengths"]] if "seq_lengths" in data.column_names else [1] * len(data)
+    several = _held(data)
     rows = [(len(labels), sum(label != examples.IGNORE for label in labels), n) for labels, n in zip(data["labels"], several)]
     steps = [zip(*rows[i : i + each], strict=True) for i in range(0, len(rows), each)]
     return tuple((sum(tokens), sum(scored), sum(n)) for tokens, scored, n in steps)

@@ -228,7 +228,8 @@ def collect(language: str, source: Rows, english: Rows | None, answers: bool, pa
                 pairs[pair] = None
     if not pairs:
         raise InputError(f"no pair of {languages.name(language)} is left", where=path,
-                         found=", ".join(f"{n:,} {COLUMNS[k]}" for k, n in lost.items()), fix="check the file and its English side")
+                         found="; ".join(f"{COLUMNS[k]}: {n:,}" for k, n in lost.items()),
+                         fix="check the file and its English side")
     if answers and lost["bare"] == len(source):
         raise InputError("the answers are bare numbers, so there is nothing in them to translate", where=path,
                          found=f"{len(source):,} of {len(source):,}", fix="give worked answers, or leave `answers` out")

@@ -22,6 +22,7 @@ class Decision:
     all: tuple[Choice, ...]
     fewer: dict[str, tuple[int, ...]]  # "without sw" or "en and sw" -> layers of the taken rule
     often: np.ndarray | None
+    able: int  # layers among which is chosen
     weak: tuple[int, ...]  # chosen layers that do not stand out from the noise
 
 
@@ -38,13 +39,16 @@ def decide(m: Measured, *, rule: Rule, n: int | None, spread: float, within: Wit
     fewer = {which: choose.choose(rule, c, **options).layers for which, c in subsets.items()}
     often = choose.mask(rule, m.draws[name], **options).mean(0) if name in m.draws else None
     weak = () if noise is None else tuple(i for i in taken.layers if msd[i] <= choose.LEAST * noise[i])
-    return Decision(taken, choices, fewer, often, weak)
+    return Decision(taken, choices, fewer, often, choose.candidates(m.layers, within), weak)
 
 
 def summary(m: Measured, d: Decision) -> tuple[str, ...]:
     """What was chosen and why, how stable it is, and what else the measurement says, in plain sentences."""
     said = [f"Chosen: layers {listed(d.taken.layers)}, by rule {d.taken.rule}: {d.taken.why}."]
     others = [f"{c.rule}: {listed(c.layers)}" for c in d.all if c.rule != d.taken.rule]
+    if len(d.taken.layers) == d.able:
+        said.append(f"These are all {d.able} that could be taken, so that nothing was chosen, and how often they are taken "
+                    "again says nothing: ask for fewer (`top`), or choose among more (`within`).")
     said.append(f"The other rules would have taken {'; '.join(others)}.")
     for word, what in (("without", "with one language left out"), ("and", "by pairs of languages")):
         sets = [s for which, s in d.fewer.items() if word in which.split()]

@@ -97,8 +97,8 @@ def caveats(c: Comparison) -> tuple[str, ...]:
     """What the numbers cannot tell: what these items could not have shown, and that one training is not a method."""
     out = []
     for metric in dict.fromkeys(d.metric for d in c.differences):
-        unclear = [d for d in c.differences if d.metric == metric and d.verdict == stats.UNCLEAR]
-        if unclear:
+        unclear = [d for d in c.differences if d.metric == metric and d.verdict == stats.UNCLEAR and d.detectable > 0]
+        if unclear:  # of a model and itself nothing is to be said
             worst_of = max(unclear, key=lambda d: d.detectable)
             least = f"about {worst_of.detectable:.2g} {worst_of.unit}"
             out.append(f"{metric}: at n = {worst_of.n}, true differences below {least} would mostly go unnoticed, even "

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from polygraft.tune.chosen import Chosen
     from polygraft.tune.settings import Settings
 
+FEWEST = 6  # examples with which a test can reach 5 %: 2 / 2^n is the least p of n pairs
+
 
 class DevLoss(Hook):
     """Reads the held-out examples at step 0, every `every` steps (None: not in between) and at the end; with `blocks`, the first
@@ -100,7 +102,9 @@ class DevLoss(Hook):
         note = f"{measure}; examples chosen by the hash of their content; paired bootstrap, Holm over labels"
         table = Table("Held-out examples", ("examples", "n", "before", "after", "change"), rows, note)
         what = "bits per byte" if self.plain else "loss"
-        return Said(tuple(_sentence(what, *row[:1], *row[2:]) for row in rows), (table,), (curve,), data=data)
+        few = tuple(f"{len(a.tokens)} held-out examples of {label} are too few for a verdict, whatever the interval: hold out more "
+                    "(`dev`)" for label, a in zip(self.labels, after, strict=True) if len(a.tokens) < FEWEST)
+        return Said(tuple(_sentence(what, *row[:1], *row[2:]) for row in rows), (table,), (curve,), few, data=data)
 
 
 def _sentence(what: str, label: str, before: Estimate, after: Estimate, change: Estimate) -> str:

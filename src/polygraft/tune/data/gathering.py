@@ -71,7 +71,8 @@ class Tally:
 
     def words(self, label: str) -> str:
         """`120 read, 20 too short, 100 duplicates`."""
-        gone = [f"{n:,} {said}" for what, said in STAGES.items() if (n := self.of(label, what))]
+        counts = {said: self.of(label, what) for what, said in STAGES.items()}
+        gone = [f"{n:,} {said.removesuffix('s') if n == 1 else said}" for said, n in counts.items() if n]
         return ", ".join([f"{self.of(label, 'read'):,} read", *gone])
 
 
@@ -226,10 +227,10 @@ def _worth_telling(tally: Tally, mix: Mix) -> bool:
 
 
 def _table(tally: Tally, chosen: Sequence[Example], mix: Mix) -> Table:
-    """One row a label: what was read, what went, what was asked for and what is trained on."""
+    """One row a label: what was read, what went, what was asked for and what is there to learn from."""
     gone = {what: said for what, said in STAGES.items() if any(tally.of(label, what) for label in tally.left)}
     columns = ("examples", "read", *gone.values(), *(["held out"] if mix.dev else []), *(["asked"] if mix.mixed else []),
-               "trained on", "share", "characters")  # fmt: skip
+               "in the mixture" if mix.mixed else "kept", "share", "characters")  # fmt: skip
     rows: list[tuple[Any, ...]] = []
     for label in tally.left:
         mine = [e for e in chosen if e.label == label]
