@@ -1,0 +1,178 @@
+"""`prune gram`, `prune score`, `prune text` as steps: what they say, write, plan and refuse."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from polygraft import model
+from polygraft.data import Corpus
+from polygraft.errors import InputError
+from polygraft.prune import harm
+from polygraft.prune.calibration import calibration
+from polygraft.prune.generated import Text, openings, text_step
+from polygraft.prune.grams import gathering
+from polygraft.prune.grams.gathering import Gram, gram_step
+from polygraft.prune.grams.ranking import Scored, Scoring, correlations, score_step
+from polygraft.prune.grams.scoring import Score
+from polygraft.prune.pruning import Prune, prune_step
+from polygraft.result import Result
+from polygraft.sources import resolve
+from polygraft.step import Context
+from test_prune_calibration import corpus
+
+LETTERS = {"sw": "abcdefgh ", "ru": "яжшщ "}
+
+
+@dataclass
+class Cost:
+    nats: float
+    bytes: int
+
+
+def nats(live, texts):
+    """Nats of every token but the first, by the model as it is now."""
+    found = []
+    for text in texts:
+        ids = torch.tensor([live.tokenizer(text, add_special_tokens=False)["input_ids"][:40]])
+        with torch.no_grad():
+            found.append(Cost(float(live.model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1), ids.shape[1]))
+    return found
+
+
+JUDGE = harm.Judge(lambda source, dtype, device: model.load(source, dtype="float32", device="cpu"), nats)
+
+
+def context(folder):
+    return Context(model=lambda ref: resolve(ref), data=lambda ref: folder / ref, folder=lambda ref: folder / ref, step_id="x")
+
+
+@pytest.fixture
+def made(tiny, tmp_path):
+    """A model, corpora and a store."""
+    paths = {g: str(corpus(tmp_path, g, letters=LETTERS[g]).path) for g in LETTERS}
+    config = Gram(model=str(tiny("llama")), corpus=paths, samples=6, seq_len=16, dtype="float32", device="cpu")
+    (tmp_path / "grams").mkdir()
+    return config, gram_step().run(config, context(tmp_path), tmp_path / "grams"), tmp_path
+
+
+def scoring(config, **more):
+    return Scoring(**{"model": config.model, "grams": "grams", "dtype": "float32", "device": "cpu", **more})
+
+
+def test_a_store_says_what_it_holds_and_a_plan_knew_its_size(made):
+    config, result, folder = made
+    assert result.data["languages"] == ["sw", "ru"] and result.data["calibration"]["seed"] == 0
+    plan = gram_step().plan(config, context(folder))
+    assert plan.disk_bytes == result.data["bytes"] and not plan.problems and "2 languages" in plan.lines[0]
+    alike = result.maps[0]
+    assert alike.rows == ("down", "input.ffn", "input.o", "input.qkv") and all(-1 <= v <= 1 for row in alike.values for v in row)
+    square = [row[1:] for row in result.tables[1].rows]
+    assert square[0][0] == square[1][1] == pytest.approx(1) and square[0][1] == square[1][0] < 1
+    assert not (folder / "grams" / "states").exists()
+    assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_masks_are_scored_ranked_and_held_against_bits_per_byte(made):
+    config, _, folder = made
+    prune = Prune(model=config.model, corpus={"sw": config.corpus["sw"]}, samples=3, seq_len=16, dtype="float32", device="cpu")
+    (folder / "p").mkdir()
+    prune_step().run(prune, context(folder), folder / "p")
+    asked = scoring(config, pruned=("p",), mixture=("sw", "ru", "sw=0.5+ru=0.5"), worst=3, evaluate=config.corpus, documents=4)
+    result = score_step(JUDGE).run(asked, context(folder), folder)
+    found = result.data["masks"]
+    assert list(found) == ["p", "wanda on sw", "wanda on ru", "wanda on sw=0.5+ru=0.5", "wanda for the worst"]
+    assert found["wanda on sw"]["error"]["sw"] < found["wanda on ru"]["error"]["sw"]
+    assert found["wanda on ru"]["error"]["ru"] < found["wanda on sw"]["error"]["ru"]
+    assert found["wanda for the worst"]["worst"] <= min(found[n]["worst"] for n in found if n.startswith("wanda")) + 1e-9
+    assert abs(sum(result.data["shares"].values()) - 1) < 1e-9
+    live = JUDGE.load(resolve(str(folder / "p" / "model")), "", "")
+    for g in ("sw", "ru"):
+        texts = list(Corpus(g, Path(config.corpus[g])).documents())[:4]
+        assert found["p"]["bits per byte"][g] == pytest.approx(harm.value(harm.bits(JUDGE, live, {g: texts})[g]), rel=1e-5)
+    assert set(result.data["rank correlation"]) == {"sw", "ru"} and "few masks" in " ".join(result.summary)
+    assert result.tables[0].rows[0][0] in found and len(result.maps[0].rows) == 7
+    assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_a_language_that_counts_alone_decides_the_weighted_sum(made):
+    config, _, folder = made
+    result = score_step(JUDGE).run(scoring(config, mixture=("sw", "ru"), count={"ru": 2}), context(folder), folder)
+    for name, told in result.data["masks"].items():
+        assert told["weighted"] == pytest.approx(told["error"]["ru"]), name
+    assert "wanda on ru is best by the weighted sum" in result.summary[0] and result.data["rank correlation"] == {}
+
+
+def test_correlation_sees_scores_that_order_masks_as_their_cost_does():
+    def rows(errors, costs):
+        return [Scored(str(i), Score(("sw",), {"a": np.array([e])}), {"sw": np.array([[c, 1.0]])})
+                for i, (e, c) in enumerate(zip(errors, costs))]  # fmt: skip
+    assert correlations(rows([1, 2, 3], [5, 6, 9]), {"sw": None, "de": None}) == {"sw": pytest.approx(1)}
+    assert correlations(rows([1, 2, 3], [9, 6, 5]), {"sw": None}) == {"sw": pytest.approx(-1)}
+    assert correlations(rows([1, 1], [5, 6]), {"sw": None}) == {"sw": None}
+
+
+def test_another_model_s_store_and_unknown_languages_are_refused_in_the_plan(made, tiny):
+    config, _, folder = made
+    other = scoring(config, mixture=("sw",)).model_copy(update={"model": str(tiny("llama", seed=3))})
+    assert "another model" in str(score_step(JUDGE).plan(other, context(folder)).problems[0])
+    with pytest.raises(InputError, match="another model"):
+        score_step(JUDGE).run(other, context(folder), folder)
+    assert "no such language" in str(score_step(JUDGE).plan(scoring(config, mixture=("de",)), context(folder)).problems[0])
+    assert not score_step(JUDGE).plan(scoring(config, mixture=("sw",)), context(folder)).problems
+
+
+@pytest.mark.parametrize(("more", "words"), [({}, "nothing to score"), ({"mixture": ("sw=x",)}, "not a mixture"),
+                                             ({"worst": 2, "count": {"sw": 0}}, "weight above 0"),
+                                             ({"worst": 2, "pattern": "5:4"}, "not a pattern")])  # fmt: skip
+def test_what_cannot_be_scored_is_refused_with_a_word(more, words):
+    with pytest.raises(ValidationError, match=words):
+        Scoring(model="m", grams="g", **more)
+
+
+def test_a_store_needs_text():
+    with pytest.raises(ValidationError, match="corpus"):
+        Gram(model="m")
+
+
+def test_agreement_leaves_experts_out(made):
+    _, _, folder = made
+    grams = gathering.Grams(folder / "grams")
+    assert len(gathering.agreement(grams)) == 8 and all(-1 <= v <= 1 for v in gathering.agreement(grams).values())
+
+
+# -------------------------------------------------------------------------------------------------------- the model's own text
+
+
+def test_the_model_s_own_text_begins_as_documents_do_and_serves_as_a_corpus(made, tiny):
+    config, _, folder = made
+    asked = Text(model=config.model, corpus=config.corpus, documents=5, tokens=40, opening=6, batch=2, dtype="float32", device="cpu")
+    results = []
+    for name in ("t", "u"):
+        (folder / name).mkdir()
+        results.append(text_step(JUDGE, lambda text, tag: tag == "sw").run(asked, context(folder), folder / name))
+    assert (folder / "t" / "sw.jsonl").read_bytes() == (folder / "u" / "sw.jsonl").read_bytes()
+    texts = list(Corpus("sw", folder / "t" / "sw.jsonl").documents())
+    heads = {text[:6] for text in Corpus("sw", Path(config.corpus["sw"])).documents()}
+    assert 1 <= len(texts) <= 5 and all(text[:6] in heads for text in texts)
+    assert len(results[0].caveats) == 1 and "ru" in results[0].caveats[0] and len(results[0].samples) == 4
+    again = config.model_copy(update={"corpus": {"sw": "t/sw.jsonl"}, "samples": 2, "seq_len": 8})
+    assert calibration(again, context(folder), model.load_tokenizer(Path(config.model))).told[0].windows == 2
+    (folder / "v").mkdir()
+    text_step(JUDGE).run(asked.model_copy(update={"seed": 1}), context(folder), folder / "v")
+    assert (folder / "v" / "sw.jsonl").read_bytes() != (folder / "t" / "sw.jsonl").read_bytes()
+
+
+def test_too_few_documents_to_start_from_and_a_window_too_long_are_refused(made):
+    config, _, folder = made
+    tokenizer = model.load_tokenizer(Path(config.model))
+    with pytest.raises(InputError, match="too few documents"):
+        openings(Corpus("sw", Path(config.corpus["sw"])), tokenizer, 41, 4, 0)
+    plan = text_step(JUDGE).plan(Text(model=config.model, corpus={"sw": "nothing.txt"}, tokens=500), context(folder))
+    assert len(plan.problems) == 2 and "longer than what the model sees" in str(plan.problems[0])
