@@ -143,3 +143,14 @@ def test_conv1d_is_pruned_by_outputs():
     w = torch.arange(6.0).reshape(2, 3)
     anatomy = type("A", (), {"traits": type("T", (), {"transposed": True})})
     assert oriented(w, anatomy).shape == (3, 2)
+
+
+@pytest.mark.parametrize("width", [1, 191, 192, 193, 500])
+def test_products_are_those_of_all_inputs_with_all(width):
+    x = torch.randn(40, width, generator=torch.Generator().manual_seed(0))
+    moments = Moments.empty(width, True)
+    moments.add(x[:30])
+    moments.add(x[30:])
+    naive = x.double().numpy().T @ x.double().numpy()
+    np.testing.assert_allclose(moments.gram, naive, atol=1e-4)
+    assert (moments.gram[:192, 192:] == moments.gram[192:, :192].T).all()

@@ -13,6 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+STRIP = 192  # inputs
+
 
 @dataclass
 class Moments:
@@ -35,11 +37,7 @@ class Moments:
         self.tokens += float(len(x) if weights is None else weights.double().sum())
         self.squares += seen.square().sum(0, dtype=torch.float64).cpu().numpy()
         if self.gram is not None:
-            whole = torch.from_numpy(self.gram)
-            if seen.is_cpu:
-                whole.addmm_(seen.T, seen)
-            else:
-                whole += (seen.T @ seen).cpu()  # to carry it over costs less than making it
+            add_products(torch.from_numpy(self.gram), seen)
 
     def __add__(self, other: Moments) -> Moments:
         gram = None if self.gram is None or other.gram is None else self.gram + other.gram
@@ -54,3 +52,15 @@ class Moments:
     def norms(self) -> np.ndarray:
         """Root of the mean square of every input, float64 [in]; 0 where nothing came."""
         return np.sqrt(self.squares / self.tokens) if self.tokens > 0 else np.zeros_like(self.squares)
+
+
+def add_products(whole: torch.Tensor, x: torch.Tensor) -> None:
+    """whole [in, in] += x'x of x [tokens, in]: by strips from the diagonal on, each mirrored, for half of the work of a product.
+
+    A strip made on an accelerator is carried over: that costs less than making it.
+    """
+    for a in range(0, x.shape[1], STRIP):
+        b = a + STRIP
+        part = (x[:, a:b].T @ x[:, a:]).cpu()
+        whole[a:b, a:] += part
+        whole[b:, a:b] += part[:, STRIP:].T
