@@ -13,6 +13,7 @@ from polygraft.config import filled
 from polygraft.errors import RecipeError
 from polygraft.prune.config import Calibrating, Masking, MethodName
 from polygraft.prune.masks.pattern import Pattern
+from polygraft.prune.protect import halved
 from polygraft.step import DataRef, Language
 
 Setting = Literal["alone", "hybrid", "equal", "protected"]
@@ -68,6 +69,8 @@ class Study(Calibrating):
         try:
             for cell in cells(self):
                 masking(self, cell)  # each must be a pruning
+                if cell.protected:
+                    halved(asked(cell))
         except RecipeError as e:
             raise ValueError(e.what) from None
         return self
@@ -160,13 +163,13 @@ def _cells(config: Study) -> Iterator[Cell]:
 def masking(config: Study, cell: Cell) -> Masking:
     """One cell as the pruning that it is."""
     same = {name: getattr(config, name) for name in ("model", "field", "seq_len", "dtype", "device", "batch")}
-    asked: dict[str, Any] = {"pattern": cell.pattern} if ":" in cell.pattern else {"sparsity": float(cell.pattern)}
+    much: dict[str, Any] = {"pattern": cell.pattern} if ":" in cell.pattern else {"sparsity": float(cell.pattern)}
     protect = {"protect": "auto"} if cell.protected else {}
     seen = dict.fromkeys((*cell.shares, *(config.languages if cell.protected else ())))  # what protects is seen in every language
     shares = {g: cell.shares.get(g, 0.0) for g in seen}
     corpus = {g: config.corpus[g] for g in seen}
     return filled(Masking, {**same, "corpus": corpus, "calibrate": shares, "samples": cell.samples, "seed": cell.seed,
-                            "method": cell.method, **asked, **protect})  # fmt: skip
+                            "method": cell.method, **much, **protect})  # fmt: skip
 
 
 def asked(cell: Cell) -> Pattern:
