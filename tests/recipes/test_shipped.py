@@ -76,6 +76,10 @@ def test_what_init_prints_is_understood(goal, lang, capsys):
     assert read.steps and read.question
 
 
+def test_slam_has_no_goal_in_english(capsys):
+    assert cli.run(["init", "slam", "--lang", "en"]) == 2 and "from other languages to English" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("goal", ["swap", "eval"])
 @pytest.mark.parametrize("lang, task, langs", [("sw", "mgsm", ("en", "sw")), ("en", "mgsm", ("en",)), ("ko", "darumeru:ko", ("en", "ko"))])
 def test_init_asks_what_the_language_has(goal, lang, task, langs, capsys):

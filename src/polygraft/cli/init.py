@@ -14,22 +14,27 @@ GOALS = {
     "eval": "score models you have, with intervals and paired tests",
     "delta": "see what fine-tuning changed, layer by layer",
     "neurons": "find a language's neurons and layers, edit the neurons, see what that changes",
+    "slam": "a model that reasons in English learns to read a language by a few layers",
+    "partition": "a task and a language at once, each in a part of the model that is its own",
+    "tune-neurons": "train a language's neurons and nothing else, beside random ones",
 }
 
 
-@click.command(epilog="\b\nGoals:\n" + "\n".join(f"  {k:9}{v}" for k, v in GOALS.items()))
+@click.command(epilog="\b\nGoals:\n" + "\n".join(f"  {k:14}{v}" for k, v in GOALS.items()))
 @click.argument("goal")
 @click.option("--model", default="org/base-model", show_default=True, help="A folder, org/name[@revision] or demo:smollm2.")
 @click.option("--lang", default="sw", show_default=True, help="The target language, as a BCP-47 tag.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write it here instead of printing it.")
 def init(goal: str, model: str, lang: str, out: Path | None) -> int:
-    """Print a commented recipe for GOAL: swap, experts, eval, delta or neurons."""
+    """Print a commented recipe for GOAL."""
     from polygraft.errors import RecipeError, suggestion
     from polygraft.languages import check, name
 
     if goal not in GOALS:
         raise RecipeError("no such goal", where="GOAL", found=goal, fix=suggestion(goal, GOALS))
     tag = check(lang)
+    if goal == "slam" and tag == "en":
+        raise RecipeError("SLAM leads from other languages to English", where="--lang", found=lang, fix="name another language")
     text = Template((FOLDER / f"{goal}.yaml").read_text(encoding="utf-8"))
     file = out.name if out else f"{goal}-{tag}.yaml"
     filled = text.substitute(model=quoted(model), lang=tag, language=name(tag), slug=tag.lower(), file=file, task=_task(tag),
