@@ -27,15 +27,15 @@ def named(config: Any, asked: bool = False) -> set[int]:
     if isinstance(config, Mapping):
         return set().union(*(named(value, is_id(key)) for key, value in config.items()))
     if isinstance(config, list):
-        return set().union(*(named(value, asked) for value in config))
+        return set().union(*(named(value, asked and part) for value, part in _within(config)))
     return {config} if asked and type(config) is int and config >= 0 else set()
 
 
 def remap(config: Mapping[str, Any], old: Vocabulary, new: Vocabulary, where: str, rows: int | None = None) -> dict[str, Any]:
     """`config` with every id moved to the same token of `new`, and vocab_size set to `rows` where it was given.
 
-    Ids that `old` has no token for (padding, -1) stay where they still lie in the new table, else they are refused. Raises
-    InputError, naming key and token, where `new` lacks the token.
+    Ids that `old` has no token for (padding, -1) stay where they are a row without a token in the new table too, else they are
+    refused: they would come to mean another token. Raises InputError, naming key and token, where `new` lacks the token.
     """
 
     if not isinstance(config, Mapping):
@@ -47,7 +47,7 @@ def remap(config: Mapping[str, Any], old: Vocabulary, new: Vocabulary, where: st
             return {k: rows if k == SIZE and rows is not None else moved(f"{key}.{k}" if key else k, v, is_id(k))
                     for k, v in value.items()}
         if isinstance(value, list):
-            return [moved(key, v, asked) for v in value]
+            return [moved(key, v, asked and part) for v, part in _within(value)]
         if asked and type(value) is int and value >= 0:
             return _moved(key, value)
         return value
@@ -55,10 +55,11 @@ def remap(config: Mapping[str, Any], old: Vocabulary, new: Vocabulary, where: st
     def _moved(key: str, value: int) -> int:
         token = old.names.get(value)
         if token is None:
-            if rows is None or value < rows:
+            if value not in new.names and (rows is None or value < rows):
                 return value
-            raise InputError("an id that no token has", where=f"{where}: {key}", found=value, expected=f"below {rows:,}",
-                             fix="correct the config first")
+            taken = f", which would become {new.names[value]!r}" if value in new.names else ""
+            raise InputError("an id that no token has", where=f"{where}: {key}", found=f"{value}{taken}",
+                             expected="the id of a token", fix="correct the config first")
         found = _same(old, new, value, token)
         if found is None:
             raise InputError("the new tokenizer lacks a token that the model's config names", where=f"{where}: {key}",
@@ -67,6 +68,12 @@ def remap(config: Mapping[str, Any], old: Vocabulary, new: Vocabulary, where: st
         return found
 
     return moved("", dict(config), False)
+
+
+def _within(values: list[Any]) -> list[tuple[Any, bool]]:
+    """Every value and whether ids are in it: a number beside a list of ids is what it weighs (sequence_bias)."""
+    several = any(isinstance(v, list) for v in values)
+    return [(v, isinstance(v, list) or not several) for v in values]
 
 
 def _same(old: Vocabulary, new: Vocabulary, i: int, token: str) -> int | None:
