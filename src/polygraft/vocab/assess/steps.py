@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -44,7 +45,8 @@ class Assess(Strict):
             "metavar": "LANG=PATH"})
     field: str = Field("text", description="what holds the text in .jsonl and .parquet")
     sample: int = Field(5_000_000, ge=1000, description="characters read of each corpus, from its beginning")
-    sizes: tuple[int, ...] = Field((4000, 8000, 16_000, 32_000), min_length=1, description="new tokens that are tried")
+    sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((4000, 8000, 16_000, 32_000), min_length=1,
+                                                  description="new tokens that are tried")
     available: float | None = Field(None, gt=0, description="bytes of text to train on (default: the corpora as they are)")
     served: float | None = Field(None, gt=0, description="tokens a month that the model reads and writes, as it counts them now")
     months: float = Field(12, gt=0, description="within which the arithmetic of training should be saved by serving")

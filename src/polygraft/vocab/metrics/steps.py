@@ -63,7 +63,7 @@ class Tokenizers(Strict):
         if not (self.corpus or self.parallel):
             raise ValueError("give text to read: `corpus` or `parallel`, LANG=PATH")
         if self.parallel and (len(self.parallel) < 2 or self.reference not in self.parallel):
-            raise ValueError(f"parallel text needs two languages or more, and among them the reference (`{self.reference}`)")
+            raise ValueError(f"`parallel` needs two languages or more, and among them the `reference` ({self.reference})")
         return self
 
 
