@@ -17,19 +17,22 @@ from hypothesis import strategies as st
 from oracle import propagate_oracle as oracle
 from polygraft.checkpoint import Weights
 from polygraft.errors import InputError
+from polygraft.floats import from_f32
 from polygraft.header import TensorInfo
 from polygraft.vocab.init import mixture
-from polygraft.vocab.propagation.fitting import GRID, HELD, IDENTITY, Both, fit, split
-from polygraft.vocab.propagation.solver import SOUND, Moments, Triangle, from_sums, orthogonal
+from polygraft.vocab.propagation import products
+from polygraft.vocab.propagation.fitting import GRID, HELD, IDENTITY, Both, fit, solved, split, sums_of
+from polygraft.vocab.propagation.products import Products
+from polygraft.vocab.propagation.solver import SOUND, Moments, Triangle, factored, from_sums, orthogonal, rounding
 from polygraft.vocab.tables import Table
 
 
 class Held(Weights):
-    """One table in memory, in float64's nearest float32."""
+    """One table in memory, in float64's nearest float32 or another type."""
 
-    def __init__(self, values: np.ndarray):
-        self.raw, self.path = np.asarray(values, np.float32).tobytes(), Path()
-        self.tensors = {"t": TensorInfo("t", "F32", values.shape, "", 0, len(self.raw))}
+    def __init__(self, values: np.ndarray, dtype: str = "F32"):
+        self.raw, self.path = from_f32(np.asarray(values, np.float32), dtype), Path()
+        self.tensors = {"t": TensorInfo("t", dtype, values.shape, "", 0, len(self.raw))}
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         return self.raw[start:stop]
@@ -45,6 +48,11 @@ class Rows:
     @property
     def both(self) -> Both:
         return Both(Table(Held(self.a), "t"), Table(Held(self.b), "t"), np.arange(len(self.a)))
+
+    @property
+    def short(self) -> Both:
+        """The same in bf16."""
+        return Both(Table(Held(self.a, "BF16"), "t"), Table(Held(self.b, "BF16"), "t"), np.arange(len(self.a)))
 
 
 def rows(n: int, d: int, *, noise: float = 0.01, turn: float = 0.1, seed: int = 0) -> Rows:
@@ -186,6 +194,80 @@ def test_with_noise_of_its_own_in_every_row_more_old_rows_are_better():
     assert off["bypass"] < 0.8 * off["overlap"] < 0.8 * off["conversion"]
 
 
+def spread(kind: str, n: int, d: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows [n, d]: of independent numbers, positive ones (sums that only grow), columns of many sizes, or nearly of fewer dimensions."""
+    a = rng.random((n, d)) if kind == "positive" else rng.standard_normal((n, d))
+    if kind == "thin":
+        a[:, d // 2 :] = a[:, : d - d // 2] + 0.2 * a[:, d // 2 :]
+    return a * np.geomspace(1, 1e-4, d) if kind == "sizes" else a
+
+
+@pytest.mark.parametrize("kind", ["normal", "positive", "sizes", "thin"])
+@pytest.mark.parametrize(("n", "d", "moved"), [(9001, 64, 0.05), (900, 150, 0.5), (20_000, 33, 1e-4)])
+def test_float32_products_are_off_by_less_than_their_estimate(kind, n, d, moved):
+    """Against float64 lstsq on the same rows: off on any rows, and on those of A, which say less."""
+    rng = np.random.default_rng(d)
+    a = spread(kind, n, d, rng).astype(np.float32)
+    sizes = np.linalg.norm(a, axis=0) / np.sqrt(n)
+    change = (a / sizes @ rng.normal(size=(d, d)) * (moved / np.sqrt(d)) + moved * rng.normal(size=(n, d))) * sizes
+    change = change.astype(np.float32)
+    expected = np.linalg.lstsq(a.astype(np.float64), change.astype(np.float64), rcond=1e-12)[0]
+    made = Products(d, 1.0)
+    made.add(a, change)
+    sums = made.total()
+    assert sums.rows == n and np.array_equal(sums.gram, sums.gram.T)
+    off, factor = from_sums(sums, 0.0).change - expected, factored(sums, 0.0)
+    real = np.linalg.norm(off / factor.scale[:, None]) / np.sqrt(np.trace(sums.gram))
+    estimate = rounding(sums, factor)
+    assert 0 < real < estimate < 1e4 * real
+    assert np.linalg.norm(a @ off) / np.linalg.norm(a) < estimate
+
+
+def test_float32_products_only_where_the_result_is_coarser_by_far(monkeypatch):
+    """Rows of 16 bits and well conditioned: else float64. W is that of lstsq far below bf16's rounding."""
+    r, coarse = rows(3000, 48), "sums of float32 products"
+    assert fit(r.short, 0.0, 0).solved.way == "sums"  # little work
+    monkeypatch.setattr(products, "WORTH", 0.0)
+    assert fit(r.both, 0.0, 0).solved.way == "sums"  # float32
+    assert fit(r.short, 0.0, 0, rotate=True).solved.way == "svd"
+    made, a, b = fit(r.short, 0.0, 0).solved, *r.short.take(np.arange(3000))
+    expected = np.linalg.lstsq(a.astype(np.float64), b.astype(np.float64), rcond=None)[0]
+    assert made.way == coarse and np.linalg.norm(made.change + np.eye(48) - expected) < 1e-6 * np.linalg.norm(expected)
+    twice = np.hstack([r.a[:, :24], r.a[:, :24] + 0.02 * r.a[:, 24:]])
+    thin = Rows(twice, 1.1 * twice)
+    assert fit(thin.short, 0.0, 0).solved.way == "sums" and fit(thin.short, 0.1, 0).solved.way == coarse  # a ridge helps
+    flat = Rows(r.a[:40], r.b[:40])
+    assert (w := fit(flat.short, 0.0, 0).solved).way == "qr" and w.rank == 40
+
+
+def test_sums_that_only_the_last_rows_spoil_are_made_again(monkeypatch):
+    """The first rows pass; all of them do not: W is that of float64 sums."""
+    monkeypatch.setattr(products, "WORTH", 0.0)
+    r = rows(2000, 16)
+    r.a[1000:, 8:] = r.a[1000:, :8] + 0.003 * r.a[1000:, 8:]
+    r.a[1000:] *= 1000
+    both, at = r.short, np.arange(2000)
+    sums = sums_of(both, at, 0.0)
+    found = solved(both, sums, at, 0.0)
+    a, b = (x.astype(np.float64) for x in both.take(at))
+    assert sums.chunk and found.way == "sums"
+    np.testing.assert_allclose(found.change + np.eye(16), np.linalg.lstsq(a, b, rcond=1e-12)[0], atol=1e-7)
+
+
+@pytest.mark.parametrize("size", [1e30, 1e-30])
+def test_what_float32_cannot_hold_is_summed_in_float64(monkeypatch, size):
+    monkeypatch.setattr(products, "WORTH", 0.0)
+    r = rows(2000, 16)
+    assert fit(Rows(r.a * size, r.b * size).short, 0.0, 0).solved.way == "sums"
+
+
+def test_an_unchanged_model_gives_exactly_nothing_also_in_float32(monkeypatch):
+    monkeypatch.setattr(products, "WORTH", 0.0)
+    r = rows(2000, 16)
+    made = fit(Rows(r.a, r.a).short, 0.0, 0).solved
+    assert made.way == "sums of float32 products" and not made.change.any()
+
+
 CODE = """
 import sys, hashlib
 sys.path.insert(0, sys.argv[1])
@@ -199,6 +281,9 @@ def digest() -> str:
     mixture.ROOM = 700 * 4 * 96
     r, thin = rows(3000, 96, noise=0.2), rows(70, 96)
     found = [fit(r.both, 0.0, 0), fit(r.both, None, 0), fit(r.both, 0.0, 0, rotate=True), fit(thin.both, 0.0, 0)]
+    products.WORTH, products.CHUNK = 0.0, 512
+    found.append(fit(r.short, 0.0, 0))
+    assert found[-1].solved.way == "sums of float32 products"
     return hashlib.sha256(b"".join(f.solved.change.tobytes() for f in found)).hexdigest()
 
 

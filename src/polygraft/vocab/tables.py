@@ -67,8 +67,8 @@ class Table:
             return none
         wanted, back = np.unique(np.asarray(ids, np.int64), return_inverse=True)
         if wanted[0] < 0 or wanted[-1] >= rows:
-            found = int(wanted[-1] if wanted[-1] >= rows else wanted[0])
-            raise InputError("an id beyond the table", where=self.key, found=found, expected=f"0 to {rows - 1}")
+            beyond = int(wanted[-1] if wanted[-1] >= rows else wanted[0])
+            raise InputError("an id beyond the table", where=self.key, found=beyond, expected=f"0 to {rows - 1}")
         held = np.empty((len(wanted), none.shape[1]), none.dtype)
         room = max(1, GAP // (width * self.weights.tensors[self.key].itemsize))
         longest = max(1, BLOCK // (4 * width))
@@ -78,9 +78,10 @@ class Table:
             while stop < len(wanted) and wanted[stop] - wanted[stop - 1] <= room and wanted[stop] - wanted[start] < longest:
                 stop += 1
             first = int(wanted[start])
-            held[start:stop] = block(first, int(wanted[stop - 1]) + 1)[wanted[start:stop] - first]
+            found = block(first, int(wanted[stop - 1]) + 1)
+            held[start:stop] = found if len(found) == stop - start else found[wanted[start:stop] - first]
             start = stop
-        return held[back]
+        return held if np.array_equal(wanted, ids) else held[back]
 
 
 def tables(weights: Weights, anatomy: Anatomy) -> dict[Side, Table]:

@@ -11,7 +11,8 @@ from polygraft.errors import InputError
 from polygraft.result import Estimate
 from polygraft.stats import resampled, summarise
 from polygraft.vocab.init.mixture import Mixture, blocks, rows
-from polygraft.vocab.propagation.solver import Moments, Solved, Triangle, from_sums, orthogonal
+from polygraft.vocab.propagation.products import Products, allowed
+from polygraft.vocab.propagation.solver import Moments, Solved, Triangle, factored, from_sums, orthogonal
 from polygraft.vocab.tables import Table
 
 HELD = 0.05  # of the rows, that the tried W does not see
@@ -19,6 +20,7 @@ MOST = 8192  # held-out rows: more would tell nothing more
 FEWEST = 20  # rows that a W can be fitted and tried on
 GRID = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)  # and none of W: the identity
 IDENTITY = float("inf")
+EARLY = 8  # times d rows tell whether float32 products will do
 Tell = Callable[[int, int], None]  # rows read so far, of how many
 
 
@@ -43,19 +45,19 @@ class Both:
         return self.base.shape[1]
 
     def take(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A and B of these, float64 [n, d]."""
+        """A and B of these: float32 [n, d] as tables have them, float64 for sums of rows."""
         if self.mixture is None:
-            return self.base.gather(ids).astype(np.float64), self.instruct.gather(ids).astype(np.float64)
+            return self.base.gather(ids), self.instruct.gather(ids)
         some = self.mixture.take(ids)
         return rows(some, self.base), rows(some, self.instruct)
 
-    def chunks(self, at: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """A and B - A of the rows at these places, in their order, some 64 MB of float32 at a time."""
+    def chunks(self, at: np.ndarray, dtype: type = np.float64) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """A and B - A of the rows at these places, in their order and this dtype, some 64 MB of float32 at a time."""
         counts = np.ones(max(self.base.shape[0], 1), np.int64) if self.mixture is None else self.mixture.counts
         for part in blocks(self.ids[at], counts, self.width):
             a, b = self.take(part)
-            b -= a
-            yield a, b
+            change = np.subtract(b, a, dtype=np.promote_types(b.dtype, dtype))
+            yield a.astype(dtype, copy=False), change.astype(dtype, copy=False)
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def fit(both: Both, ridge: float | None, seed: int, *, rotate: bool = False, tel
         raise InputError("too few tokens to learn from how their rows changed", where=both.base.key, found=len(both),
                          expected=f"{FEWEST} or more", fix="propagate with `mode: swap`, which learns nothing")
     train, choose, report = split(len(both), seed, ridge is None)
-    sums = summed(both, train, lambda n: tell(n, len(both)))
+    sums = sums_of(both, train, ridge or 0.0, rotate, lambda n: tell(n, len(both)))
     tries: dict[float, float | None] = {}
     if ridge is None:
         tries = tried_out(both, sums, choose)
@@ -117,12 +119,35 @@ def fit(both: Both, ridge: float | None, seed: int, *, rotate: bool = False, tel
     first = solved(both, sums, train, ridge, rotate)
     found = trial(both, first.change, report, seed)
     rest = np.sort(np.concatenate([choose, report]))
-    sums.absorb(summed(both, rest, lambda n: tell(len(train) + n, len(both))))
+    sums.absorb((coarse if sums.chunk else summed)(both, rest, lambda n: tell(len(train) + n, len(both))))
     return Fit(solved(both, sums, np.arange(len(both)), ridge, rotate), ridge, len(both), found, tries)
 
 
+def sums_of(both: Both, at: np.ndarray, ridge: float, rotate: bool = False,
+            tell: Callable[[int], None] = lambda n: None) -> Moments:
+    """A'A and A'(B - A) over the rows at these places: of float32 products where W has enough digits from them, else of float64
+    ones. A rotation is always of float64: how much it takes depends on gaps between singular values."""
+    error = 0.0 if rotate else allowed(both.instruct.dtype, len(both), both.width)
+    if error:
+        first, others = np.split(at, [min(EARLY * both.width, len(at))])
+        sums = coarse(both, first, tell, error)
+        if factored(sums, ridge) is not None:  # else it shows early that float64 is needed
+            sums.absorb(coarse(both, others, lambda n: tell(len(first) + n)))
+            return sums
+    return summed(both, at, tell)
+
+
+def coarse(both: Both, at: np.ndarray, tell: Callable[[int], None] = lambda n: None, error: float = 0.0) -> Moments:
+    """The sums of float32 products over the rows at these places, W of which may be off by `error`."""
+    products = Products(both.width, error)
+    for a, change in both.chunks(at, np.float32):
+        products.add(a, change)
+        tell(products.sums.rows)
+    return products.total()
+
+
 def summed(both: Both, at: np.ndarray, tell: Callable[[int], None] = lambda n: None) -> Moments:
-    """A'A and A'(B - A) over the rows at these places."""
+    """The sums of float64 products over the rows at these places."""
     sums = Moments.of(both.width)
     for a, change in both.chunks(at):
         sums.add(a, change)
@@ -142,6 +167,8 @@ def solved(both: Both, sums: Moments, at: np.ndarray, ridge: float, rotate: bool
         return Solved(np.zeros_like(sums.gram), both.width, None, "identity")
     if (found := from_sums(sums, ridge)) is not None:
         return found
+    if sums.chunk:
+        return solved(both, summed(both, at), at, ridge)
     triangle = Triangle.of(both.width, sums.weight(ridge))
     for a, change in both.chunks(at):
         triangle.add(a, change)
