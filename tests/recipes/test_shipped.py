@@ -24,7 +24,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 FENCE = re.compile(r"^```(?P<kind>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 # texts that are not shipped: test_language_neurons and test_slam_stages plan and run these on made-up ones
 ELSEWHERE = {"language-neurons.yaml", "slam.yaml", "slam-two-stages.yaml", "math-expert.yaml", "language-expert.yaml",
-             "tuning-compared.yaml", "adapt-vocabulary-russian.yaml"}
+             "tuning-compared.yaml", "adapt-vocabulary-russian.yaml", "prune-study.yaml"}
 LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 TAG = re.compile(r"""<(?:img|a|source)\b[^>]*?(?:src|href|srcset)="(?P<target>[^"]+)\"""")
 
@@ -184,5 +184,5 @@ def test_the_table_of_contents_names_every_page():
 def test_every_verb_has_a_page():
     pages = {p.stem for p in (ROOT / "docs" / "verbs").glob("*.md")}
     alone = {verb for verb, entry in cli.VERBS.items() if not isinstance(entry, dict)}
-    within = {f"{group}-{verb}" for group in ("analyze", "tune") for verb in cli.VERBS[group]}
+    within = {f"{group}-{verb}" for group in ("analyze", "tune", "vocab") for verb in cli.VERBS[group]}
     assert alone - {"plan", "run"} | within | {"plan-run", "merge", "ab"} == pages
