@@ -98,7 +98,9 @@ def smallest(score: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         last = score.sort(dim=1).values.gather(1, (counts - 1).clamp(min=0)[:, None])
     below, equal = score < last, score == last
     left = counts[:, None] - below.sum(1, keepdim=True)
-    return below & (counts > 0)[:, None] | equal & (equal.cumsum(1) <= left)
+    if bool((left < equal.sum(1, keepdim=True)).any()):  # ties that not all go, or groups that lose nothing
+        equal &= equal.cumsum(1, dtype=torch.int32) <= left
+    return below | equal
 
 
 def chosen(score: torch.Tensor, pattern: Pattern, protected: torch.Tensor | None = None, group: Group = "row") -> torch.Tensor:
