@@ -25,7 +25,7 @@ def propagate(out: Path, offline: bool, fields: dict[str, Any]) -> Result:
     manifest: dict[str, Any] = {"kind": "model", "recipe": {"use": steps.STEPS[0].use, **config.model_dump(mode="json")}}
     with measured() as meter, files.commit(out, manifest) as part:
         result = steps.into(config, context, part)
-        manifest |= {"inputs": encode(result.inputs), "versions": versions((*MERGING, "scipy", "tokenizers"))}
+        manifest |= {"inputs": encode(result.inputs), "versions": versions((*MERGING, "scipy", "tokenizers", "torch"))}
     return replace(result, cost=meter.cost)
 
 
