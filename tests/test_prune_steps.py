@@ -89,6 +89,43 @@ def test_what_a_language_reads_decides_what_stays(tiny, tmp_path):
     assert differ[0] > 0 and differ[1] > 0
 
 
+def test_an_adapter_is_pruned_as_its_merge_would_be(tiny, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    from polygraft.model import load_folder
+
+    grown = get_peft_model(load_folder(tiny("llama")).model, LoraConfig(r=2, target_modules=["up_proj"], init_lora_weights=False))
+    grown.peft_config["default"].base_model_name_or_path = str(tiny("llama"))
+    grown.save_pretrained(tmp_path / "adapter")
+    out, _ = pruned(tmp_path / "adapter", tmp_path)
+    merged = resolve(str(tmp_path / "adapter"), base=str(tiny("llama"))).weights
+    after, key = tensors(out), "model.layers.1.mlp.up_proj.weight"
+    keep, expected = masks(out)[key], merged.f32(key).reshape(after[key].shape)
+    assert (after[key][keep] == expected[keep]).all() and (tensors(tiny("llama"))[key][keep] != expected[keep]).all()
+    assert_reloads(out)
+
+
+def test_in_a_recipe_a_pruned_model_is_pruned_further(tiny, tmp_path):
+    """Steps name one another; what was zero stays zero, and leftovers of the work do not lie beside the model."""
+    from polygraft.recipe import parse_recipe, run
+    from polygraft.steps import TABLE
+
+    configured(tiny("llama"), tmp_path)
+    text = f"""
+recipe: 1
+name: twice
+steps:
+- {{id: half, use: prune@1, model: {tiny("llama")}, corpus: {{sw: sw.txt}}, samples: 2, seq_len: 32}}
+- {{id: more, use: prune@1, model: half, corpus: {{sw: sw.txt}}, samples: 2, seq_len: 32, sparsity: 0.75, method: magnitude}}
+"""
+    done = run(parse_recipe(text, TABLE, folder=tmp_path), tmp_path / "runs")
+    half, more = (next((tmp_path / "runs").rglob(f"{id}-*/model")) for id in ("half", "more"))
+    first, second = masks(half), masks(more)
+    assert all((first[k] | ~second[k]).all() and (~second[k]).mean() == 0.75 for k in first) and done.ran == ("half", "more")
+    assert sorted(p.name for p in half.parent.iterdir()) == ["manifest.json", "model", "result.json"]
+    assert files.verify_folder(half) == [] == files.verify_folder(half.parent)
+
+
 @pytest.mark.parametrize("allocate", ["owl", "across", "worst"])
 def test_allocation_moves_sparsity_between_layers_and_keeps_the_whole(tiny, tmp_path, allocate):
     model = tmp_path / "model"

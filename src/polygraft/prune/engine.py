@@ -7,6 +7,7 @@ only sent through. Memory holds one layer, what lies outside the layers, and the
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -175,15 +176,22 @@ def error(before: torch.Tensor, after: torch.Tensor, stats: Moments) -> float | 
     gram = torch.from_numpy(stats.gram).to(before.device)
     lost = before - after
     whole = float(((before @ gram) * before).sum(dtype=torch.float64))
-    return float(((lost @ gram) * lost).sum(dtype=torch.float64)) / whole if whole > 0 else 0.0
+    return share(float(((lost @ gram) * lost).sum(dtype=torch.float64)), whole)
 
 
-def sampled_error(before: torch.Tensor, after: torch.Tensor, x: torch.Tensor) -> float:
+def sampled_error(before: torch.Tensor, after: torch.Tensor, x: torch.Tensor) -> float | None:
     """The same over some of the tokens, x [tokens, in]."""
     import torch
 
     whole = float((before @ x.T).square().sum(dtype=torch.float64))
-    return float(((before - after) @ x.T).square().sum(dtype=torch.float64)) / whole if whole > 0 else 0.0
+    return share(float(((before - after) @ x.T).square().sum(dtype=torch.float64)), whole)
+
+
+def share(lost: float, whole: float) -> float | None:
+    """lost / whole; 0 of nothing, and None where float32 ran over on the way."""
+    if not (math.isfinite(lost) and math.isfinite(whole)):
+        return None
+    return max(lost, 0.0) / whole if whole > 0 else 0.0
 
 
 def contents(weights: Weights, anatomy: Anatomy, key: str, pruned: Pruned) -> dict[str, np.ndarray]:
