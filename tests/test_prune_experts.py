@@ -142,8 +142,8 @@ def test_an_expert_that_no_token_chose_goes_first():
 
 def test_the_step_writes_a_model_and_says_what_each_language_loses(tiny, tmp_path, corpora):
     result = run_step(STEP, config(tiny("mixtral"), corpora, evaluate=corpora, documents=6), tmp_path / "out")
-    model = resolve(str(tmp_path / "out" / "model"))
-    assert anatomy_of(model).sizes.experts == 2 and (tmp_path / "out" / "model" / "manifest.json").exists()
+    model = resolve(str(tmp_path / "out"))
+    assert anatomy_of(model).sizes.experts == 2 and (tmp_path / "out" / "manifest.json").exists()
     assert set(result.data["harm"]) == {"en", "sw"} and result.data["parameters"]["after"] < result.data["parameters"]["before"]
     for g in ("en", "sw"):
         assert 0 <= result.data["lost"][g][0] <= 1

@@ -29,3 +29,14 @@ def reap(x, gates, chosen, gate, up, down, act):
                     found.append(gates[t, k] * np.sqrt(f @ f))
         out[j] = np.mean(found) if found else 0.0
     return out
+
+
+def nearest(w, bits, group):
+    """Every group of a row [out, in] rounded to the nearest of 2^bits even steps between its least and its largest weight."""
+    out = w.copy()
+    for i in range(len(w)):
+        for first in range(0, w.shape[1], group):
+            some = w[i, first : first + group]
+            step = (some.max() - some.min()) / (2**bits - 1)
+            out[i, first : first + group] = some if step == 0 else some.min() + np.round((some - some.min()) / step) * step
+    return out

@@ -17,7 +17,7 @@ from pydantic import Field
 from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import Weights
 from polygraft.config import Strict
-from polygraft.errors import UserError
+from polygraft.errors import RecipeError, UserError
 from polygraft.prune import experts as expert_pruning
 from polygraft.prune import shallower
 from polygraft.prune.costs import Extent
@@ -164,8 +164,13 @@ def low(config: Forecast, parts: Parts) -> Way:
 
 def problems(config: Forecast, weights: Weights, anatomy: Anatomy) -> tuple[UserError, ...]:
     """What was asked for and cannot be."""
-    found = [shallower.fault(anatomy, config.layers) if config.layers else None,
-             expert_pruning.fault(weights, anatomy, config.experts) if config.experts else None]  # fmt: skip
+    found: list[UserError | None] = [
+        shallower.fault(anatomy, config.layers) if config.layers else None,
+        expert_pruning.fault(weights, anatomy, config.experts) if config.experts else None,
+    ]
+    if config.tokens and config.tokens > anatomy.sizes.vocab:
+        found.append(RecipeError("more tokens would stay than there are", where="tokens", found=f"{config.tokens:,}",
+                                 expected=f"{anatomy.sizes.vocab:,} at most"))  # fmt: skip
     return tuple(e for e in found if e is not None)
 
 

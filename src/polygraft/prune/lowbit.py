@@ -2,8 +2,8 @@
 
 Every row is cut into groups of neighbours; a group holds whole numbers q of so many bits, w' = s q + m with s and m in float16. s
 and m are those of least sum_j E[x_j^2] (w_j - w'_j)^2 among a range shrunk step by step towards the middle, each fitted again by
-weighted least squares to its own q. llama.cpp's K types are made in this way, with an importance matrix for the weights; their blocks, the
-bits of their scales and their mixing of types are others: this is a simulation, computed by the model's own dense arithmetic.
+weighted least squares to its own q, three times. llama.cpp's K types are made in a like way, an importance matrix in the place of
+E[x^2]; their blocks, the bits of their scales and their mixing of types are others: this is a simulation, in dense arithmetic.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from polygraft.step import Context, Plan, Step
 if TYPE_CHECKING:
     import torch
 
+FITS = 3  # of scale and offset to the numbers that they give
 SHRUNK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)  # of a group's range
 NEAREST, TEXT = "nearest", "this text"
 FEW = 16  # values in a group of 32: what a 4-bit file leaves
@@ -71,15 +72,19 @@ def rounded(w: torch.Tensor, importance: torch.Tensor, bits: int, group: int) ->
     low, high = filled.amin(-1, keepdim=True), filled.amax(-1, keepdim=True)
     for share in SHRUNK:
         span = share * (high - low)
-        made = fitted(filled, counts, (low + high - span) / 2, span / (2**bits - 1), 2**bits - 1)
-        lost = (counts * (filled - made).square()).sum(-1)
-        better = lost < least
-        best, least = torch.where(better[..., None], made, best), torch.where(better, lost, least)
+        offset, scale = (low + high - span) / 2, span / (2**bits - 1)
+        for _ in range(FITS):
+            made, offset, scale = fitted(filled, counts, offset, scale, 2**bits - 1)
+            lost = (counts * (filled - made).square()).sum(-1)
+            better = lost < least
+            best, least = torch.where(better[..., None], made, best), torch.where(better, lost, least)
     return best.reshape(len(w), -1)[:, :n]
 
 
-def fitted(w: torch.Tensor, counts: torch.Tensor, offset: torch.Tensor, scale: torch.Tensor, most: int) -> torch.Tensor:
-    """Groups [out, groups, group] rounded to offset + scale q, 0 <= q <= most, then scale and offset of least weighted squares."""
+def fitted(w: torch.Tensor, counts: torch.Tensor, offset: torch.Tensor, scale: torch.Tensor,
+           most: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Groups [out, groups, group] rounded to offset + scale q, 0 <= q <= most, with those q, the offset and scale of least weighted
+    squares in float16: (values, offset, scale)."""
     import torch
 
     q = torch.where(scale > 0, (w - offset) / scale.clamp_min(torch.finfo(w.dtype).tiny), 0.0).round().clamp(0, most)
@@ -88,7 +93,8 @@ def fitted(w: torch.Tensor, counts: torch.Tensor, offset: torch.Tensor, scale: t
     spread = (counts * (q - mean_q).square()).sum(-1, keepdim=True)
     slope = (counts * (q - mean_q) * (w - mean_w)).sum(-1, keepdim=True) / spread.clamp_min(torch.finfo(w.dtype).tiny)
     s = torch.where(spread > 0, slope, 0.0).half().float()
-    return s * q + (mean_w - s * mean_q).half().float()
+    m = (mean_w - s * mean_q).half().float()
+    return s * q + m, m, s
 
 
 def method(bits: int, group: int, weighed: bool) -> Method:
