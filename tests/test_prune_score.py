@@ -126,6 +126,8 @@ def test_another_model_s_store_and_unknown_languages_are_refused_in_the_plan(mad
         score_step(JUDGE).run(other, context(folder), folder)
     assert "no such language" in str(score_step(JUDGE).plan(scoring(config, mixture=("de",)), context(folder)).problems[0])
     assert not score_step(JUDGE).plan(scoring(config, mixture=("sw",)), context(folder)).problems
+    plan = score_step(JUDGE).plan(scoring(config, pruned=("sw.txt", "grams")), context(folder))
+    assert [("sw.txt" in str(p), "grams" in str(p)) for p in plan.problems] == [(True, False), (False, True)]
 
 
 @pytest.mark.parametrize(("more", "words"), [({}, "nothing to score"), ({"mixture": ("sw=x",)}, "not a mixture"),

@@ -12,7 +12,7 @@ from polygraft import stats
 from polygraft.anatomy import Anatomy
 from polygraft.blocks import LIMIT, block_bytes
 from polygraft.meter import LIBRARIES
-from polygraft.prune.calibration import Calibration, Spoken, planned, quotas, shares_of
+from polygraft.prune.calibration import Calibration, Spoken, planned, shares_of
 from polygraft.prune.costs import FLOPS, Extent, states, width
 from polygraft.prune.grams import store
 from polygraft.prune.grams.store import Grams
@@ -38,7 +38,7 @@ def plan(config: Gram, context: Context) -> Plan:
     source = context.model(config.model)
     weights, anatomy = source.weights, anatomy_of(source)
     extent, text = Extent.of(weights, anatomy), planned(config, context, anatomy)
-    n = 0 if text.problems else len(quotas(shares_of(config), config.samples))
+    n = sum(share > 0 for share in shares_of(config).values())
     layers = extent.grams()
     disk, squares = store.nbytes([w for widths in layers for w in widths], 1), max(4 * sum(w * w for w in ws) for ws in layers)
     held = block_bytes(weights, anatomy, "float32" if width(config, weights) == 4 else config.dtype)

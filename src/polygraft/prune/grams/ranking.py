@@ -22,7 +22,7 @@ from polygraft.prune import harm
 from polygraft.prune.config import MethodName
 from polygraft.prune.costs import FLOPS, LIBRARIES, Extent
 from polygraft.prune.engine import Method
-from polygraft.prune.grams import candidates
+from polygraft.prune.grams import candidates, store
 from polygraft.prune.grams.gathering import LOCAL
 from polygraft.prune.grams.scoring import Candidate, Matrices, Score, score
 from polygraft.prune.grams.store import Grams
@@ -102,15 +102,22 @@ class Scored:
 def plan(config: Scoring, context: Context) -> Plan:
     """From headers, and the store's index where it is there already."""
     source = context.model(config.model)
-    extent = Extent.of(source.weights, anatomy_of(source))
+    anatomy = anatomy_of(source)
+    extent = Extent.of(source.weights, anatomy)
     problems = list[UserError](harm.faults(config, context))
+    masks, size = len(config.pruned) + len(config.mixture) + config.worst, 0
+    lines = (f"{masks} masks",)
     try:
         grams = opened(config, context, source)
-        masks = len(config.pruned) + len(config.mixture) + config.worst
         lines = (f"{masks} masks in {', '.join(grams.languages)}",)
-        size = sum((grams.folder / f"layer.{i}.safetensors").stat().st_size for i in range(grams.layers))
+        size = store.nbytes([kept.width for kept in grams.sites.values()], len(grams.languages))
     except UserError as e:
-        problems, lines, masks, size = [*problems, e], ("masks",), len(config.pruned) + len(config.mixture) + config.worst, 0
+        problems.append(e)
+    for ref in config.pruned:
+        try:
+            candidates.on_disk(context.folder(ref), anatomy)
+        except UserError as e:
+            problems.append(e)
     largest = max(max(out * w, w * w) for out, w in extent.matrices.values())
     work = masks * sum(out * w * w for out, w in extent.matrices.values())
     read = 2 * sum(extent.sizes.values()) * harm.READ * config.documents * len(config.evaluate) * (masks + 1)
