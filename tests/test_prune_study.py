@@ -165,6 +165,15 @@ def test_a_study_that_was_cut_goes_on_with_the_cells_that_are_left(tiny, tmp_pat
     assert resumed == study.run(config, CONTEXT, tmp_path / "b", STUDY)
 
 
+def test_what_another_study_left_is_not_taken_up(tmp_path):
+    work = study.taken(tmp_path, "one")
+    (tmp_path / "cells" / "a.safetensors").write_text("measured")
+    (work / "kept").write_text("states")
+    assert study.taken(tmp_path, "one") == work and (work / "kept").exists() and (tmp_path / "cells" / "a.safetensors").exists()
+    study.taken(tmp_path, "another")
+    assert not (work / "kept").exists() and not list((tmp_path / "cells").iterdir())
+
+
 def test_the_dense_model_is_back_after_every_cell(tiny, tmp_path):
     bed = bed_of(tiny("gpt2"), tmp_path)
     before = {k: v.clone() for k, v in bed.live.model.state_dict().items()}

@@ -146,8 +146,7 @@ def prepared(config: Study, context: Context, folder: Path, around: Around, spok
             pattern.check(key, width)
     check_window(anatomy, config.seq_len)
     base = _base(config, context, source.identity)
-    (folder / CELLS).mkdir(parents=True, exist_ok=True)
-    work = taken(folder / WORK, base)
+    work = taken(folder, base)
     live = around.judge.load(source, config.dtype, config.device)
     if live.tokenizer is None:
         raise InputError("the model has no tokenizer, so it cannot read text", where=source.spec,
@@ -170,15 +169,14 @@ def _base(config: Study, context: Context, identity: str) -> str:
     return files.digest([said, identity, texts, __version__])
 
 
-def taken(work: Path, base: str) -> Path:
-    """The folder of what is not kept, emptied if another study left it."""
-    mark = work / "study.json"
-    if work.exists() and not (mark.is_file() and files.read_json(mark) == base):
-        shutil.rmtree(work)
-        shutil.rmtree(work.parent / CELLS, ignore_errors=True)
-        (work.parent / CELLS).mkdir()
-    work.mkdir(exist_ok=True)
-    files.write_json(mark, base)
+def taken(folder: Path, base: str) -> Path:
+    """The folder of what is not kept; it and finished cells are emptied unless the same study left them."""
+    work, mark = folder / WORK, folder / WORK / "study.json"
+    if not (mark.is_file() and files.read_json(mark) == base):
+        for left in (work, folder / CELLS):
+            shutil.rmtree(left, ignore_errors=True)
+            left.mkdir()
+        files.write_json(mark, base)
     return work
 
 
