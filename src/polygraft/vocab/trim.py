@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -94,8 +94,7 @@ def opened(config: Trim, context: Context) -> Job:
     weights = source.weights
     anatomy = Anatomy.of(weights.config, weights.tensors, where=config.model)
     tokenizer = folder.read_tokenizer(weights.extras)
-    tree = tokenizer.tree
-    vocabulary = replace(tokenizer.vocabulary, tree=tree, added={int(t["id"]): t for t in tree.get("added_tokens") or []})
+    vocabulary = tokenizer.whole
     trim.refuse_kind(vocabulary)
     tables.check_fits(vocabulary, tables.tables(weights, anatomy), config.model)
     for name, ids in (("config.json", control.named(weights.config)), (GENERATION, control.named(generation(weights)))):

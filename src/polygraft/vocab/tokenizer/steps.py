@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,9 +66,7 @@ class Job:
 def opened(config: texts.Texts, context: Context) -> Job:
     source = context.model(config.model)
     folder = read_tokenizer(source.weights.extras)
-    tree = folder.tree
-    added = {int(t["id"]): t for t in tree.get("added_tokens") or []}
-    return Job(source, folder, replace(folder.vocabulary, tree=tree, added=added))
+    return Job(source, folder, folder.whole)
 
 
 def planned(config: texts.Texts, context: Context, job: Job, seconds: float, speed: float) -> Plan:
