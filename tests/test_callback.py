@@ -120,11 +120,11 @@ def test_a_resumed_watch_compares_with_the_start_that_it_kept(base, context, tmp
 def test_criteria_stop_a_training(base, context, tmp_path):
     from polygraft.model import load
 
-    (tmp_path / "criteria.yaml").write_text("criteria:\n- {metric: accuracy, task: problems, language: en, floor: 101}\n")
+    (tmp_path / "criteria.yaml").write_text("criteria:\n- {metric: accuracy, task: problems, language: en, floor: 100}\n")
     watcher = callback.TaskWatcher(Watch(**ASKED, criteria=str(tmp_path / "criteria.yaml")), context)
     live = load(base, dtype="float32", device="cpu")
     assert not watcher.read(live.model, live.tokenizer, 0).failed  # the start is what is compared with
-    assert "floor 101: failed" in watcher.read(live.model, live.tokenizer, 2).failed[0]
+    assert "floor 100: failed" in watcher.read(live.model, live.tokenizer, 2).failed[0]
 
 
 def test_criteria_may_demand_what_only_an_evaluation_shows(base, context, tmp_path):
@@ -132,8 +132,8 @@ def test_criteria_may_demand_what_only_an_evaluation_shows(base, context, tmp_pa
     from polygraft.model import load
 
     (tmp_path / "criteria.yaml").write_text(
-        "criteria:\n- {metric: truncated, task: problems-generate, language: en, floor: -1}\n"
-        "- {metric: accuracy, task: problems, language: macro, floor: 101}\n")
+        "criteria:\n- {metric: truncated, task: problems-generate, language: en, floor: 0}\n"
+        "- {metric: accuracy, task: problems, language: macro, floor: 100}\n")
     watch = Watch(tasks=("problems", "problems-generate"), langs=("en", "es"), items=8, criteria=str(tmp_path / "criteria.yaml"))
     assert not callback.faults(watch, context)
     live = load(base, dtype="float32", device="cpu")

@@ -81,7 +81,7 @@ def test_reading_the_held_out_examples_does_not_disturb_the_training(context, tm
 def test_a_leaked_problem_is_left_out_refused_or_kept(context, tmp_path):
     mix = {"against": ["mgsm:en"], "against_data": "."}
     plan = STEP.plan(config(["leaky.jsonl"], **mix), context)
-    assert plan.lines[0].startswith("1 examples") and "1 evaluation items" in plan.lines[1]
+    assert plan.lines[0].startswith("1 examples") and "1 evaluation item" in plan.lines[1]
     result = STEP.run(config(["leaky.jsonl"], **mix), context, tmp_path / "out")
     [leak] = table(result, "Evaluation items among the examples")
     assert leak["task"] == "mgsm en" and leak["text"].startswith("Question: Janet sells")

@@ -31,7 +31,7 @@ def read(found: list[Example], held: tuple[Held, ...] = (), inputs: tuple[InputR
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "all too short": (lambda: read(MANY, min_chars=10**6), "50 too short"),
     "all too long": (lambda: read(MANY, max_chars=3), "50 too long"),
-    "all evaluation items": (lambda: read(rows("sw", ITEM.text), (ITEM,)), "1 evaluation items"),
+    "all evaluation items": (lambda: read(rows("sw", ITEM.text), (ITEM,)), "1 evaluation item"),
     "one label all duplicates of another": (lambda: read([*rows("a", "x y"), *rows("b", "X  Y")], dedup="exact"), "data b"),
     "one label all held out": (lambda: read([*MANY, *rows("b", "zzz")], dev=0.999), "held out"),
     "nothing held out": (lambda: read(MANY[:3], dev=1e-6), "no example is held out"),

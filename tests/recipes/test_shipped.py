@@ -12,6 +12,7 @@ import pytest
 from polygraft import cli, embedded, gguf
 from polygraft import recipe as engine
 from polygraft.cli import fields
+from polygraft.cli.group import OWN
 from polygraft.cli.init import GOALS
 from polygraft.config import parse
 from polygraft.errors import RecipeError
@@ -120,6 +121,8 @@ def context(words: list[str]) -> click.Context:
     at = click.Context(cli.root, info_name="polygraft")
     while isinstance(at.command, click.Group):
         verb = at.command.get_command(at, words[0]) if words else None
+        if verb is None and OWN in getattr(at.command, "table", {}):  # a group that is a verb itself
+            verb, words = at.command.load(at.command.table[OWN][0]), [at.info_name, *words]
         assert verb is not None, f"no verb {words[:1]} in {at.command_path}"
         at, words = click.Context(verb, parent=at, info_name=words[0]), words[1:]
         if isinstance(verb, click.Group) and words[:1] == ["--help"]:
