@@ -27,6 +27,16 @@ def texts(root: Path, documents: int = 60) -> dict[str, str]:
     return made
 
 
+def foreign(root: Path) -> dict[str, str]:
+    """Two corpora without a letter in common, in `root`: random texts."""
+    rng, made = np.random.default_rng(0), {}
+    for language, letters in (("en", "abcdefg "), ("sw", "uvwxyz ")):
+        path = root / f"{language}.txt"
+        path.write_text("\n".join("".join(rng.choice(list(letters), 60)) for _ in range(40)) + "\n")
+        made[language] = str(path)
+    return made
+
+
 def configured(model: Path, root: Path, **more: Any) -> Any:
     small = {"samples": 4, "seq_len": 32, "dtype": "float32"}
     return STEP.config(**({"model": str(model), "corpus": texts(root)} | small | more))

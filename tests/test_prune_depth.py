@@ -22,6 +22,7 @@ from polygraft.recipe import plan_step, run_step
 from polygraft.sources import resolve
 from polygraft.step import Context
 from polygraft.steps import TABLE
+from pruned import foreign
 
 STEP = next(s for s in TABLE if s.name == "prune.depth")
 
@@ -30,10 +31,7 @@ BATCH = {"input_ids": torch.randint(4, 260, (2, 12), generator=torch.Generator()
 
 @pytest.fixture
 def corpora(tmp_path):
-    rng = np.random.default_rng(0)
-    for tag, letters in (("en", "abcdefg "), ("sw", "uvwxyz ")):
-        (tmp_path / f"{tag}.txt").write_text("\n".join("".join(rng.choice(list(letters), 60)) for _ in range(40)) + "\n")
-    return {"en": str(tmp_path / "en.txt"), "sw": str(tmp_path / "sw.txt")}
+    return foreign(tmp_path)
 
 
 def config(model, corpora, **more):

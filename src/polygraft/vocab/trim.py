@@ -26,12 +26,11 @@ from polygraft.step import Context, DataRef, Language, ModelRef, Plan, Step
 from polygraft.tokenfile import Vocabulary
 from polygraft.vocab import control, tables
 from polygraft.vocab.init.scripts import script, script_of
-from polygraft.vocab.metrics.counting import Reader
+from polygraft.vocab.metrics.counting import Reader, batches
 from polygraft.vocab.tokenizer import checks, folder, sentencefile, trim
 from polygraft.vocab.writing import Rows, write_model
 
 EVERY = 10  # one document of so many is not counted: whether it is cut as before says what the choice does to unseen text
-BATCH = 1 << 20  # characters that are cut at a time
 READ = 8 << 20  # bytes of a table that are in memory at a time
 SHARE = 1e-3  # of a text's letters: a script that has fewer is not one of its scripts
 START = 8  # seconds until transformers is there, which checks what was made
@@ -154,16 +153,7 @@ class Seen:
 
 def parts(corpus: Corpus, held: bool) -> Iterator[list[str]]:
     """The documents that are counted, or those that are held out, some megabytes at a time."""
-    batch, size = list[str](), 0
-    for i, text in enumerate(corpus.documents()):
-        if (i % EVERY == EVERY - 1) is held:
-            batch.append(text)
-            size += len(text)
-        if size >= BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    return batches(text for i, text in enumerate(corpus.documents()) if (i % EVERY == EVERY - 1) is held)
 
 
 def look(vocabulary: Vocabulary, corpus: Corpus, context: Context) -> Seen:

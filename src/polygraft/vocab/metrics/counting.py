@@ -179,7 +179,7 @@ class Reader:
         met, size, unknown = Words(self) if words else None, self.vocabulary.size, unknown_id(self.vocabulary)
         rows: list[np.ndarray] = []
         counts, changed = np.zeros(size, np.int64), list[str]()
-        for batch in _batches(documents):
+        for batch in batches(documents):
             encoded, n = self.encode(batch), len(batch)
             decoded = self.vocabulary.tokenizer.decode_batch(encoded, skip_special_tokens=False)
             lengths = [len(ids) for ids in encoded]
@@ -206,7 +206,8 @@ class Reader:
         return mark.join(pieces)
 
 
-def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+def batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    """Documents together, about BATCH characters at a time."""
     batch, size = list[str](), 0
     for text in documents:
         batch.append(text)

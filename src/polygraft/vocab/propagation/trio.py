@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -38,11 +38,10 @@ class Member:
         anatomy = Anatomy.of(weights.config, weights.tensors, extra=extra, where=f"{name} {source.spec}")
         return cls(name, source, weights, anatomy, read_tokenizer(weights.extras))
 
-    @cached_property
+    @property
     def vocabulary(self) -> Vocabulary:
         """With the added tokens that only tokenizer_config.json names."""
-        tree = self.folder.tree
-        return replace(self.folder.vocabulary, tree=tree, added={int(t["id"]): t for t in tree.get("added_tokens") or []})
+        return self.folder.whole
 
     @cached_property
     def tables(self) -> dict[Side, Table]:
