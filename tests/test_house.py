@@ -18,8 +18,8 @@ LEVELS = [
     {"anatomy", "selection", "anatomy_rules", "addresses", "maps", "selectionfile", "windows"},
     {"model", "taps", "edits", "inspection", "ask", "step", "watching", "blocks", "spill", "ranks"},
     {"analysis", "merge", "tune", "evals", "vocab", "prune", "world"},
-    {"lock", "store", "recipetext", "planning", "recipe", "steps"},
-    {"report", "cli", "demo"},
+    {"lock", "store", "recipetext", "planning", "recipe", "steps", "choose"},
+    {"report", "cli", "demo", "poc"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
 METHODS = LEVELS[4]
