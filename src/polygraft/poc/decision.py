@@ -30,36 +30,58 @@ STATUSES = {
 # code -> English sentence; the names in braces are the keys of `Reason.values`, which are texts ready to be shown.
 REASONS = {
     # why a method does not apply ("absent")
-    "no-experts": "There is no {missing} expert, and nothing to train one from: name one, or give {give}.",
+    "no-expert": "There is no {missing} expert and nothing to train one from: name one, or give {give}.",
     "no-text": "There is no text in {language} to learn from: give --text.",
-    "no-contrast": "What belongs to {language} is found beside text in another language: give --other LANG=FILE.",
     "no-pairs": "There are no questions in {language} with their English: give --pairs.",
     "no-instruct": "There is no instruct sibling that could take over the vocabulary: give --instruct.",
-    "tokenizer-fits": "The tokenizer already fits: extending it would put {gain} times as much {language} into a token, and "
-                      "{wanted} times is wanted.",
-    "tokenizer-other": "The tokenizer cannot be extended: {why}.",
+    "tokenizer-fits": "The tokenizer already fits: an extension would put {gain} times as much text into a token, and {wanted} times "
+                      "is wanted.",
+    "tokenizer-fixed": "The tokenizer cannot be extended: {why}.",
     "refused": "Planning refuses it: {why}.",
     "not-asked": "It was left out: --methods does not name it.",
     # what became of a method that was planned
     "nothing": "Doing nothing costs nothing and changes nothing.",
     "failed": "Step `{step}` could not finish: {why}.",
-    "dropped": "Set aside after the {stage} stage, where it was worse by {value}.",
-    "unmeasured": "It ran, but {measure} gave no difference with an interval.",
+    "dropped": "Set aside after the {stage} stage, where {measure} changed by {value}.",
+    "unmeasured": "It ran, but there is no difference with an interval to judge by.",
     "gains": "{measure} changed by {value}; nothing else was lost beyond what is tolerated.",
     "loses": "{measure} changed by {value}, but {lost} changed by {loss}.",
-    "saves": "{measure} changed by {value}, which is no loss that shows, and serving reads {saving} less for a token.",
+    "saves": "{measure} changed by {value}, which is no loss that shows, and serving takes {saving} less.",
     "even": "{measure} changed by {value}: not distinguishable from doing nothing with {n} items.",
     "worse": "{measure} changed by {value}: worse than doing nothing.",
     # the verdict
     "adopt": "Adopt {method}: {measure} changed by {value}, for {cost}.",
-    "adopt-saving": "No method made {language} better; {method} makes serving cheaper: it reads {saving} less for a token, and no loss "
-                    "shows.",
+    "adopt-saving": "No method was better in {language}; {method} makes serving cheaper by {saving}, and no loss shows.",
     "keep": "No method beat doing nothing.",
-    "keep-loses": "No method beat doing nothing: {methods} made {language} better, but lost more elsewhere than is tolerated.",
+    "keep-loses": "No method beat doing nothing: better in {language} was {methods}, at a loss elsewhere that is not tolerated.",
+    "keep-small": "No method was shown to beat doing nothing; with {n} items a change of less than about {detectable} would not show.",
     "undecided-smoke": "Nothing is decided yet: the smoke stage shows that {count} of {planned} methods run, not what they are worth.",
     "undecided-unmeasured": "Nothing can be decided: no method could be compared with doing nothing.",
-    "undecided-small": "No method was shown to beat doing nothing, but with {n} items a change of less than about {detectable} would not "
-                       "have been seen.",
+    # what was equal
+    "equal": "Every method that trains had {steps} steps of {rows} rows of at most {length} tokens (two experts: half of them each), "
+             "and all were asked the same items.",
+    # what should be known of a method
+    "note-zeros": "Zeros are stored and read like other numbers: nothing becomes smaller or faster.",
+    "note-edits": "The model is edited while it runs, which vLLM cannot do; its files stay as they are.",
+    "note-vocabulary": "A new tokenizer: whatever counts tokens, and every cache of them, changes with it.",
+    "note-tables": "Embedding and head were counted as changed as a whole.",
+    "note-half": "Two experts were trained, each with half of the steps.",
+    "note-tokens": "It saw {tokens} training tokens, {share} of what the method with the most saw.",
+    # caveats of the whole
+    "caveat-chosen": "A method is chosen by the same items that tell its gain: expect somewhat less on others.",
+    "caveat-family": "Verdicts on the target are corrected for {count} methods compared; each interval stands for itself.",
+    "caveat-sampler": "Text in {languages} is the small sampler that comes along: losses there show when they are large.",
+    "caveat-text": "Only the first {size} of the text were used.",
+    "caveat-rounds": "The text was read {rounds} times over: more text would do more.",
+    "caveat-budget": "It took {spent}, more than its part of the budget ({allowed}).",
+    "caveat-earlier": "The budget has no room for more training than the {stage} stage had.",
+    # what the licences of a method's sources oblige to
+    "oblige-notice": "{sources}: keep the copyright notice and the licence's text with what is passed on.",
+    "oblige-attribution": "{sources}: name the authors, and say that it was changed.",
+    "oblige-share-alike": "{sources}: pass on what is made of it under the same licence only.",
+    "oblige-non-commercial": "{sources}: no commercial use.",
+    "oblige-terms": "{sources}: its own terms of use hold for what is made of it, too; read them.",
+    "oblige-unknown": "{sources}: no licence is said, so nothing may be assumed; ask, or say it with --licence.",
 }  # fmt: skip
 
 
@@ -98,7 +120,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Spent:
-    """What making a method's model took, from the steps that nothing else needs. `money` in the prices' currency; None: no price."""
+    """What making a method's model took: its own steps and those that it shares. `money` in the prices' currency; None: no price."""
 
     seconds: float = 0.0
     tokens: int = 0
@@ -109,19 +131,19 @@ class Spent:
 
 @dataclass(frozen=True)
 class Serving:
-    """What answering with it takes. `bytes_per_token`: weights read to write one token; `relative_tokens`: tokens of the target
-    language's text, relative to doing nothing; `money`: of a million characters of that text. None: not known, or no price."""
+    """What answering with it takes. `bytes_per_token`: weights read to write one token; `tokens_per_character` of the target
+    language's text; `money`: of a million characters of that text. None: not known, or no price."""
 
     stored_bytes: int = 0
     bytes_per_token: int = 0
-    relative_tokens: float | None = None
+    tokens_per_character: float | None = None
     money: float | None = None
-    note: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A method's row of the decision. `touched`: share of the weights that differ from doing nothing's, None where not counted."""
+    """A method's row of the decision. `touched`: share of the weights that differ from doing nothing's, None where not counted;
+    `model`: the folder of what it made, within the run folder; `obligations`: of the licences of what that is made of."""
 
     method: str
     title: str
@@ -131,9 +153,9 @@ class Outcome:
     spent: Spent = Spent()
     serving: Serving = Serving()
     touched: float | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Reason, ...] = ()
     model: str = ""
-    licences: tuple[str, ...] = ()
+    obligations: tuple[Reason, ...] = ()
 
     def of(self, role: str) -> tuple[Effect, ...]:
         """Its effects of one role; the first of "target" is what decides."""
@@ -154,9 +176,9 @@ class Licence:
 class Decision:
     """The whole decision: a pure function of the results in the run folder and of the user's prices.
 
-    `verdict`: "adopt", "keep" (no method beat doing nothing) or "undecided"; `recommended` is a method's name, "nothing" for keep, ""
-    while undecided. `equal` says in words what was equal for every method. `stage` is smoke, pilot or full; `budget_seconds` what
-    was allowed, `spent_seconds` what this stage's steps took. `currency` is "" without prices.
+    `verdict`: "adopt", "keep" (no method beat doing nothing) or "undecided"; `recommended` is a method's name, "nothing" for keep,
+    "" while undecided. `reference` is the model that doing nothing means, `measure` what decides. `stage` is smoke, pilot or full;
+    `budget_seconds` what was allowed in all, `spent_seconds` what this stage's steps took. `currency` is "" without prices.
     """
 
     stage: str
@@ -167,14 +189,13 @@ class Decision:
     recommended: str
     reason: Reason
     outcomes: tuple[Outcome, ...]
-    measures: tuple[str, ...]
-    equal: str
+    measure: str
+    equal: Reason
     budget_seconds: float
     spent_seconds: float
     licences: tuple[Licence, ...] = ()
-    obligations: tuple[str, ...] = ()
     currency: str = ""
-    caveats: tuple[str, ...] = ()
+    caveats: tuple[Reason, ...] = ()
     report: str = "report.html"
     version: int = VERSION
 
@@ -188,19 +209,31 @@ class Decision:
         return {o.method: o for o in self.outcomes}[method]
 
     def to_json(self) -> dict[str, Any]:
-        """The value of `decision.json`: the fields as they are named here, and every sentence in English as `text`."""
-        value = encode(self)
-        value["reason"]["text"] = self.reason.text
-        for row, outcome in zip(value["outcomes"], self.outcomes, strict=True):
-            row["reason"]["text"] = outcome.reason.text
-        return value
+        """The value of `decision.json`: the fields as they are named here; every `Reason` has its English sentence as `text`."""
+        return _told(encode(self))
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Decision:
         """The inverse of `to_json`. Raises TypeError or KeyError on a value of another shape."""
-        outcomes = [{**row, "reason": _reason(row["reason"])} for row in value["outcomes"]]
-        return decode(cls, {**value, "reason": _reason(value["reason"]), "outcomes": outcomes})
+        return decode(cls, _untold(value))
 
 
-def _reason(value: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in value.items() if k != "text"}
+def _is_reason(value: Any) -> bool:
+    return isinstance(value, dict) and {"code", "values"} <= value.keys()
+
+
+def _told(value: Any) -> Any:
+    """A JSON value with the sentence of every reason in it."""
+    if _is_reason(value):
+        return value | {"text": Reason(value["code"], value["values"]).text}
+    if isinstance(value, dict):
+        return {k: _told(v) for k, v in value.items()}
+    return [_told(v) for v in value] if isinstance(value, list) else value
+
+
+def _untold(value: Any) -> Any:
+    if _is_reason(value):
+        return {k: v for k, v in value.items() if k != "text"}
+    if isinstance(value, dict):
+        return {k: _untold(v) for k, v in value.items()}
+    return [_untold(v) for v in value] if isinstance(value, list) else value
