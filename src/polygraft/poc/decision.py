@@ -34,8 +34,8 @@ REASONS = {
     "no-text": "There is no text in {language} to learn from: give --text.",
     "no-pairs": "There are no questions in {language} with their English: give --pairs.",
     "no-instruct": "There is no instruct sibling that could take over the vocabulary: give --instruct.",
-    "tokenizer-fits": "The tokenizer already fits: an extension would put {gain} times as much text into a token, and {wanted} times "
-                      "is wanted.",
+    "tokenizer-fits": "The tokenizer already fits: an extension would put {gain} times as much text into a token, and {wanted} "
+                      "times is wanted.",
     "tokenizer-fixed": "The tokenizer cannot be extended: {why}.",
     "refused": "Planning refuses it: {why}.",
     "not-asked": "It was left out: --methods does not name it.",
@@ -54,12 +54,14 @@ REASONS = {
     "adopt-saving": "No method was better in {language}; {method} makes serving cheaper by {saving}, and no loss shows.",
     "keep": "No method beat doing nothing.",
     "keep-loses": "No method beat doing nothing: better in {language} was {methods}, at a loss elsewhere that is not tolerated.",
-    "keep-small": "No method was shown to beat doing nothing; with {n} items a change of less than about {detectable} would not show.",
-    "undecided-smoke": "Nothing is decided yet: the smoke stage shows that {count} of {planned} methods run, not what they are worth.",
+    "keep-small": "No method was shown to beat doing nothing; with {n} items a change of less than about {detectable} would not "
+                  "show.",
+    "undecided-smoke": "Nothing is decided yet: the smoke stage shows that {count} of {planned} methods run, not what they are "
+                       "worth.",
     "undecided-unmeasured": "Nothing can be decided: no method could be compared with doing nothing.",
     # what was equal
-    "equal": "Every method that trains had {steps} steps of {rows} rows of at most {length} tokens (two experts: half of them each), "
-             "and all were asked the same items.",
+    "equal": "Every method that trains had {steps} steps of {rows} rows of at most {length} tokens (two experts: half of them "
+             "each), and all were asked the same items.",
     # what should be known of a method
     "note-zeros": "Zeros are stored and read like other numbers: nothing becomes smaller or faster.",
     "note-edits": "The model is edited while it runs, which vLLM cannot do; its files stay as they are.",
@@ -120,7 +122,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Spent:
-    """What making a method's model took: its own steps and those that it shares. `money` in the prices' currency; None: no price."""
+    """What making a method's model took, with the steps that it shares. `money` in the prices' currency; None: no price."""
 
     seconds: float = 0.0
     tokens: int = 0
