@@ -43,8 +43,8 @@ class Alive:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.made: list[weakref.ref] = []
-        make_one = polygraft.blocks._parameter
-        monkeypatch.setattr("polygraft.blocks._parameter", lambda like, device: self._seen(make_one(like, device)))
+        make_one = polygraft.blocks.empty_parameter
+        monkeypatch.setattr("polygraft.blocks.empty_parameter", lambda like, device: self._seen(make_one(like, device)))
 
     def _seen(self, parameter):
         self.made += [] if parameter.is_meta else [weakref.ref(parameter)]

@@ -16,7 +16,7 @@ LEVELS = [
     {"errors", "files", "config", "result", "yamltext", "redact", "samplelog", "meter", "timeleft", "versions"},
     {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub", "topk", "arrays", "activity", "stats", "tokenfile", "chat"},
     {"anatomy", "selection", "anatomy_rules", "addresses", "maps", "selectionfile", "windows"},
-    {"model", "taps", "edits", "inspection", "ask", "step", "watching", "blocks", "spill", "ranks"},
+    {"model", "taps", "edits", "inspection", "ask", "step", "watching", "blocks", "standins", "spill", "ranks"},
     {"analysis", "merge", "tune", "evals", "vocab", "prune", "world"},
     {"lock", "store", "recipetext", "planning", "recipe", "steps", "choose"},
     {"report", "cli", "demo", "poc"},

@@ -7,7 +7,6 @@ and whatever else the family hands to a layer are made by its own code: hidden s
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from polygraft.errors import InputError, StepFailed
 from polygraft.model import Live, device_for, load_tokenizer, quiet, view
 from polygraft.spill import Spill
+from polygraft.standins import Reached, empty_parameter, hidden_of, instead, layer_list, places, read, skeleton, stop, with_hidden
 from polygraft.taps import layer_module
 
 if TYPE_CHECKING:
@@ -28,14 +28,6 @@ if TYPE_CHECKING:
 Batch = dict[str, Any]  # what the model is called with: input_ids int64 [rows, tokens], attention_mask ...
 Before = Callable[[int, Batch], None]
 LIMIT = 1 << 30  # bytes of hidden states in memory; the rest lies in files
-PIECE = 1 << 20  # elements of a tensor that are read and converted at a time: 4 MB
-
-
-class _Reached(BaseException):
-    """Carries a value out of a forward that need not go on."""
-
-    def __init__(self, value: Any):
-        self.value = value
 
 
 def _unheard(index: int, batch: Batch) -> None:
@@ -79,7 +71,7 @@ class Blocks:
         folder = found.base.path if found.adapter is not None and found.base is not None else found.path
         anatomy = Anatomy.of(weights.config, weights.tensors, where=found.path)
         with quiet():
-            model = _skeleton(folder, weights, dtype)
+            model = skeleton(folder, weights, dtype)
             tokenizer = load_tokenizer(found.path) or load_tokenizer(folder)
         for module in model.modules():
             for name, buffer in module.named_buffers(recurse=False):
@@ -106,7 +98,7 @@ class Blocks:
         self.states.clear()
         self.batches = []
         for batch in batches:
-            self.states.put(len(self.batches), self._call(batch, 0, lambda _layer, args, kwargs: _stop(_hidden(args, kwargs))))
+            self.states.put(len(self.batches), self._call(batch, 0, lambda _layer, args, kwargs: stop(hidden_of(args, kwargs))))
             self.batches.append(batch)
 
     def __iter__(self) -> Iterator[Block]:
@@ -133,13 +125,13 @@ class Blocks:
         import torch
 
         def place(number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return act(number, args, kwargs) if number == layer else self._shaped(_hidden(args, kwargs))
+            return act(number, args, kwargs) if number == layer else self._shaped(hidden_of(args, kwargs))
 
         inputs = {k: v.to(self.live.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        with torch.no_grad(), _instead(self._list()[0], place):
+        with torch.no_grad(), instead(layer_list(self.live.model, self.live.anatomy), place):
             try:
                 self.live.model.base_model(**inputs, use_cache=False)
-            except _Reached as reached:
+            except Reached as reached:
                 return reached.value
         raise StepFailed("the model did not call its layer", where=self.live.anatomy.where, found=f"layer {layer}",
                          fix="read this model in memory")
@@ -150,14 +142,8 @@ class Blocks:
 
     # ------------------------------------------------------------------------------------------------------------ parameters
 
-    def _list(self) -> tuple[Any, int]:
-        """The list that the model's layers stand in, and how many there are."""
-        anatomy = self.live.anatomy
-        name = anatomy.live_name(anatomy.keys(layer=0, kind="attn")[0]) or ""
-        return self.live.model.get_submodule(name.partition(".0.")[0]), anatomy.layers
-
     def _check_layers(self) -> None:
-        modules, count = self._list()
+        modules, count = layer_list(self.live.model, self.live.anatomy), self.live.anatomy.layers
         if len(modules) != count:
             raise InputError("the model does not have the layers of its files", where=self.live.anatomy.where,
                              found=f"{len(modules)}", expected=f"{count}")
@@ -170,35 +156,26 @@ class Blocks:
     def _outside(self) -> list[str]:
         """Names of parameters in no layer, each once, without an untied head: nothing that reads a model asks for it."""
         model = self.live.model
-        inside = {id(p) for p in self._list()[0].parameters()}
+        inside = {id(p) for p in layer_list(self.live.model, self.live.anatomy).parameters()}
         shared = id(model.get_input_embeddings().weight)
         output = model.get_output_embeddings()
         heads = {id(p) for p in (output.parameters() if output is not None else ())} - {shared}
         return [n for n, p in model.named_parameters() if id(p) not in inside | heads]
 
-    def _places(self, names: Iterable[str]) -> Iterator[tuple[Any, str]]:
-        """Every (module, name) that a parameter stands at: a tied one stands at two."""
-        ids = {id(self.live.model.get_parameter(name)) for name in names}
-        for module in self.live.model.modules():
-            for name, p in module._parameters.items():
-                if p is not None and id(p) in ids:
-                    yield module, name
-
     def _fill(self, names: list[str]) -> None:
         """Make these parameters real and read them from the files. Raises InputError where the files do not fill one."""
-
         live = self.live
         for name in names:
             meta = live.model.get_parameter(name)
             spare = self._spare.get((meta.shape, meta.dtype))
-            real = spare.pop() if spare else _parameter(meta, live.device)
-            for owner, own in list(self._places([name])):
+            real = spare.pop() if spare else empty_parameter(meta, live.device)
+            for owner, own in list(places(live.model, [name])):
                 owner._parameters[own] = real
             filled = 0
             for key in live.anatomy.file_keys(name):
                 target = view(live.model, live.anatomy, key)
                 assert target is not None
-                _read(self.weights, key, target)
+                read(self.weights, key, target)
                 filled += target.numel() if target.untyped_storage().data_ptr() == real.untyped_storage().data_ptr() else 0
             if filled != real.numel():
                 raise InputError("the tensors of the files do not fill a parameter", where=live.anatomy.where, found=name)
@@ -206,10 +183,10 @@ class Blocks:
     def _free(self, module: Any) -> None:
         """Back to the meta device. The next block takes the room over: given back, an allocator might keep it as well."""
         for part in module.modules():
-            for name, parameter in part._parameters.items():
-                if parameter is not None:
-                    part._parameters[name] = _parameter(parameter, "meta")
-                    self._spare.setdefault((parameter.shape, parameter.dtype), []).append(parameter)
+            for name, real in part._parameters.items():
+                if real is not None:
+                    part._parameters[name] = empty_parameter(real, "meta")
+                    self._spare.setdefault((real.shape, real.dtype), []).append(real)
 
     @property
     def held(self) -> int:
@@ -243,10 +220,10 @@ class Block:
 
     def _through(self, index: int, batch: Batch) -> torch.Tensor:
         def act(_layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            args, kwargs = _with_hidden(args, kwargs, self.blocks.hidden(index))
+            args, kwargs = with_hidden(args, kwargs, self.blocks.hidden(index))
             out = self.module(*args, **kwargs)
             self.blocks._one = not isinstance(out, tuple)
-            _stop(out[0] if isinstance(out, tuple) else out)
+            stop(out[0] if isinstance(out, tuple) else out)
 
         return self.blocks._call(batch, self.layer, act)
 
@@ -272,6 +249,11 @@ def block_bytes(weights: Weights, anatomy: Anatomy, dtype: str = "auto") -> int:
 
 def fits(weights: Weights, dtype: str = "auto", device: str = "cpu") -> bool:
     """Whether the whole model takes at most 80 % of the memory that the device has (a CPU: this process may use)."""
+    return holds(whole_bytes(weights, dtype), device)
+
+
+def holds(needed: int, device: str = "cpu") -> bool:
+    """Whether so many bytes are at most 80 % of the memory that the device has (a CPU: this process may use)."""
     from polygraft.meter import memory_limit
 
     room = memory_limit()
@@ -279,90 +261,4 @@ def fits(weights: Weights, dtype: str = "auto", device: str = "cpu") -> bool:
         import torch
 
         room = torch.cuda.mem_get_info(device)[0]
-    return room is None or whole_bytes(weights, dtype) <= 0.8 * room
-
-
-# ------------------------------------------------------------------------------------------------------------------- helpers
-
-
-def _stop(value: Any) -> None:
-    raise _Reached(value)
-
-
-def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The hidden state among what a layer is called with. Raises InputError for a layer that shares state with others."""
-    shared = [name for name, value in kwargs.items() if isinstance(value, dict | list)]
-    if shared or not (args or "hidden_states" in kwargs):
-        raise InputError("layers of this family share more than the hidden state, so they cannot be run one at a time",
-                         found=", ".join(shared) or "no hidden state", fix="read this model in memory")
-    return args[0] if args else kwargs["hidden_states"]
-
-
-def _with_hidden(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
-
-
-@contextlib.contextmanager
-def _instead(modules: Any, act: Callable[..., Any]) -> Iterator[None]:
-    """Within: `act(number, args, kwargs)` is called in the place of each module of the list, and its hooks are not."""
-    import torch
-
-    real = dict(modules._modules)
-    for name, module in real.items():
-        stand: Any = torch.nn.Module()
-        for plain, value in vars(module).items():  # such as `attention_type`, which some loops read
-            if isinstance(value, str | int) and not plain.startswith("_"):
-                setattr(stand, plain, value)
-        stand.forward = lambda *args, _number=int(name), **kwargs: act(_number, args, kwargs)
-        modules._modules[name] = stand
-    try:
-        yield
-    finally:
-        modules._modules.update(real)
-
-
-def _skeleton(folder: Path, weights: Weights, dtype: str) -> Any:
-    """The model in eval mode with parameters on the meta device and buffers as the family computes them."""
-    import torch
-    import transformers
-    from accelerate import init_empty_weights
-
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        wanted = getattr(torch, dtype) if dtype != "auto" else config.dtype or _own_dtype(weights)
-        with init_empty_weights(include_buffers=False):
-            make: Any = transformers.AutoModelForCausalLM.from_config
-            model = make(config, dtype=wanted).eval()
-        model.tie_weights()  # once more: laying parameters on the meta device parts those that are one
-        return model
-    except (ValueError, OSError, KeyError, RuntimeError) as error:
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise InputError("transformers cannot build this model", where=folder, found=first) from None
-
-
-def _own_dtype(weights: Weights) -> torch.dtype:
-    """The dtype of the first tensor of real numbers, as transformers takes it where config.json names none."""
-    import torch
-
-    known = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-    return next((known[t.dtype] for t in weights.tensors.values() if t.dtype in known), torch.float32)
-
-
-def _read(weights: Weights, key: str, target: torch.Tensor) -> None:
-    """Fill a live view with a tensor of the files, a piece at a time, converted to the live dtype."""
-    import torch
-
-    shape = weights.info(key).shape
-    if tuple(target.shape) != tuple(shape):
-        raise InputError("a tensor of another shape than config.json says", where=weights.path, found=f"{key}: {list(shape)}",
-                         expected=f"{list(target.shape)}")
-    flat = target.view(-1)
-    for start in range(0, n := flat.numel(), PIECE):
-        stop = min(start + PIECE, n)
-        flat[start:stop].copy_(torch.from_numpy(weights.f32(key, start, stop)))
-
-
-def _parameter(like: Any, device: str) -> Any:
-    import torch
-
-    return torch.nn.Parameter(torch.empty(like.shape, dtype=like.dtype, device=device), requires_grad=False)
+    return room is None or needed <= 0.8 * room

@@ -63,6 +63,13 @@ class Spill:
             out.view(-1).view(torch.uint8).numpy()[:] = np.fromfile(self._path(number), np.uint8)
         return out.to(device)
 
+    def drop(self, number: int) -> None:
+        """Forget one, and remove its file."""
+        self.memory.pop(number, None)
+        if self.files.pop(number, None) is not None:
+            with resource_errors(self._path(number)):
+                OPS.unlink(str(self._path(number)))
+
     def clear(self) -> None:
         """Forget everything, and remove the files, those of a killed run too."""
         for path in self.folder.glob("state.*.bin") if self.folder is not None else ():

@@ -5,7 +5,8 @@ What a configuration says rules out the long sequences; whether the short ones c
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from polygraft.evals.engines.row import Walk, window
 CLOSE = {"float32": 1e-4, "float64": 1e-4}  # of the nats, and at least of 1 nat
 CLOSE_HALF = 1e-2
 ENDLESS = 1 << 40
+FAILS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, AssertionError)  # of code not made for branches
 
 
 def horizon(model: Any) -> int:
@@ -30,9 +32,13 @@ def horizon(model: Any) -> int:
 
 
 class Branches:
-    """What of a model's reading as branches is exact, tried when it is first asked for; `why` says what is not."""
+    """What of a model's reading as branches is exact, tried when it is first asked for; `why` says what is not.
 
-    def __init__(self, model: Any):
+    trial: how it is tried, for a model whose own forward cannot be: the length of the beginning that is shared -> as `agree`.
+    """
+
+    def __init__(self, model: Any, trial: Callable[[int], tuple[bool, str]] | None = None):
+        self.trial = trial or partial(agree, model)
         self.model, self.horizon, self.window = model, horizon(model), window(model) or ENDLESS
         self.why = ""
 
@@ -50,7 +56,7 @@ class Branches:
         return self._agree(self.window)
 
     def _agree(self, stem: int) -> bool:
-        agreed, why = agree(self.model, stem)
+        agreed, why = self.trial(stem)
         self.why = self.why if agreed else why
         return agreed
 
@@ -67,10 +73,14 @@ def agree(model: Any, stem: int = 9) -> tuple[bool, str]:
         with torch.inference_mode():
             while walk.at < len(walk.trie):
                 walk.step()
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, AssertionError) as error:
+    except FAILS as error:
         return False, f"{type(error).__name__} on a row of branches"
-    together = np.array([walk.total(i)[0] for i in range(len(sequences))])
-    bound = CLOSE.get(str(model.dtype).removeprefix("torch."), CLOSE_HALF) * np.maximum(1, np.abs(alone))
+    return judged(model.dtype, alone, np.array([walk.total(i)[0] for i in range(len(sequences))]))
+
+
+def judged(dtype: Any, alone: np.ndarray, together: np.ndarray) -> tuple[bool, str]:
+    """(whether these likelihoods are the same but for rounding, why not), in nats, computed in this dtype."""
+    bound = CLOSE.get(str(dtype).removeprefix("torch."), CLOSE_HALF) * np.maximum(1, np.abs(alone))
     off = np.abs(together - alone)
     return bool((off <= bound).all()), f"likelihoods of branches are off by {off.max():.2g} nats"
 

@@ -31,7 +31,7 @@ class Scorer(Coded):
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, batch_tokens: int = 512, max_length: int | None = None):
-        super().__init__(tokenizer, max_length or _context_length(model, tokenizer))
+        super().__init__(tokenizer, max_length or context_length(model, tokenizer))
         self.notes: list[str] = []
         self.model, self.batch_tokens = model.eval(), batch_tokens
         self.branches = Branches(model)
@@ -168,7 +168,8 @@ class Scorer(Coded):
             done([(i, answer.written()) for i, answer in over.items()])
 
 
-def _context_length(model: Any, tokenizer: Any) -> int:
+def context_length(model: Any, tokenizer: Any) -> int:
+    """Tokens that the model was made to see, by its configuration or else its tokenizer; 2048 where neither says."""
     for name in ("max_position_embeddings", "n_positions", "seq_length"):
         if (n := getattr(model.config, name, None)) is not None:
             return int(n)

@@ -20,16 +20,16 @@ def feed(model: Any, cache: Columns, tokens: np.ndarray, positions: np.ndarray, 
     device = batches.entry(model)
     ids, at = (torch.as_tensor(x, dtype=torch.long, device=device) for x in (tokens, positions))
     distance = positions[:, None] - np.concatenate([cache.positions, positions])
-    with _grouped(str(device)):
+    with grouped(str(device)):
         # a list of positions to keep is good on every device: the head may be on another one than the embedding
-        out = model(input_ids=ids[None], position_ids=at[None], attention_mask=_masks(model, visible, distance, device),
+        out = model(input_ids=ids[None], position_ids=at[None], attention_mask=masks(model, visible, distance, device),
                     past_key_values=cache, use_cache=True, logits_to_keep=keep.tolist())
     cache.advance(positions)
     return out.logits[0]
 
 
 @contextlib.contextmanager
-def _grouped(device: str) -> Iterator[None]:
+def grouped(device: str) -> Iterator[None]:
     """On a CPU, let queries share their group's keys: transformers copies all columns for every query head unless this is set."""
     name = "TRANSFORMERS_SDPA_FORCE_GQA"
     if device != "cpu" or name in os.environ:
@@ -49,7 +49,7 @@ def window(model: Any) -> int | None:
     return getattr(config, "sliding_window", None) if types is None or "sliding_attention" in types else None
 
 
-def _masks(model: Any, visible: np.ndarray, distance: np.ndarray, device: Any) -> Any:
+def masks(model: Any, visible: np.ndarray, distance: np.ndarray, device: Any) -> Any:
     """What transformers' models take: one mask, or one for each kind of attention layer."""
     types, near = getattr(model.config.get_text_config(), "layer_types", None), window(model)
     narrow = visible if near is None else visible & (distance < near)
