@@ -6,7 +6,7 @@ What a configuration says rules out the long sequences; whether the short ones c
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class Branches:
     """
 
     def __init__(self, model: Any, trial: Callable[[int], tuple[bool, str]] | None = None):
-        self.trial = trial or partial(agree, model)
+        self.trial = trial or (lambda stem: agree(model, stem))
         self.model, self.horizon, self.window = model, horizon(model), window(model) or ENDLESS
         self.why = ""
 
