@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from polygraft.cli.recipes import JSON
+from polygraft.cli.recipes import JSON, LANG
 
 if TYPE_CHECKING:
     from polygraft.evals.findings import Findings
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 @click.option("--criteria", type=click.Path(path_type=Path), metavar="FILE", help="criteria.yaml: exit 6 if a `must` fails.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write result.json and report.html there.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Seed of the bootstrap.")
+@LANG
 @JSON
 def compare(evaluations: tuple[str, ...], reference: str | None, criteria: Path | None, out: Path | None, seed: int,
-            as_json: bool) -> int:
+            lang: str, as_json: bool) -> int:
     """Compare finished evaluations on the items that they share: better, worse or not distinguishable from the first.
 
     FOLDER is what `polygraft eval --out` wrote, or a run that has an evaluation; FOLDER#MODEL is one model of several in it.
@@ -39,7 +40,7 @@ def compare(evaluations: tuple[str, ...], reference: str | None, criteria: Path 
     found, notes = findings(models, methods, seed, chosen(reference, list(methods or models)))
     result = as_result(found, notes, asked, folders)
     if out is not None:
-        write(result, out)
+        write(result, out, lang)
     show.result(result, as_json)
     demands.raise_failed(result.data, criteria)
     return 0
@@ -165,8 +166,8 @@ def check_out(out: Path, folders: list[Path]) -> None:
         raise RecipeError("the output exists", where=out, fix="name a folder that does not exist yet")
 
 
-def write(result: Result, out: Path) -> None:
-    """result.json and report.html, whole or absent."""
+def write(result: Result, out: Path, language: str = "en") -> None:
+    """result.json and report.html (in `language`), whole or absent."""
     from polygraft import __version__
     from polygraft.files import commit, write_atomic
     from polygraft.report import Meta, render
@@ -174,4 +175,4 @@ def write(result: Result, out: Path) -> None:
 
     with commit(out, {"polygraft": __version__, "kind": "comparison"}) as part:
         write_result(part, result)
-        write_atomic(part / "report.html", render([result], Meta(name=result.title)).encode())
+        write_atomic(part / "report.html", render([result], Meta(name=result.title, language=language)).encode())

@@ -12,6 +12,7 @@ RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
 SET = click.option("--set", "sets", multiple=True, metavar="A.B=VALUE", help="Change a value: `steps.swap.bottom=6`. Repeatable.")
 ROOT = click.option("--root", default="runs", type=click.Path(path_type=Path), show_default=True, help="Where run folders live.")
 OFFLINE = click.option("--offline", is_flag=True, help="Never touch the network: hub models must be in the cache.")
+LANG = click.option("--lang", default="en", show_default=True, type=click.Choice(["en", "ja"]), help="Language of the report.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
@@ -81,18 +82,19 @@ def plan_json(planned: Any) -> dict[str, Any]:
 @SET
 @ROOT
 @OFFLINE
+@LANG
 @JSON
-def run(recipe: Path, sets: tuple[str, ...], root: Path, offline: bool, as_json: bool) -> int:
+def run(recipe: Path, sets: tuple[str, ...], root: Path, offline: bool, lang: str, as_json: bool) -> int:
     """Do what RECIPE says and write its report. The same command again resumes, and skips what is unchanged."""
     from polygraft import recipe as engine
     from polygraft.steps import TABLE
 
-    run_recipe(engine.read_recipe(recipe, TABLE, sets), root, offline=offline, as_json=as_json)
+    run_recipe(engine.read_recipe(recipe, TABLE, sets), root, offline=offline, as_json=as_json, lang=lang)
     return 0
 
 
-def run_recipe(read: Any, root: Path, *, offline: bool, as_json: bool) -> Path:
-    """Run a recipe with progress, write and name its report; the results are printed. Returns the report's path."""
+def run_recipe(read: Any, root: Path, *, offline: bool, as_json: bool, lang: str = "en") -> Path:
+    """Run a recipe with progress, write and name its report in `lang`; the results are printed. Returns the report's path."""
     from polygraft import recipe as engine
     from polygraft.cli import show
     from polygraft.cli.progress import telling
@@ -101,7 +103,7 @@ def run_recipe(read: Any, root: Path, *, offline: bool, as_json: bool) -> Path:
 
     with telling() as tell:
         done = engine.run(read, root, offline=offline, tell=tell)
-    path = write(done.folder)
+    path = write(done.folder, lang)
     if as_json:
         results = [r.to_json() for r in done.results]
         click.echo(json.dumps({"folder": str(done.folder), "report": str(path), "ran": done.ran, "skipped": done.skipped,
@@ -117,11 +119,12 @@ def run_recipe(read: Any, root: Path, *, offline: bool, as_json: bool) -> Path:
 
 @click.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
-def report(folder: Path) -> int:
+@LANG
+def report(folder: Path, lang: str) -> int:
     """Write the report of a run folder again, from the results that its steps left."""
     from polygraft.report import write
 
-    click.echo(f"report: {write(folder)}")
+    click.echo(f"report: {write(folder, lang)}")
     return 0
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from polygraft import __version__
 from polygraft.report import layermap, palette, views
 from polygraft.report.escape import clean, one_line
-from polygraft.report.strings import strings
+from polygraft.report.numbers import when
+from polygraft.report.strings import spoken_language, strings
 from polygraft.report.views import Limits, Meta
 from polygraft.result import Result
 
@@ -58,21 +59,21 @@ def content(results: list[Result], meta: Meta, limits: Limits) -> dict[str, Any]
 
     t = strings(meta.language)
     steps = [views.step_view(r, meta, limits, t) for r in results]
-    groups, more_maps = views.map_groups(results, limits)
+    groups, more_maps = views.map_groups(results, limits, t)
     samples = [(r, views.by_hash(r.samples, limits.samples)) for r in results if r.samples]
     curves = [(r, c) for r in results for c in r.curves][:limits.maps]
     inputs = views.input_views(results, limits.rows)
     return {
-        "t": t, "language": meta.language, "name": one_line(meta.name, 120), "question": clean(meta.question),
+        "t": t, "language": spoken_language(meta.language), "name": one_line(meta.name, 120), "question": clean(meta.question),
         "steps": steps, "answers": [steps[i] for i in views.in_answer(results)],
         "missing": ", ".join(one_line(m, 80) for m in meta.missing), "groups": groups, "more_maps": more_maps,
         "curves": [{**views.curve_view(c, f"c{i}", t), "step": one_line(r.id, 60)} for i, (r, c) in enumerate(curves)],
         "samples": [{"total": len(r.samples), "shown": [views.sample_view(s, limits.chars, t) for s in kept]}
                     for r, kept in samples],
-        "cost": views.cost_view(results), "inputs": inputs, "caveats": views.caveat_views(results, limits.chars),
+        "cost": views.cost_view(results, t), "inputs": inputs, "caveats": views.caveat_views(results, limits.chars),
         "recipe": views.shorten(meta.recipe, limits.recipe, t["text_more"]),
         "versions": {one_line(k, 40): one_line(v, 60) for k, v in ({"polygraft": __version__} | meta.versions).items()},
-        "started": one_line(meta.started, 40), "finished": one_line(meta.finished, 40),
+        "started": when(one_line(meta.started, 40), t), "finished": when(one_line(meta.finished, 40), t),
         "safe": Markup, "hatch": layermap.HATCH, "css": _css(), "map_css": palette.css(),
     }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from polygraft.report.numbers import fixed, spread
 from polygraft.report.palette import STEPS
+from polygraft.report.strings import EN, Strings, named
 from polygraft.result import Estimate, Table
 
 MARKS = {"better": "▲", "worse": "▼", "not distinguishable": "○"}
@@ -98,10 +99,10 @@ def block(e: Estimate, reach: float, said: str) -> str:
             f'<text class="v v{level}" x="{BLOCK / 2:g}" y="17">{value}{mark}</text></svg>')
 
 
-def words(e: Estimate) -> tuple[str, str]:
+def words(e: Estimate, t: Strings = EN) -> tuple[str, str]:
     """The estimate and its interval as text: ("+12.0 %", "3.1 to 20.9"); the second is "" where there is no interval."""
     decimals = spread(e.value, e.low, e.high)
-    value = f"{fixed(e.value, decimals, plus=bool(e.verdict))} {e.unit}".rstrip()
+    value = f"{fixed(e.value, decimals, plus=bool(e.verdict), t=t)} {named(t, e.unit)}".rstrip()
     if e.low is None or e.high is None:
         return value, ""
-    return value, f"{fixed(e.low, decimals)} to {fixed(e.high, decimals)}"
+    return value, t["interval"].format(low=fixed(e.low, decimals, t=t), high=fixed(e.high, decimals, t=t))

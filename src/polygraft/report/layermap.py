@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 from polygraft.report import palette
 from polygraft.report.escape import columns, cut, one_line, rtl, script_language
-from polygraft.report.numbers import UNDEFINED, number, superscript
+from polygraft.report.numbers import number, superscript
+from polygraft.report.strings import EN, Strings, named
 from polygraft.result import LayerMap
 
 LEFT, RIGHT = ("embed", "position"), ("final_norm", "head")  # before the first layer and after the last; others after these
@@ -68,16 +69,16 @@ def all_values(m: LayerMap) -> Iterator[float | None]:
         yield from row
 
 
-def meaning(m: LayerMap, value: float | None) -> str:
+def meaning(m: LayerMap, value: float | None, t: Strings = EN) -> str:
     """A value in words: its label, or the number with its unit."""
     if value is None:
-        return "not present"
+        return t["not_present"]
     if not math.isfinite(value):
-        return UNDEFINED
+        return t["undefined"]
     key = f"{value:g}"
     if m.scale == "categorical" or key in m.labels:
-        return one_line(m.labels.get(key, key), 60)
-    return f"{number(value)} {one_line(m.unit, 30)}".rstrip()
+        return named(t, one_line(m.labels.get(key, key), 60))
+    return f"{number(value)} {named(t, one_line(m.unit, 30))}".rstrip()
 
 
 def sides(maps: Iterable[LayerMap]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -92,21 +93,22 @@ def sides(maps: Iterable[LayerMap]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class Frame:
-    """One x axis for several maps, so that equal layers stand above one another."""
+    """One x axis for several maps, so that equal layers stand above one another; `t` are the words that stand on them."""
 
     gutter: float
     left: tuple[str, ...]
     right: tuple[str, ...]
     layers: int
     cell: float
+    t: Strings = field(default_factory=lambda: EN, repr=False)
 
     @classmethod
-    def of(cls, maps: Iterable[LayerMap]) -> Frame:
+    def of(cls, maps: Iterable[LayerMap], t: Strings = EN) -> Frame:
         """The frame that fits every one of `maps`."""
         maps = list(maps)
         layers = max((m.layers for m in maps), default=1)
         wide = max((columns(one_line(r, 26)) for m in maps for r in m.rows), default=0)
-        return cls(max(60.0, wide * LABEL_PX + 14), *sides(maps), layers, min(44.0, max(4.0, INNER / max(1, layers))))
+        return cls(max(60.0, wide * LABEL_PX + 14), *sides(maps), layers, min(44.0, max(4.0, INNER / max(1, layers))), t)
 
     def layer_x(self, layer: int) -> float:
         return self.gutter + len(self.left) * (SIDE + GAP) + layer * self.cell
@@ -171,7 +173,8 @@ def cells(m: LayerMap, scale: Scale, frame: Frame, row: int, detail: int) -> str
         while detail == 0 and stop < len(values) and scale.css_class(values[stop]) == css:
             stop += 1
         run = values[start:stop]
-        tip = f"{name} · layer {start}" + (f"–{stop - 1}" if stop - start > 1 else "") + f": {escape(spoken(m, run))}"
+        at = f"{start}–{stop - 1}" if stop - start > 1 else str(start)
+        tip = f"{name} · {frame.t['at_layer'].format(n=at)}: {escape(spoken(m, run, frame.t))}"
         x = frame.layer_x(start)
         out.append(box(css, x, y, frame.cell * (stop - start) - gap, ROW - 1, tip))
         if numbered and css != "na":
@@ -191,13 +194,13 @@ def value_text(css: str, x: float, y: float, value: float | None, factor: float)
     return f'<text class="v v{css}" x="{x:g}" y="{y:g}">{short_value(value or 0.0, factor)}</text>'
 
 
-def spoken(m: LayerMap, run: Iterable[float | None]) -> str:
+def spoken(m: LayerMap, run: Iterable[float | None], t: Strings = EN) -> str:
     """A run of cells in words: one value, or the least and the greatest."""
     found = [v for v in run if v is not None and math.isfinite(v)]
     if not found:
-        return meaning(m, None)
+        return meaning(m, None, t)
     least, most = min(found), max(found)
-    return meaning(m, least) if least == most else f"{number(least)} to {meaning(m, most)}"
+    return meaning(m, least, t) if least == most else t["interval"].format(low=number(least), high=meaning(m, most, t))
 
 
 def outside(m: LayerMap, scale: Scale, frame: Frame, height: float) -> str:
@@ -205,7 +208,7 @@ def outside(m: LayerMap, scale: Scale, frame: Frame, height: float) -> str:
     out = []
     for name, value in m.outside.items():
         x, css = frame.outside_x(name), scale.css_class(value)
-        out.append(box(css, x, 0, SIDE, height, attr(f"{name}: {meaning(m, value)}")))
+        out.append(box(css, x, 0, SIDE, height, attr(f"{name}: {meaning(m, value, frame.t)}")))
         if css != "na" and scale.kind != "categorical":
             out.append(value_text(css, x + SIDE / 2, height / 2 + 3.5, value, scale.factor))
         shown = {"final_norm": "norm", "position": "pos."}.get(name, name)
@@ -219,18 +222,19 @@ def axis(m: LayerMap, frame: Frame) -> str:
     every = next(n for n in (1, 2, 5, 10, 20, 25, 50, 100) if n * frame.cell >= need or n == 100)
     ticks = "".join(f'<text class="soft" text-anchor="middle" x="{frame.layer_x(i) + frame.cell / 2:g}" y="-6">{i}</text>'
                     for i in range(0, m.layers, every))
-    return ticks + word(frame.gutter - 8, -6, "layer", "soft", "end")
+    return ticks + word(frame.gutter - 8, -6, frame.t["layer"], "soft", "end")
 
 
 def legend(m: LayerMap, scale: Scale, frame: Frame) -> tuple[str, float]:
     """The key under a map and its height: a colour bar, or a swatch for each category, and the hatch if anything is absent."""
     out, x, y = [], frame.gutter, 0.0
-    items = [(f"k{i % len(palette.CATEGORIES['light'])}", one_line(m.labels.get(k, k), 60)) for i, k in enumerate(scale.keys)]
+    items = [(f"k{i % len(palette.CATEGORIES['light'])}", named(frame.t, one_line(m.labels.get(k, k), 60)))
+             for i, k in enumerate(scale.keys)]
     if scale.kind != "categorical":
         bar, x = colour_bar(m, scale, frame)
         out.append(bar)
     if any(v is None or not math.isfinite(v) for v in all_values(m)):
-        items.append(("na", "not present"))
+        items.append(("na", frame.t["not_present"]))
     for css, label in items:
         need = 36 + min(40, columns(label)) * LABEL_PX
         if x + need > frame.width and x > frame.gutter:
@@ -242,23 +246,24 @@ def legend(m: LayerMap, scale: Scale, frame: Frame) -> tuple[str, float]:
 
 def colour_bar(m: LayerMap, scale: Scale, frame: Frame) -> tuple[str, float]:
     """The colours from low to high with their ends named, and where the next item of the legend may begin."""
-    low, high, letter = bound(m, scale.low), bound(m, scale.high, True), "d" if scale.kind == "diverging" else "q"
+    low, high = bound(m, scale.low, t=frame.t), bound(m, scale.high, True, frame.t)
+    letter = "d" if scale.kind == "diverging" else "q"
     x = frame.gutter + min(40, columns(low)) * LABEL_PX + 6
     end = x + 7 * (palette.STEPS + 1)
     bar = "".join(box(f"{letter}{i}", x + 7 * i, 0, 7.2, 11) for i in range(palette.STEPS + 1))
     bar += word(frame.gutter, 10, low, "soft", width=40) + word(end + 6, 10, high, "soft", width=40)
     end += min(40, columns(high)) * LABEL_PX + 36
     if frame.cell >= 26 and scale.factor != 1.0:
-        bar += word(end, 10, f"numbers in cells × 10{superscript(-round(math.log10(scale.factor)))}", "soft")
+        bar += word(end, 10, f"{frame.t['cell_factor']}{superscript(-round(math.log10(scale.factor)))}", "soft")
         end += 170
     return bar, end
 
 
-def bound(m: LayerMap, value: float, unit: bool = False) -> str:
+def bound(m: LayerMap, value: float, unit: bool = False, t: Strings = EN) -> str:
     """An end of the colour bar: its meaning if it has one, else the number."""
-    named = m.labels.get(f"{value:g}")
+    label = m.labels.get(f"{value:g}")
     whole = int(value) if abs(value) < 1e6 and value == int(value) else value
-    return one_line(named, 40) if named else f"{number(whole)} {one_line(m.unit, 24) if unit else ''}".rstrip()
+    return named(t, one_line(label, 40)) if label else f"{number(whole)} {named(t, one_line(m.unit, 24)) if unit else ''}".rstrip()
 
 
 HATCH = ('<defs><pattern id="lm-none" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'

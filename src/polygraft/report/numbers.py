@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 
-UNDEFINED = "undefined"
+from polygraft.report.strings import EN, Strings
 
 
-def number(value: float | int | None, digits: int = 3) -> str:
+def number(value: float | int | None, digits: int = 3, t: Strings = EN) -> str:
     """Thousands separated, about `digits` significant digits, plain notation where it is short; "–" for None."""
     if value is None:
         return "–"
     if isinstance(value, bool | int):
         return f"{value:,}".replace("-", "−")
     if not math.isfinite(value):
-        return UNDEFINED
+        return t["undefined"]
     size = abs(value)
     if size == 0:
         text = "0"
@@ -38,12 +39,12 @@ def spread(value: float, low: float | None, high: float | None) -> int:
     return min(4, max(0, 1 - math.floor(math.log10(width))))
 
 
-def fixed(value: float | None, decimals: int, plus: bool = False) -> str:
+def fixed(value: float | None, decimals: int, plus: bool = False, t: Strings = EN) -> str:
     """`value` with so many decimals and a true minus sign; `plus` also signs what is above zero."""
     if value is None:
         return "–"
     if not math.isfinite(value):
-        return UNDEFINED
+        return t["undefined"]
     text = f"{value:+,.{decimals}f}" if plus else f"{value:,.{decimals}f}"
     if float(text.replace(",", "")) == 0:
         text = text.lstrip("+-")
@@ -60,15 +61,24 @@ def size(count: float) -> str:
     return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float, t: Strings = EN) -> str:
     """Seconds as a person says them: 0.4 s, 12 s, 3 min 5 s, 2 h 10 min."""
     if seconds < 9.95:
-        return f"{seconds:.1f} s"
+        return t["seconds"].format(n=f"{seconds:.1f}")
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s"
+        return t["seconds"].format(n=whole)
     minutes, rest = divmod(whole, 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+        return " ".join([t["minutes"].format(n=minutes), *[t["seconds"].format(n=rest)] * bool(rest)])
     hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
+    return " ".join([t["hours"].format(n=f"{hours:,}"), *[t["minutes"].format(n=minutes)] * bool(minutes)])
+
+
+def when(moment: str, t: Strings = EN) -> str:
+    """A time of a manifest (UTC, ISO 8601, to the second) as it is read aloud; anything else as it came."""
+    try:
+        found = datetime.strptime(moment, "%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        return moment
+    return t["when"].format(year=found.year, month=found.month, day=found.day, time=f"{found:%H:%M:%S}", iso=moment)

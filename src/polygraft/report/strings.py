@@ -1,10 +1,20 @@
-"""Every sentence that the report itself speaks, in one place, so that another language is one more column."""
+"""Every sentence that the report itself speaks, in one place; another language is one more file beside this one.
+
+A language's table has the keys of `EN`, with the same fields in braces. Under `= word` it may have words that steps write into
+their results and that always mean the same: heads of columns, units, verdicts. Whatever else steps write stays as it is.
+"""
 
 from __future__ import annotations
 
-EN = {
-    "report": "Report", "skip": "Skip to the answer",
-    "question": "Question", "answer": "Answer", "maps": "Layer maps", "curves": "Curves", "steps": "What was done",
+from collections.abc import Mapping
+
+from polygraft.report.strings_ja import JA
+
+Strings = Mapping[str, str]
+
+EN: dict[str, str] = {
+    "report": "Report", "skip": "Skip to the answer", "foreign": "",
+    "answer": "Answer", "maps": "Layer maps", "curves": "Curves", "steps": "What was done",
     "samples": "Samples", "cost": "Cost", "provenance": "Provenance", "caveats": "Caveats",
     "no_results": "No step has finished yet, so there is nothing to answer with.",
     "no_scores": "No step of this recipe measured a score. What its steps made and found:",
@@ -26,15 +36,33 @@ EN = {
     "step": "Step", "time": "Time", "memory": "Peak memory", "read": "Read", "written": "Written", "total": "Total",
     "inputs": "Inputs", "name": "Name", "spec": "Named as", "revision": "Revision", "identity": "Identity",
     "digest": "SHA-256 of the content", "full_digests": "Digests in full", "versions": "Versions", "recipe": "Recipe",
-    "begun": "Begun", "finished": "finished", "folder": "Folder",
+    "begun": "Begun", "finished": ", finished", "folder": "Folder",
     "see_answer": "What it found is in the answer above.",
     "no_caveats": "No step recorded a caveat.", "no_inputs": "No step recorded an input.",
-    "layer": "layer", "not_present": "not present", "cell_factor": "numbers in cells × 10",
+    "layer": "layer", "at_layer": "layer {n}", "not_present": "not present", "cell_factor": "numbers in cells × 10",
     "thinned": "Drawn with {shown} of {total} points.",
+    "undefined": "undefined", "interval": "{low} to {high}",
+    "seconds": "{n} s", "minutes": "{n} min", "hours": "{n} h", "when": "{iso}",
 }
-LANGUAGES = {"en": EN}
+FIXED_UNDER = frozenset({"verdict", "status", "priority", "holds"})  # heads of columns whose cells hold words of `= word` alone
+LANGUAGES: dict[str, dict[str, str]] = {"en": EN, "ja": JA}
+
+
+def spoken_language(language: str) -> str:
+    """The language that a report asked for in `language` is written in: English where it has no text of its own."""
+    return language if language in LANGUAGES else "en"
 
 
 def strings(language: str = "en") -> dict[str, str]:
     """The report's own text; English where a language has none yet."""
     return EN | LANGUAGES.get(language, {})
+
+
+def named(t: Strings, word: str) -> str:
+    """A fixed word of a result in the report's language, or the word as it came."""
+    return t.get(f"= {word}", word)
+
+
+def name_of(t: Strings, tag: str) -> str:
+    """A language's name in the report's language, "" where it is not known there."""
+    return t.get(f"language {tag}", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ NAME = "report.html"
 CSV_FOLDER = "report-tables"
 
 
-def write(run_folder: Path) -> Path:
-    """Write the report of a run as it is now, also while it runs: steps without a result are named as missing.
+def write(run_folder: Path, language: str = "en") -> Path:
+    """Write the report of a run as it is now, in one of `strings.LANGUAGES`; also while it runs: steps without a result are named
+    as missing.
 
     Raises InputError where the folder is not a run or a result cannot be read, ResourceError where it cannot be written.
     """
     run = RunFolder(Path(run_folder))
     folders = run.folders()
     results = [read_result(f) for f in folders]
-    text, tables = page(results, describe(run.path, [r.id for r in results], folders))
+    text, tables = page(results, replace(describe(run.path, [r.id for r in results], folders), language=language))
     for name, csv in tables.items():
         with resource_errors(run.path):
             (run.path / CSV_FOLDER).mkdir(exist_ok=True)

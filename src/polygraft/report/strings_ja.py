@@ -1,0 +1,88 @@
+"""The report in Japanese: see `strings` for what the keys mean."""
+
+from __future__ import annotations
+
+SENTENCES = {
+    "report": "報告書", "skip": "回答へ移動",
+    "foreign": "本文の定型部分は日本語です。各ステップが結果に書き込んだ題名・文・注記は、原文（英語）のまま表示しています。",
+    "answer": "回答", "maps": "層マップ", "curves": "推移グラフ", "steps": "実施内容",
+    "samples": "出力例", "cost": "コスト", "provenance": "来歴", "caveats": "注意事項",
+    "no_results": "完了したステップがまだないため、回答できることはありません。",
+    "no_scores": "このレシピにはスコアを測定したステップがありません。各ステップが作成したもの、分かったことは次のとおりです。",
+    "missing": "この報告書の作成時点で未完了のステップ：{steps}。数値はゼロではなく、まだ存在しません。",
+    "better": "改善", "worse": "悪化", "not distinguishable": "差があるとは言えない",
+    "how_to_read": "点は推定値、線は 95 % 区間です。同種の別のテスト項目で測り直した場合、このような線は 20 回中 19 回、"
+                   "真の値を含みます。「差があるとは言えない」とは、このデータでは差の有無を区別できないという意味であり、"
+                   "差がないという意味ではありません。",
+    "heat": "紫は 0 より上、緑は 0 より下で、色が濃いほど 0 から離れています。色のないセルは 0 と区別できません。▲ 改善、▼ 悪化。",
+    "maps_intro": "横軸は層、縦軸は層の中の部品です。層の外にあるものは左右に置いています。層数が同じマップは軸を共有しているため、"
+                  "同じ層はどのマップでも同じ位置にあります。",
+    "samples_intro": "回答の良し悪しではなく、名前のハッシュ値で選んでいます。1 行が 1 プロンプト、1 列が 1 モデルです。",
+    "samples_more": "保存されている {total} 件のうち {shown} 件を、ハッシュ値で選んで表示しています。",
+    "prompt": "プロンプト", "gold": "参照解答", "empty": "（空）",
+    "rows_more": "全 {total} 行のうち先頭の {shown} 行です。全体：{where}。", "in_result": "ステップの result.json",
+    "no_rows": "行はありません。", "items_each": "項目数はいずれも n = {n} です。",
+    "text_more": "…（残り {left} 文字）", "maps_more": "ほかの {left} 枚のマップは、各ステップの result.json にあります。",
+    "step": "ステップ", "time": "時間", "memory": "最大メモリ", "read": "読み込み", "written": "書き込み", "total": "合計",
+    "inputs": "入力", "name": "名前", "spec": "指定", "revision": "リビジョン", "identity": "識別子",
+    "digest": "内容の SHA-256", "full_digests": "ダイジェスト全体", "versions": "バージョン", "recipe": "レシピ",
+    "begun": "開始", "finished": "、終了", "folder": "フォルダ",
+    "see_answer": "結果は上の「回答」にあります。",
+    "no_caveats": "注意事項を記録したステップはありません。", "no_inputs": "入力を記録したステップはありません。",
+    "layer": "層", "at_layer": "第 {n} 層", "not_present": "該当なし", "cell_factor": "セルの数値 × 10",
+    "thinned": "全 {total} 点のうち {shown} 点で描画しています。",
+    "undefined": "未定義", "interval": "{low}～{high}",
+    "seconds": "{n} 秒", "minutes": "{n} 分", "hours": "{n} 時間", "when": "{year}年{month}月{day}日 {time}（UTC）",
+}
+
+HEADS = {
+    "model": "モデル", "models": "モデル", "task": "タスク", "language": "言語", "languages": "言語", "metric": "指標",
+    "measure": "指標", "score": "スコア", "dataset": "データセット", "n": "n", "found": "結果", "demanded": "要求",
+    "priority": "優先度", "status": "判定", "verdict": "判定", "holds": "成立", "note": "備考", "why": "理由", "method": "手法",
+    "rule": "規則", "what": "内容", "value": "値", "count": "件数", "number": "数", "share": "割合",
+    "share of the model": "モデルに占める割合", "share of all parameters": "全パラメータに占める割合", "change": "変化",
+    "difference": "差", "step": "ステップ", "layer": "層", "layers": "層", "neurons": "ニューロン", "parameters": "パラメータ",
+    "tensors": "テンソル", "bytes": "バイト", "kind": "種類", "property": "項目", "setting": "設定", "seconds": "秒",
+    "documents": "文書", "tokens": "トークン", "token": "トークン", "text": "テキスト", "texts": "テキスト",
+    "characters": "文字数", "items": "項目", "item": "項目", "examples": "例", "condition": "条件", "answer": "回答",
+    "prompt": "プロンプト", "tokenizer": "トークナイザ", "script": "文字体系", "tag": "タグ", "calibrated on": "校正に用いた言語",
+    "source": "出典", "cost": "コスト", "check": "検査",
+    "group": "区分",
+}
+
+VERDICTS = {
+    "better": "改善", "worse": "悪化", "not distinguishable": "差があるとは言えない", "yes": "はい", "no": "いいえ",
+    "held": "満たす", "failed": "満たさない", "held, uncertain": "満たす（不確実）", "failed, uncertain": "満たさない（不確実）",
+    "uncertain": "不確実", "must": "必須", "should": "推奨", "may-give-up": "犠牲可", "Yes:": "はい：", "No:": "いいえ：",
+    "Criteria: met.": "基準：満たしています。", "Criteria: not met.": "基準：満たしていません。", "Criteria": "基準",
+    "passed: every `must` held": "合格：必須の要求をすべて満たしています",
+    "failed: not every `must` held": "不合格：満たしていない必須の要求があります",
+}
+
+UNITS = {
+    "points": "ポイント", "nats": "ナット", "items": "項目", "tokens": "トークン", "seconds": "秒", "layers": "層",
+    "share": "割合",
+}
+
+LANGUAGES = {
+    "am": "アムハラ語", "ar": "アラビア語", "az": "アゼルバイジャン語", "bg": "ブルガリア語", "bn": "ベンガル語",
+    "bo": "チベット語", "ca": "カタルーニャ語", "cs": "チェコ語", "da": "デンマーク語", "de": "ドイツ語", "el": "ギリシャ語",
+    "en": "英語", "es": "スペイン語", "et": "エストニア語", "eu": "バスク語", "fa": "ペルシア語", "fi": "フィンランド語",
+    "fr": "フランス語", "ga": "アイルランド語", "gl": "ガリシア語", "gu": "グジャラート語", "ha": "ハウサ語", "he": "ヘブライ語",
+    "hi": "ヒンディー語", "hr": "クロアチア語", "ht": "ハイチ語", "hu": "ハンガリー語", "hy": "アルメニア語",
+    "id": "インドネシア語", "ig": "イボ語", "is": "アイスランド語", "it": "イタリア語", "ja": "日本語", "jv": "ジャワ語",
+    "ka": "ジョージア語", "kk": "カザフ語", "km": "クメール語", "kn": "カンナダ語", "ko": "韓国語", "ky": "キルギス語",
+    "la": "ラテン語", "lo": "ラオ語", "lt": "リトアニア語", "lv": "ラトビア語", "mg": "マダガスカル語", "mk": "マケドニア語",
+    "ml": "マラヤーラム語", "mn": "モンゴル語", "mr": "マラーティー語", "ms": "マレー語", "mt": "マルタ語", "my": "ビルマ語",
+    "ne": "ネパール語", "nl": "オランダ語", "no": "ノルウェー語", "om": "オロモ語", "or": "オリヤー語", "pa": "パンジャーブ語",
+    "pl": "ポーランド語", "ps": "パシュトー語", "pt": "ポルトガル語", "qu": "ケチュア語", "ro": "ルーマニア語", "ru": "ロシア語",
+    "rw": "ルワンダ語", "sa": "サンスクリット", "sd": "シンド語", "si": "シンハラ語", "sk": "スロバキア語", "sl": "スロベニア語",
+    "sn": "ショナ語", "so": "ソマリ語", "sq": "アルバニア語", "sr": "セルビア語", "su": "スンダ語", "sv": "スウェーデン語",
+    "sw": "スワヒリ語", "ta": "タミル語", "te": "テルグ語", "tg": "タジク語", "th": "タイ語", "ti": "ティグリニャ語",
+    "tl": "タガログ語", "tr": "トルコ語", "ug": "ウイグル語", "uk": "ウクライナ語", "ur": "ウルドゥー語", "uz": "ウズベク語",
+    "vi": "ベトナム語", "wo": "ウォロフ語", "xh": "コサ語", "yi": "イディッシュ語", "yo": "ヨルバ語", "zh": "中国語（簡体字）",
+    "zh-Hant": "中国語（繁体字）", "zu": "ズールー語",
+}
+
+WORDS = UNITS | HEADS | VERDICTS  # what means the same wherever it stands
+JA = SENTENCES | {f"= {word}": said for word, said in WORDS.items()} | {f"language {tag}": name for tag, name in LANGUAGES.items()}
