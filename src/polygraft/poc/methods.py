@@ -1,0 +1,183 @@
+"""The methods: when each applies, in one sentence when it does not, and its steps as entries of a recipe.
+
+An entry is what stands under `steps:`. The last entry of a method that makes a model has the method's own name as its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from polygraft.poc.config import METHODS, Poc
+from polygraft.poc.decision import Reason
+from polygraft.poc.facts import WANTED, Facts
+from polygraft.poc.texts import ENGLISH, Texts
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is done, the same for every method. `steps` of training with `rows` examples of at most `length` tokens; `items` of
+    each task (None: all); `read` tokens of each language where a method looks before it acts; `windows` that pruning reads."""
+
+    stage: str
+    steps: int
+    rows: int
+    length: int
+    items: int | None
+    read: int
+    windows: int
+    max_bytes: int
+
+
+@dataclass(frozen=True)
+class Method:
+    """`lacks(facts)` says why it does not apply; `steps(config, texts, facts, sizes)` makes its entries. `shared` names entries of
+    `shared_steps` that it stands on; `trains` whether it takes training steps; `model` whether it writes one."""
+
+    name: str
+    title: str
+    lacks: Callable[[Facts], Reason | None]
+    steps: Callable[[Poc, Texts, Facts, Sizes], list[Entry]]
+    shared: tuple[str, ...] = ()
+    trains: bool = True
+    model: bool = True
+    notes: tuple[str, ...] = ()
+
+
+# ------------------------------------------------------------------------------------------------------------ when it applies
+
+
+def _text(facts: Facts) -> Reason | None:
+    return None if "text" in facts.given else Reason("no-text", {"language": facts.name})
+
+
+def swap_lacks(facts: Facts) -> Reason | None:
+    """Two experts of one base are needed; an instruct model is one of a task."""
+    if not facts.given & {"task_expert", "instruct", "data"}:
+        return Reason("no-expert", {"missing": "task", "give": "--data with examples of it"})
+    if not facts.given & {"language_expert", "text"}:
+        return Reason("no-expert", {"missing": "language", "give": "--text"})
+    return None
+
+
+def slam_lacks(facts: Facts) -> Reason | None:
+    return _text(facts) if "pairs" in facts.given else Reason("no-pairs", {"language": facts.name})
+
+
+def lep_lacks(facts: Facts) -> Reason | None:
+    """LEP (arXiv 2412.21140) carries what the base learned over to its instruct sibling."""
+    if "instruct" not in facts.given:
+        return Reason("no-instruct")
+    if lacking := _text(facts):
+        return lacking
+    if facts.vocabulary.why:
+        return Reason("tokenizer-fixed", {"why": facts.vocabulary.why})
+    if facts.vocabulary.gain < WANTED or not facts.vocabulary.added:
+        return Reason("tokenizer-fits", {"gain": f"{facts.vocabulary.gain:.2f}", "wanted": f"{WANTED:g}"})
+    return None
+
+
+# --------------------------------------------------------------------------------------------------------------------- steps
+
+
+def at(name: str) -> str:
+    """A file of the inputs as the recipe names it."""
+    return f"inputs/{name}"
+
+
+def _training(sizes: Sizes, config: Poc, steps: int | None = None) -> Entry:
+    return {"steps": steps or sizes.steps, "batch": sizes.rows, "length": sizes.length, "seed": config.seed}
+
+
+def _plain(texts: Texts) -> Entry:
+    """Text as it is, cut into rows as long as they may be."""
+    return {"data": [at(texts.learn)], "answer_only": False, "blocks": True}
+
+
+def trained_experts(facts: Facts) -> tuple[bool, bool]:
+    """Whether a swap trains its task expert and its language expert."""
+    return not facts.given & {"task_expert", "instruct"}, "language_expert" not in facts.given
+
+
+def swap_steps(config: Poc, texts: Texts, facts: Facts, sizes: Sizes) -> list[Entry]:
+    """Layer swapping (arXiv 2410.01335), with its defaults; experts that are missing are trained as LoRA adapters of the base."""
+    trained = trained_experts(facts)
+    half = max(1, sizes.steps // max(1, sum(trained)))
+    task = "swap-task" if trained[0] else "task_expert" if "task_expert" in facts.given else "instruct"
+    language = "swap-language" if trained[1] else "language_expert"
+    out: list[Entry] = []
+    if trained[0]:
+        out.append({"id": "swap-task", "use": "tune.sft", "model": "base", "data": [str(config.data)],
+                    **_training(sizes, config, half)})
+    if trained[1]:
+        out.append({"id": "swap-language", "use": "tune.sft", "model": "base", **_plain(texts), **_training(sizes, config, half)})
+    return [*out, {"id": "swap", "use": "merge.swap", "task": task, "language": language, "base": "base"}]
+
+
+def slam_steps(config: Poc, texts: Texts, facts: Facts, sizes: Sizes) -> list[Entry]:
+    """SLAM (arXiv 2501.03681) on the layers in which languages differ most."""
+    return [{"id": "slam", "use": "tune.slam", "model": facts.today, "select": "layers:chosen",
+             "pairs": {config.lang: str(config.pairs)}, "accumulate": 1, **_training(sizes, config)}]
+
+
+def neuron_steps(config: Poc, texts: Texts, facts: Facts, sizes: Sizes) -> list[Entry]:
+    """Sparse subnetwork enhancement (arXiv 2510.13580): the language's own neurons learn from its text."""
+    return [{"id": "neurons", "use": "tune.neurons", "model": facts.today, "select": f"owned:{config.lang}", **_plain(texts),
+             **_training(sizes, config)}]
+
+
+def lep_steps(config: Poc, texts: Texts, facts: Facts, sizes: Sizes) -> list[Entry]:
+    """LEP: the base learns new tokens, the instruct model takes them over by the conversion that its authors found best."""
+    return [
+        {"id": "lep-extend", "use": "vocab.extend", "model": "base", "corpus": {config.lang: at(texts.learn)},
+         "measure": {config.lang: at(texts.held)}, "size": facts.vocabulary.added},
+        {"id": "lep-start", "use": "vocab.init", "model": "base", "tokenizer": "lep-extend"},
+        {"id": "lep-donor", "use": "tune.embeddings", "model": "lep-start", "base": "base", "rows": ["new"], "lr": 1e-3,
+         **_plain(texts), **_training(sizes, config)},
+        {"id": "lep", "use": "vocab.propagate", "base": "base", "instruct": "instruct", "donor": "lep-donor"},
+    ]
+
+
+def prune_steps(config: Poc, texts: Texts, facts: Facts, sizes: Sizes) -> list[Entry]:
+    """Wanda (arXiv 2306.11695), calibrated on the language and on English, half of each."""
+    corpus = {config.lang: at(texts.learn), ENGLISH: at(texts.others[ENGLISH][0])}
+    return [{"id": "prune", "use": "prune", "model": facts.today, "corpus": corpus, "samples": sizes.windows,
+             "seq_len": sizes.length, "seed": config.seed}]
+
+
+def steer_steps(config: Poc, texts: Texts, facts: Facts, sizes: Sizes) -> list[Entry]:
+    """The language's neurons held at the values that they have in its text; evaluated as it runs, so it is its own evaluation."""
+    return [{"id": "steer", "use": "steer", "model": facts.today, "activity": "read", "select": [f"owned:{config.lang}"],
+             "way": ["mean"], "controls": 1, "seed": config.seed}]
+
+
+def shared_steps(config: Poc, texts: Texts, facts: Facts, sizes: Sizes) -> dict[str, Entry]:
+    """What several methods stand on: text read once, the language's neurons, the layers in which languages differ."""
+    corpus = {config.lang: at(texts.learn)} | {g: at(found) for g, (found, _) in texts.others.items()} if texts.learn else {}
+    common = {"model": facts.today, "activity": "read", "seed": config.seed}
+    return {
+        "read": {"id": "read", "use": "analyze.activity", "model": facts.today, "corpus": corpus, "tokens": sizes.read,
+                 "window": min(256, facts.longest), "seed": config.seed},
+        "owned": {"id": "owned", "use": "analyze.neurons", **common},
+        "layers": {"id": "layers", "use": "analyze.deviation", **common},
+    }
+
+
+TABLE: Mapping[str, Method] = {m.name: m for m in (
+    Method("swap", "Layer swap", swap_lacks, swap_steps),
+    Method("slam", "SLAM", slam_lacks, slam_steps, ("read", "layers")),
+    Method("neurons", "Neuron rows", _text, neuron_steps, ("read", "owned")),
+    Method("lep", "New vocabulary (LEP)", lep_lacks, lep_steps, notes=("note-vocabulary", "note-tables")),
+    Method("prune", "Calibrated pruning", _text, prune_steps, trains=False, notes=("note-zeros",)),
+    Method("steer", "Steering", _text, steer_steps, ("read", "owned"), trains=False, model=False, notes=("note-edits",)),
+)}  # fmt: skip
+assert tuple(TABLE) == METHODS
+
+
+def lacking(facts: Facts) -> dict[str, Reason]:
+    """Why each method that does not apply does not."""
+    found = {name: m.lacks(facts) if name in facts.asked else Reason("not-asked") for name, m in TABLE.items()}
+    return {name: reason for name, reason in found.items() if reason is not None}
