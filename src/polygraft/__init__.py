@@ -7,7 +7,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-ROOMS = ("analysis", "ask", "checkpoint", "evals", "inspection", "merge", "model", "recipe", "report", "sources", "tune")
+ROOMS = ("analysis", "ask", "checkpoint", "choose", "evals", "inspection", "merge", "model", "recipe", "report", "sources", "tune")
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from polygraft.analysis.steering.bench import Bench
 from polygraft.analysis.steering.steps import steer_step
 from polygraft.analysis.subspace.lsar import lsar
 from polygraft.analysis.subspace.steps import STEPS as SUBSPACE
+from polygraft.choose.auto.steps import STEPS as AUTO
 from polygraft.evals import conditions, held
 from polygraft.evals.callback import WATCHERS
 from polygraft.evals.copies import copies
@@ -36,6 +37,6 @@ AROUND = Around(conditions.load, conditions.answers, conditions.nats, conditions
 JUDGE = Judge(conditions.load, conditions.nats)
 STUDY = StudyAround(JUDGE, lsar, lape, entropy, conditions.planned, conditions.Conditions)
 ANALYSIS = (*DELTA, *READING, *NEURONS, *LAYERS, *SUBSPACE, steer_step(BENCH))
-TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *EVALS, *WORLD,
+TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *AUTO, *EVALS, *WORLD,
                           *tune_steps({"problems": examples}, WATCHERS, held.texts), *vocab_steps(AROUND),
                           *prune_steps(JUDGE, STUDY, spoken))

@@ -40,6 +40,7 @@ VERBS: dict = {
         "dare-ties": ("step:merge.dare_ties", "DARE: drop at random and rescale, then TIES."),
         "revert": ("step:merge.revert", "Train-then-revert: an expert with some layers put back to its base."),
         "slerp": ("step:merge.slerp", "Spherical interpolation, tensor by tensor."),
+        "auto": ("step:merge.auto", "Layers chosen by what training changed, beside the paper's default, soup and chance."),
     },
     "tune": {
         "sft": ("step:tune.sft", "Supervised fine-tuning, full or LoRA, loss on answers only."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from polygraft import files
 from polygraft.checkpoint import Weights
 from polygraft.errors import InputError
 from polygraft.merge import configs, engine, lora, write
-from polygraft.merge.configs import Config, Request
+from polygraft.merge.configs import Common, Config, Request
 from polygraft.merge.write import Job, Named
 from polygraft.result import InputRef, Result
 from polygraft.selectionfile import pick
@@ -46,7 +47,7 @@ def hub_ids(source: Source) -> tuple[str, ...]:
     return own + (hub_ids(source.base) if source.base else ())
 
 
-def job(config: Config, request: Request, sources: list[Source], shares: tuple[float, float] = HALVES) -> Job:
+def job(config: Common, request: Request, sources: list[Source], shares: tuple[float, float] = HALVES) -> Job:
     """The checked merge into full weights. Raises UserError for whatever would make it fail."""
     models = named(request, sources)
     anatomy = write.anatomy_of(models[request.donor(config.donor)], config.anatomy)
@@ -61,7 +62,7 @@ def job(config: Config, request: Request, sources: list[Source], shares: tuple[f
     )
 
 
-def recipe(config: Config, request: Request) -> dict[str, Any]:
+def recipe(config: Common, request: Request) -> dict[str, Any]:
     """The step as a recipe would hold it, every default written out."""
     return {"use": f"merge.{request.name}@1", **config.model_dump(mode="json", exclude_defaults=False, exclude={"anatomy"})}
 
@@ -73,27 +74,32 @@ def plan(config: Config, context: Context) -> Plan:
     if request.space == "adapter":
         return plan_adapter(config, request, sources)
     made = job(config, request, sources)
+    planned = plan_job(made, sources[request.donor(config.donor)])
+    if not request.measured:
+        return planned
+    measured = sum(
+        s.weights.tensors[k].nbytes
+        for s in (made.sources[0], made.sources[1], made.sources[2], made.sources[2])
+        for k in s.weights.tensors
+    )
+    note = "the blends' weights are measured first, from the whole of both experts and the base; shown here as halves"
+    return replace(planned, read_bytes=planned.read_bytes + measured, seconds=planned.seconds + measured / 1e9,
+                   notes=(*planned.notes, note))
+
+
+def plan_job(made: Job, donor: Source) -> Plan:
+    """What writing a checked merge would cost, from headers."""
     needs = write.needs(made)
-    notes, read, seconds = list(made.notes), needs.read, needs.seconds
-    if request.measured:
-        measured = sum(
-            s.weights.tensors[k].nbytes
-            for s in (made.sources[0], made.sources[1], made.sources[2], made.sources[2])
-            for k in s.weights.tensors
-        )
-        notes.append("the blends' weights are measured first, from the whole of both experts and the base; shown here as halves")
-        read, seconds = read + measured, seconds + measured / 1e9
-    like = sources[request.donor(config.donor)]
     return Plan(
         tuple(made.profile.text(made.anatomy)) + write.counts(needs, made.profile),
         needs.peak,
         needs.disk,
-        read,
-        seconds,
+        needs.read,
+        needs.seconds,
         made.profile.maps(made.anatomy),
         (),
-        tuple(notes),
-        like if like.adapter is None else like.base,
+        made.notes,
+        donor if donor.adapter is None else donor.base,
     )
 
 
@@ -164,12 +170,12 @@ def adapters_of(request: Request, sources: list[Source]) -> tuple[list[Adapter |
     return found, base
 
 
-def _profile(config: Config, request: Request, base: Source, shares: tuple[float, float]) -> tuple[Any, Any]:
+def _profile(config: Common, request: Request, base: Source, shares: tuple[float, float]) -> tuple[Any, Any]:
     anatomy = write.anatomy_of(Named("base", base.weights), config.anatomy)
     return request.make(anatomy, request.names, shares), anatomy
 
 
-def plan_adapter(config: Config, request: Request, sources: list[Source]) -> Plan:
+def plan_adapter(config: Common, request: Request, sources: list[Source]) -> Plan:
     """What a merge in adapter space would make; the factors are small, so they are held in memory whole."""
     adapters, base = adapters_of(request, sources)
     profile, anatomy = _profile(config, request, base, HALVES)
@@ -188,14 +194,14 @@ def plan_adapter(config: Config, request: Request, sources: list[Source]) -> Pla
     )
 
 
-def _lead(config: Config, request: Request, sources: list[Source]) -> Source:
+def _lead(config: Common, request: Request, sources: list[Source]) -> Source:
     """The adapter whose settings lead; never the base."""
     at = request.donor(config.donor)
     return sources[at] if sources[at].adapter is not None else next(s for s in sources if s.adapter is not None)
 
 
 def fill_adapter(
-    config: Config, request: Request, sources: list[Source], shares: tuple[float, float], folder: Path
+    config: Common, request: Request, sources: list[Source], shares: tuple[float, float], folder: Path
 ) -> tuple[Result, dict[str, Any]]:
     """Write the merged adapter; returns the Result and the manifest."""
     started = files.now()
