@@ -11,17 +11,18 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from polygraft import model
+from polygraft import arrays, files, model
 from polygraft.data import Corpus
 from polygraft.errors import InputError
 from polygraft.prune import harm
 from polygraft.prune.calibration import calibration
 from polygraft.prune.generated import Text, openings, text_step
-from polygraft.prune.grams import gathering
+from polygraft.prune.grams import gathering, store
 from polygraft.prune.grams.gathering import Gram, gram_step
 from polygraft.prune.grams.ranking import Scored, Scoring, correlations, score_step
 from polygraft.prune.grams.scoring import Score
 from polygraft.prune.pruning import Prune, prune_step
+from polygraft.recipe import run_step
 from polygraft.result import Result
 from polygraft.sources import resolve
 from polygraft.step import Context
@@ -77,6 +78,34 @@ def test_a_store_says_what_it_holds_and_a_plan_knew_its_size(made):
     assert square[0][0] == square[1][1] == pytest.approx(1) and square[0][1] == square[1][0] < 1
     assert not (folder / "grams" / "states").exists()
     assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+@pytest.mark.group("F")
+@pytest.mark.parametrize("left", ["another model", "other text", "half a file", "the same"])
+def test_what_a_killed_gathering_left_is_taken_up_only_by_the_same(made, tiny, monkeypatch, left):
+    config, _, folder = made
+    before = {"another model": {"model": str(tiny("llama", seed=5))}, "other text": {"seed": 3}}.get(left, {})
+    real, stops = arrays.write, store.layer_file(1)
+
+    def write(path, *rest):
+        if path.name == stops:
+            raise KeyboardInterrupt
+        real(path, *rest)
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(arrays, "write", write)
+        run_step(gram_step(), config.model_copy(update=before), folder / "out")
+    first = files.partial_path(folder / "out") / store.layer_file(0)
+    if left == "half a file":
+        first.write_bytes(first.read_bytes()[:-100])
+    gathered = []
+    monkeypatch.setattr(arrays, "write", lambda path, *rest: (gathered.append(path.name), real(path, *rest))[1])
+    run_step(gram_step(), config, folder / "out")
+    assert gathered == ([stops] if left == "the same" else [store.layer_file(0), stops])
+    names = {p.name for p in (folder / "out").iterdir()}
+    assert names == {"manifest.json", "result.json", store.INDEX, store.layer_file(0), stops}
+    for name in (store.layer_file(0), stops):
+        assert (folder / "out" / name).read_bytes() == (folder / "grams" / name).read_bytes()
 
 
 def test_masks_are_scored_ranked_and_held_against_bits_per_byte(made):

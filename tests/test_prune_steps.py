@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
@@ -11,6 +12,7 @@ import pytest
 
 import tiny as make
 from polygraft import cli, files
+from polygraft.blocks import Blocks
 from polygraft.prune.config import Masking
 from polygraft.prune.writing import Masks
 from polygraft.recipe import plan_step, run_step
@@ -141,6 +143,15 @@ def test_allocation_moves_sparsity_between_layers_and_keeps_the_whole(tiny, tmp_
     gone, size = (sum(m[n] for m in modules(out).values()) for n in ("pruned", "size"))
     assert gone / size == pytest.approx(0.5, abs=0.02)
     assert [c.title for c in result.curves] == ["How sparse each layer became", "Outliers among each layer's scores"]
+
+
+@pytest.mark.parametrize("allocate", ["owl", "worst"])
+def test_allocation_reads_more_text_than_memory_has_room_for(tiny, tmp_path, monkeypatch, allocate):
+    _, plenty = pruned(tiny("llama"), tmp_path, allocate=allocate)
+    monkeypatch.setattr(Blocks, "open", functools.partial(Blocks.open, limit=0))
+    (tmp_path / "little").mkdir()
+    _, little = pruned(tiny("llama"), tmp_path / "little", allocate=allocate)
+    assert little.data["layers"] == plenty.data["layers"] and little.data["masks"] == plenty.data["masks"]
 
 
 def test_swaps_make_the_error_smaller_at_the_same_sparsity(tiny, tmp_path):

@@ -45,7 +45,7 @@ def allocated(config: Masking, source: Source, extent: Extent, text: Calibration
         return Allocated()
     path = folder / FILE
     if not path.exists():
-        arrays.write(path, read(config, source, extent, text, progress))
+        arrays.write(path, read(config, source, extent, text, folder / "states", progress))
     ratios = dict(arrays.Arrays(path))
     sizes = np.array([sum(extent.sizes[k] for keys in layer.values() for k in keys) for layer in extent.layers])
     target = config.asked.sparsity
@@ -57,9 +57,10 @@ def allocated(config: Masking, source: Source, extent: Extent, text: Calibration
     return Allocated(by_key, found.tolist(), curves(ratios, found))
 
 
-def read(config: Masking, source: Source, extent: Extent, text: Calibration,
+def read(config: Masking, source: Source, extent: Extent, text: Calibration, spill: Path,
          progress: Callable[..., None]) -> dict[str, np.ndarray]:  # fmt: skip
-    """Outlier ratios float64 [layers] of the dense model: of the whole text for owl, else of every language."""
+    """Outlier ratios float64 [layers] of the dense model: of the whole text for owl, else of every language. Hidden states that
+    memory has no room for lie in `spill`."""
     from polygraft.model import device_for, dtype_for
 
     device = device_for(config.device)
@@ -72,7 +73,8 @@ def read(config: Masking, source: Source, extent: Extent, text: Calibration,
             own = {site: of(moments, site, group) for site in layer.sites}
             found[group][layer.number] = outliers(ws, {key: own[site] for site, keys in layer.sites.items() for key in keys})
 
-    read_layers(Reading.calibrated(source, text, dtype_for(device, config.dtype)[0], device), visit, gram=False, progress=progress)
+    reading = Reading.calibrated(source, text, dtype_for(device, config.dtype)[0], device)
+    read_layers(reading, visit, gram=False, spill=spill, progress=progress)
     return found
 
 

@@ -123,11 +123,12 @@ def work(config: Masking, source: Source, text: Calibration | None, by_key: Mapp
     return Work(source, batches, weighing, method, gram, dtype_for(device, config.dtype)[0], device)
 
 
-def work_key(config: Masking, context: Context, source: Source, text: Calibration | None) -> str:
+def work_key(config: Calibrating, context: Context, source: Source, text: Calibration | None) -> str:
     """What decides every byte of a finished layer."""
     said = {name: value for name, value in config.model_dump(mode="json").items()
             if not any(m is Detail for m in type(config).model_fields[name].metadata)}  # fmt: skip
-    picked = files.data_identity(context.folder(config.protect.target)) if isinstance(config.protect, SelectName) else ""
+    protect = getattr(config, "protect", None)
+    picked = files.data_identity(context.folder(protect.target)) if isinstance(protect, SelectName) else ""
     return files.digest([said | {"model": source.identity, "corpus": text.digest if text else ""}, picked, __version__])
 
 

@@ -18,7 +18,7 @@ from polygraft.prune.grams import store
 from polygraft.prune.grams.store import Grams
 from polygraft.prune.harm import WithText
 from polygraft.prune.languages import Reading
-from polygraft.prune.pruning import anatomy_of, read
+from polygraft.prune.pruning import WORK, anatomy_of, read, taken_up, work_key
 from polygraft.result import InputRef, LayerMap, Result, Table
 from polygraft.sources import Source
 from polygraft.step import Context, Plan, Step
@@ -60,7 +60,8 @@ def run(config: Gram, context: Context, folder: Path, spoken: Spoken | None = No
     assert text is not None  # a config without a corpus is refused
     reading = Reading.calibrated(source, text, dtype_for(device, config.dtype)[0], device)
     about = {"model": source.identity, "spec": source.spec, "calibration": text.provenance}
-    grams = store.gather(reading, folder, about, context.progress)
+    grams = store.gather(reading, taken_up(folder, work_key(config, context, source, text)), about, context.progress)
+    (folder / WORK).unlink()
     return told(config, source, text, grams, anatomy)
 
 

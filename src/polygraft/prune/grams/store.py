@@ -17,6 +17,7 @@ import numpy as np
 
 from polygraft import __version__, arrays, files
 from polygraft.errors import InputError
+from polygraft.prune.engine import finished
 from polygraft.prune.grams import triangle
 from polygraft.prune.languages import Every, Layer, Reading, read
 from polygraft.prune.sites import Site
@@ -56,7 +57,7 @@ def gather(reading: Reading, folder: Path, about: Mapping[str, Any], progress: C
             told[name(site)] = json.dumps({"tokens": [m.tokens for m in grams], "whole": whole})
         arrays.write(folder / layer_file(layer.number), found, told)
 
-    read(reading, visit, gram=True, spill=folder / "states", done=lambda i: (folder / layer_file(i)).exists(), progress=progress)
+    read(reading, visit, gram=True, spill=folder / "states", done=lambda i: finished(folder / layer_file(i)), progress=progress)
     tokens = {g: sum(float(w.sum()) for w, of in zip(reading.weighing, reading.of) if of == g) for g in languages}
     layers = sum(1 for _ in folder.glob("layer.*.safetensors"))
     own = {"polygraft": __version__, "languages": languages, "layers": layers, "tokens": tokens}
