@@ -1,0 +1,131 @@
+"""Parameters of many merges of the same sources: each source's held once, each blend computed once and forgotten for room."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from polygraft.adapter import MergedView
+from polygraft.anatomy import Anatomy
+from polygraft.checkpoint import Weights
+from polygraft.choose.graft.variants import Blend, Origin, Variant
+from polygraft.errors import InputError
+from polygraft.merge.engine import Merge, settle
+from polygraft.merge.profile import Profile
+from polygraft.model import inside
+from polygraft.standins import empty_parameter, places, read
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Parameters:
+    """Reads and computes what variants ask for, and puts it into a live model, whose own code then runs on it.
+
+    model: built without weights. room: bytes of blends that are kept, the least recently used are forgotten; with `keep`, what was
+    read of a source is kept for good, else until `forget`.
+    """
+
+    def __init__(self, model: Any, anatomy: Anatomy, sources: Sequence[Weights], device: str, *, keep: bool, room: int):
+        self.model, self.anatomy, self.sources, self.device = model, anatomy, list(sources), device
+        self.keep, self.room, self.blends = keep, room, 0
+        self.shapes = {name: empty_parameter(p, "meta") for name, p in model.named_parameters()}
+        self.spots = {name: list(places(model, [name])) for name in self.shapes}
+        self._read: dict[tuple[Any, str], Any] = {}
+        self._blended: OrderedDict[tuple[str, tuple[Origin, ...]], Any] = OrderedDict()
+        self._worn: dict[str, tuple[Origin, ...]] = {}
+
+    def wear(self, variant: Variant) -> None:
+        """Let the live model's parameters be this variant's; those that already are stay. Raises InputError."""
+        origins = dict(variant)
+        for name in dict.fromkeys(self._name(key) for key in origins):
+            wanted = tuple(origins[key] for key in self.anatomy.file_keys(name))
+            if self._worn.get(name) != wanted:
+                value = self._parameter(name, wanted)
+                for module, own in self.spots[name]:
+                    module._parameters[own] = value
+                self._worn[name] = wanted
+
+    def forget(self, variant: Variant) -> None:
+        """Take these parameters out of memory, unless what is read is kept; they are read again when they are worn again."""
+        if self.keep:
+            return
+        names = {self._name(key) for key, _ in variant}
+        for name in names & set(self._worn):
+            for module, own in self.spots[name]:
+                module._parameters[own] = self.shapes[name]
+            del self._worn[name]
+        for held in (self._read, self._blended):
+            for found in [k for k in held if names & set(k)]:
+                del held[found]
+
+    @property
+    def held(self) -> int:
+        """Bytes of parameters in memory, those of blends included."""
+        return sum(p.nbytes for p in (*self._read.values(), *self._blended.values()))
+
+    def _name(self, key: str) -> str:
+        name = self.anatomy.live_name(key)
+        if name not in self.shapes:
+            raise InputError("a tensor that the model has no place for", where=self.anatomy.where, found=key)
+        return name
+
+    def _parameter(self, name: str, wanted: tuple[Origin, ...]) -> Any:
+        first = wanted[0]
+        if isinstance(first, int) and all(o == first for o in wanted):
+            return self._copied(name, first)
+        key = (name, wanted)
+        if key in self._blended:
+            self._blended.move_to_end(key)
+            return self._blended[key]
+        made = self._filled(name, wanted)
+        self.blends += 1
+        self._blended[key] = made
+        while len(self._blended) > 1 and sum(p.nbytes for p in self._blended.values()) > self.room:
+            self._blended.popitem(last=False)
+        return made
+
+    def _copied(self, name: str, source: int) -> Any:
+        held = (self._owner(source, self.anatomy.file_keys(name)), name)
+        if held not in self._read:
+            self._read[held] = self._filled(name, tuple(source for _ in self.anatomy.file_keys(name)))
+        return self._read[held]
+
+    def _owner(self, source: int, keys: Sequence[str]) -> Any:
+        """Whose bytes these are: of a tensor that an adapter leaves alone, its base's, which other adapters may share."""
+        weights = self.sources[source]
+        if isinstance(weights, MergedView) and not weights.changed() & set(keys):
+            return weights.base.identity
+        return weights.identity
+
+    def _filled(self, name: str, wanted: tuple[Origin, ...]) -> Any:
+        """A new parameter from the tensors of the files that make it up. Raises InputError where they do not fill it."""
+        made = empty_parameter(self.shapes[name], self.device)
+        filled = 0
+        for key, origin in zip(self.anatomy.file_keys(name), wanted):
+            target = inside(self.anatomy, key, made.data)
+            if isinstance(origin, int):
+                read(self.sources[origin], key, target)
+            else:
+                target.copy_(self._computed(origin, key))
+            filled += target.numel()
+        if filled != made.numel():
+            raise InputError("the tensors of the files do not fill a parameter", where=self.anatomy.where, found=name)
+        return made
+
+    def _computed(self, blend: Blend, key: str) -> torch.Tensor:
+        """The bytes that a written merge would have, as a tensor."""
+        import torch
+
+        dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+        info = self.sources[0].info(key)
+        merge = Merge(blend.profile, [self.sources[i] for i in blend.models])
+        values = torch.frombuffer(bytearray().join(merge.stream(key)), dtype=dtypes[info.dtype])
+        return values.reshape(info.shape)
+
+    def settled(self, profile: Profile, models: Sequence[int]) -> Profile:
+        """The profile with what cannot be computed copied from its heaviest source, as a written merge has it."""
+        return settle(profile, [self.sources[i] for i in models])
+
+
