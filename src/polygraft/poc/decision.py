@@ -69,6 +69,7 @@ REASONS = {
     "note-tables": "Embedding and head were counted as changed as a whole.",
     "note-half": "Two experts were trained, each with half of the steps.",
     "note-tokens": "It saw {tokens} training tokens, {share} of what the method with the most saw.",
+    "note-unsure": "{measure} may have changed by more than is tolerated: {value}.",
     # caveats of the whole
     "caveat-chosen": "A method is chosen by the same items that tell its gain: expect somewhat less on others.",
     "caveat-family": "Verdicts on the target are corrected for {count} methods compared; each interval stands for itself.",
@@ -106,7 +107,8 @@ class Effect:
 
     `difference` is in `unit` with its 95 % interval, n items and verdict ("better", "worse", "not distinguishable", or "" where
     none can be told); `before` and `after` are the two scores. `place` is where the number stands in the run folder, such as
-    `scores-swap: target sw accuracy` (step id, then the row's words).
+    `scores-swap: target sw accuracy` (step id, then the row's words). `detectable` is the true difference that so many items would
+    show with a power of 80 %, `p` of the paired test, before it is adjusted over the methods.
     """
 
     role: str
@@ -118,6 +120,7 @@ class Effect:
     higher_is_better: bool
     place: str
     detectable: float | None = None
+    p: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pydantic import Field
 from polygraft import files
 from polygraft.analysis.delta.maps import maps, per_layer, summary
 from polygraft.analysis.delta.measure import check, compute
-from polygraft.analysis.delta.tables import heads_csv, table, tensors_csv
+from polygraft.analysis.delta.tables import changed, heads_csv, table, tensors_csv
 from polygraft.anatomy import Anatomy
 from polygraft.checkpoint import Weights
 from polygraft.config import Strict
@@ -114,7 +114,7 @@ def run(config: Delta, context: Context, folder: Path) -> Result:
     return replace(
         result,
         caveats=("A large change need not matter, nor a small one be idle: only an evaluation with and without it can tell.",),
-        data={"thresholds": dict(zip(found.names, found.thresholds))},
+        data={"thresholds": dict(zip(found.names, found.thresholds)), "changed": changed(found)},
     )
 
 

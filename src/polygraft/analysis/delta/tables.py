@@ -30,6 +30,12 @@ def table(delta: Changes) -> Table:
     )
 
 
+def changed(delta: Changes) -> dict[str, float]:
+    """Of each model the share of all its weights that are not the base's."""
+    sums = {name: [*delta.cells(i).values()] for i, name in enumerate(delta.names)}
+    return {name: 1 - sum(c.zeros for c in cells) / max(1, sum(c.n for c in cells)) for name, cells in sums.items()}
+
+
 FIRST = ("model", "tensor", "layer", "part", "expert", "entries", "mav", "relative_mav", "relative_frobenius", "largest")
 COLUMNS = (*FIRST, "row_share", "zero_share", "cosine", "conflict", "overlap")
 
