@@ -24,7 +24,7 @@ from reporting import Page, a_map, a_meta, a_result
 def test_a_page_has_every_section_in_order_and_needs_nothing_else():
     html = render([a_result()], a_meta())
     seen = Page(html)
-    ids = [v for _, k, v in seen.attributes if k == "id" and not v.endswith("-h") and not re.match(r"c\d+-|lm-", v)]
+    ids = [v for _, k, v in seen.attributes if k == "id" and not v.endswith("-h") and not re.match(r"c\d+-|lm-|step-", v)]
     assert ids == ["question", "answer", "maps", "curves", "samples", "steps", "cost", "provenance", "caveats"]
     assert not seen.wrong and "script" not in seen.tags and "link" not in seen.tags
     assert not re.search(r"https?://|@import|url\((?!#)", html)

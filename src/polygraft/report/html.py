@@ -50,13 +50,18 @@ def page(results: list[Result], meta: Meta) -> tuple[str, dict[str, str]]:
 
 
 def _render(results: list[Result], meta: Meta, limits: Limits) -> str:
-    return _environment().get_template("report.html").render(**content(results, meta, limits))
+    return filled("report.html", **content(results, meta, limits))
+
+
+def filled(template: str, **content: Any) -> str:
+    """A page of `template/` with what it prints, in the report's style; whatever is not Markup is escaped."""
+    from markupsafe import Markup
+
+    return _environment().get_template(template).render(**{"safe": Markup, "css": _css(), **content})
 
 
 def content(results: list[Result], meta: Meta, limits: Limits) -> dict[str, Any]:
     """Everything that the template prints."""
-    from markupsafe import Markup
-
     t = strings(meta.language)
     steps = [views.step_view(r, meta, limits, t) for r in results]
     groups, more_maps = views.map_groups(results, limits, t)
@@ -74,7 +79,7 @@ def content(results: list[Result], meta: Meta, limits: Limits) -> dict[str, Any]
         "recipe": views.shorten(meta.recipe, limits.recipe, t["text_more"]),
         "versions": {one_line(k, 40): one_line(v, 60) for k, v in ({"polygraft": __version__} | meta.versions).items()},
         "started": when(one_line(meta.started, 40), t), "finished": when(one_line(meta.finished, 40), t),
-        "safe": Markup, "hatch": layermap.HATCH, "css": _css(), "map_css": palette.css(),
+        "hatch": layermap.HATCH, "map_css": palette.css(),
     }
 
 

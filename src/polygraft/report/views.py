@@ -117,6 +117,11 @@ def table_view(table: Table, limits: Limits, csv: str, t: Strings) -> dict[str, 
             "wide": len(columns) > 6}
 
 
+def anchor(step: str) -> str:
+    """The id on the page of the step with this id, for links into a report."""
+    return "step-" + re.sub(r"[^A-Za-z0-9_-]+", "-", step)[:80].strip("-")
+
+
 def csv_name(result: Result, index: int) -> str:
     """A plain file name for a step's table."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", result.id)[:80].strip("-") + f"-{index + 1}.csv"
@@ -182,6 +187,7 @@ def step_view(result: Result, meta: Meta, limits: Limits, t: Strings) -> dict[st
         csv = f"{meta.csv_folder}/{csv_name(result, i)}" if meta.csv_folder else ""
         tables.append({**table_view(table, limits, csv, t), "scored": has_estimates(table)})
     return {"id": one_line(result.id, 80), "step": one_line(result.step, 80), "title": one_line(result.title or result.id, 200),
+            "anchor": anchor(result.id),
             "summary": [spoken(shorten(s, limits.chars), t) for s in conclusions(result.summary)[:40]], "tables": tables,
             "answer": is_answer(result), "verdicts": verdicts(result), "folder": one_line(meta.folders.get(result.id, ""), 300)}
 
