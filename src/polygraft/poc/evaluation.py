@@ -49,7 +49,7 @@ def _of_task_file(path: Path, language: str) -> Target:
     found = tasks.items(task, language, offline=True)
     parts = {p.relative_to(path.parent).as_posix(): p for p in (path, *tasks.TaskFile(path).parts(path))}
     folder = f"target-{digest({name: sha256_file(p) for name, p in parts.items()})[:12]}"
-    return Target({f"{folder}/{name}": p.read_bytes() for name, p in parts.items()}, f"{folder}/{path.name}", task.name,
+    return Target({f"{folder}/{name}": p.read_bytes() for name, p in parts.items()}, f"{folder}/{path.name}", task.task,
                   task.metrics[0], len(found))
 
 
@@ -70,7 +70,7 @@ def _of_rows(path: Path) -> Target:
     name = f"target-{digest(rows)[:12]}"
     task = _task(rows, f"{name}.jsonl")
     files = {f"{name}.jsonl": data, f"{name}.yaml": dump(task).encode()}
-    return Target(files, f"{name}.yaml", "target@1", task["metrics"][0], len(rows))
+    return Target(files, f"{name}.yaml", "target", task["metrics"][0], len(rows))
 
 
 def _task(rows: Sequence[dict[str, Any]], file: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from polygraft.anatomy import Anatomy
+from polygraft.config import filled
 from polygraft.errors import UserError
 from polygraft.files import digest, read_json, write_json
 from polygraft.poc.config import Poc
@@ -68,7 +69,8 @@ def assessed(base: Source, language: str, text: Path) -> Vocabulary:
 def _assess(base: Source, language: str, text: Path) -> dict[str, Any]:
     from polygraft.vocab.assess import steps
 
-    config = steps.Assess(model="base", corpus={language: str(text)}, sample=SAMPLE, sizes=SIZES, gain=WANTED)
+    config = filled(steps.Assess, {"model": "base", "corpus": {language: str(text)}, "sample": SAMPLE, "sizes": SIZES,
+                                   "gain": WANTED})
     with TemporaryDirectory(prefix="polygraft-") as scratch:
         try:
             found = steps.run(config, Context(lambda _: base, Path), Path(scratch)).data

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from polygraft.evals import metrics
 from polygraft.poc.decision import Effect, Spent
 from polygraft.poc.methods import TABLE
 from polygraft.poc.texts import ENGLISH
@@ -37,10 +38,10 @@ def effects(evaluation: Mapping[str, Any], place: str, title: str, metric: str, 
         if (about := role(d, title, metric, language)) is None:
             continue
         key = d["task"], d["language"], d["metric"]
-        higher = d["metric"] not in (BITS, REFUSAL)
+        name = BITS if d["metric"] == BITS else f"{d['metric']} of {d['task'].partition('@')[0]}"
         told = Estimate(d["value"], d["low"], d["high"], d["n"], d["unit"], d["verdict"])
-        found.append(Effect(about, f"{d['metric']} of {d['task'].partition('@')[0]}" if d["metric"] != BITS else BITS, d["language"],
-                            told, scores.get((*key, d["reference"])), scores.get((*key, d["model"])), higher,
+        before, after = scores.get((*key, d["reference"])), scores.get((*key, d["model"]))
+        found.append(Effect(about, name, d["language"], told, before, after, metrics.get(d["metric"]).higher_is_better,
                             f"{place}: {' '.join(key)}", d.get("detectable"), d.get("p")))
     return tuple(sorted(found, key=lambda e: (e.role != "target", e.measure == BITS)))
 

@@ -35,8 +35,8 @@ class Dealt:
         return sum(len(t.encode()) for t in self.learn)
 
 
-def deal(documents: Iterable[str], most: int = MOST) -> Dealt:
-    """Every `HELD`th piece is held out, the others are learned from; pieces that come twice are used once (ours).
+def deal(documents: Iterable[str], every: int = HELD, most: int = MOST) -> Dealt:
+    """Every so manyth piece is held out, the others are learned from; pieces that come twice are used once (ours).
 
     Raises ValueError for fewer than `LEAST` different pieces.
     """
@@ -50,8 +50,8 @@ def deal(documents: Iterable[str], most: int = MOST) -> Dealt:
             break
     if len(seen) < LEAST:
         raise ValueError(f"{len(seen)} different passages")
-    held = tuple(p for i, p in enumerate(seen) if i % HELD == HELD // 2 - 1)
-    return Dealt(tuple(p for i, p in enumerate(seen) if i % HELD != HELD // 2 - 1), held, cut)
+    out = [i % every == every // 2 - 1 for i in range(len(seen))]  # not the last of a few
+    return Dealt(tuple(p for p, o in zip(seen, out) if not o), tuple(p for p, o in zip(seen, out) if o), cut)
 
 
 def pieces(document: str, size: int = PIECE) -> list[str]:
@@ -108,7 +108,7 @@ def texts(config: Poc) -> Texts:
     for language, path in wanted.items():
         if language == config.lang:
             continue
-        some = dealt(language, Path(path).expanduser()) if path else deal(sampler.paragraphs(language))
+        some = dealt(language, Path(path).expanduser()) if path else deal(sampler.paragraphs(language), every=2)
         others[language] = (_named(files, f"found-{language}", some.learn), _named(files, f"held-{language}", some.held))
     sampled = tuple(g for g in others if not wanted[g])
     return Texts(files, learn, held, others, sampled, write, copy, own.bytes if own else 0, bool(own and own.cut))

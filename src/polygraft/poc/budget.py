@@ -1,0 +1,63 @@
+"""How much each stage does. The smoke stage is small and the same for everybody; what it took sizes the stages after it.
+
+Equal for every method that trains: optimiser steps, examples in a step and tokens of an example at most; for all: the items asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from polygraft.poc.config import Stage
+from polygraft.poc.methods import Sizes
+
+SHARE: dict[Stage, float] = {"smoke": 0.1, "pilot": 0.3, "full": 0.6}  # of the budget
+TRAINING = 0.6  # of a stage's time goes into training, the rest into measuring
+ROWS, LENGTH, WINDOWS = 8, 256, 32
+SMOKE = {"steps": 4, "items": 12, "read": 2000, "windows": 4, "max_bytes": 8_000}
+READ = {"pilot": 20_000, "full": 100_000}  # tokens of each language that methods look at before they act
+LEAST_STEPS, LEAST_ITEMS = 8, 24
+BYTES = {"pilot": 60_000, "full": 200_000}  # of a text whose bits per byte are measured
+ROUNDS = 4.0  # times that a text is read at most: beyond, repetition gains little (Muennighoff et al., arXiv 2305.16264)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What the stage before took: seconds of all training for one optimiser step of every method, of all measuring for one item,
+    and of everything else. All from results, so that they are this machine's."""
+
+    step: float
+    item: float
+    rest: float
+
+
+def smoke(longest: int, windows: int = SMOKE["windows"]) -> Sizes:
+    """The smallest run that passes through everything."""
+    return Sizes("smoke", SMOKE["steps"], ROWS, min(LENGTH, longest), SMOKE["items"], SMOKE["read"], windows, SMOKE["max_bytes"])
+
+
+def pace(training: Mapping[str, tuple[float, int]], measuring: Sequence[float], everything: float, items: int) -> Pace:
+    """From (seconds, steps) of each training, the seconds of each measurement, and those of all steps together."""
+    step = sum(seconds / max(1, steps) for seconds, steps in training.values())
+    measured = sum(measuring)
+    return Pace(step, measured / max(1, items), max(0.0, everything - measured - sum(s for s, _ in training.values())))
+
+
+def fitted(stage: Stage, budget: float, found: Pace, before: Sizes, *, items: int, text_bytes: int) -> Sizes:
+    """The sizes of a pilot or full stage: as many steps and items as its share of the budget has room for, and no fewer than before.
+
+    `text_bytes` bounds how often a text is read (a token is a byte at least); `items` is how many the user's evaluation has.
+    """
+    room = max(0.0, SHARE[stage] * budget - found.rest)
+    most = max(LEAST_STEPS, int(ROUNDS * text_bytes / (before.rows * before.length))) if text_bytes else 10**6
+    steps = int(TRAINING * room / found.step) if found.step else LEAST_STEPS
+    asked = int((1 - TRAINING) * room / found.item) if found.item else items
+    steps = max(before.steps, LEAST_STEPS, min(most, steps))
+    asked = max(before.items or items, LEAST_ITEMS, asked)
+    return Sizes(stage, steps, before.rows, before.length, None if asked >= items and asked >= 100 else min(asked, max(items, 100)),
+                 READ[stage], WINDOWS, BYTES[stage])
+
+
+def rounds(sizes: Sizes, text_bytes: int, bytes_per_token: float) -> float:
+    """How often all of a text is read by one training of these sizes."""
+    return sizes.steps * sizes.rows * sizes.length * bytes_per_token / text_bytes if text_bytes else 0.0
