@@ -64,5 +64,5 @@ def told(proposal: Proposal, beside: Sequence[Beside]) -> str:
     """The paper's default against the proposal in one sentence."""
     first = beside[0]
     (there, chance), own, its = common(proposal.grid, first.grid), proposal.grid.sum() / 2, first.grid.sum() / 2
-    return (f"Of {len(proposal.grid)} layers this proposal takes {own:.3g} of the language expert, {first.name} {its:.3g}; they have "
-            f"{there:.3g} in common, where chance would give {chance:.2g}.")  # fmt: skip
+    return (f"Of {len(proposal.grid)} layers this proposal takes {own:.3g} of the language expert, {first.name} {its:.3g}; they "
+            f"have {there:.3g} in common, where chance would give {chance:.2g}.")  # fmt: skip
