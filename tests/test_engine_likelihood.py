@@ -1,5 +1,7 @@
 """Likelihoods against one-at-a-time float64 ones, for every family: branches of a trie, padded batches, whole documents."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -209,6 +211,16 @@ def test_gathered_in_blocks_is_a_log_softmax(monkeypatch):
     want, ids = oracle.log_softmax(logits.numpy()).reshape(-1, 11), ids.numpy().reshape(-1)
     assert np.allclose(nats, want[np.arange(15), ids], atol=1e-5)
     assert (greedy == (want.argmax(1) == ids)).all()
+
+
+def test_gathered_with_equal_logits_and_with_logits_of_minus_infinity():
+    import torch
+
+    logits = torch.tensor([[1.0, 3.0, 3.0, -math.inf], [0.0, 0.0, 0.0, 0.0]])
+    nats, greedy = batches.gathered(logits, np.array([0, 0, 0, 1, 1]), np.array([1, 2, 3, 0, 3]))
+    assert greedy.tolist() == [True, False, False, True, False]  # of equal logits the first is written
+    e = -math.log(2 + math.exp(-2))
+    assert np.allclose(nats, [e, e, -math.inf, -math.log(4), -math.log(4)])
 
 
 @settings(deadline=None)

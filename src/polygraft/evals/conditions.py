@@ -28,6 +28,7 @@ from polygraft.sources import Source
 from polygraft.step import Context
 
 BATCH, PASS = 1024, 0.02  # tokens of a batch that is read; seconds that a pass takes of however small a model
+ROW = 256  # tokens of a batch of texts on a CPU: a token is compared with all of its row, most of it other texts
 
 Columns = dict[str, tuple[np.ndarray, np.ndarray, str, bool]]
 
@@ -79,7 +80,7 @@ def write(live: Any, prompts: Sequence[str], max_tokens: int, chat: bool) -> lis
 
 def nats(live: Any, documents: Sequence[str]) -> list[Scored]:
     """Nats, bytes and tokens of whole texts."""
-    return engine(live).documents(documents)
+    return engine(live, ROW if live.model.device.type == "cpu" else BATCH).documents(documents)
 
 
 def language(text: str) -> str:
