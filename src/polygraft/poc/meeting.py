@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polygraft.poc.decision import REASONS as REASONS_EN
 from polygraft.poc.decision import Decision, Effect, Outcome, Reason
@@ -199,7 +199,7 @@ def risks(tongue: Tongue, o: Outcome) -> list[Markup]:
     """Language fidelity, copies and refusals: what got worse, else all of them, and what was not measured."""
     found = [e for role in RISKS for e in o.of(role)]
     worse = [e for e in found if e.difference.verdict == "worse"]
-    parts = [tongue.say("of_measure", measure=tongue.t[e.role], change=linked(tongue, o, e)) for e in worse or found]
+    parts = [tongue.say("in_table", measure=tongue.t[e.role], change=linked(tongue, o, e)) for e in worse or found]
     out = [tongue.say("risk" if worse else "no_risk", changes=tongue.join(parts))] if parts else []
     if missing := [tongue.t[role] for role in RISKS if not o.of(role)]:
         out.append(tongue.say("unmeasured", names=tongue.t["and"].join(missing)))
@@ -212,10 +212,15 @@ def costs(tongue: Tongue, o: Outcome) -> list[Markup]:
     out = [tongue.say("made_only", **made)] if o.touched is None else [
         tongue.say("made", **made, touched=link(anchor(o, "touched"), percent(o.touched)))]
     today = next((x for x in tongue.decision.outcomes if x.method == NOTHING), None)
-    now, then = serving(tongue, o), serving(tongue, today) if today else ""
-    if now and then and now != then and today is not None:
+    pairs = zip(served(tongue, o), served(tongue, today)) if today else ()
+    if today is not None and (differing := [(a, b) for a, b in pairs if a and b and a != b]):
+        now, then = (tongue.t["and"].join(parts) for parts in zip(*differing))
         out.append(tongue.say("served", serving=link(anchor(o, "serving"), now), today=link(anchor(today, "serving"), then)))
-    return [*out, *map(tongue.reason, o.obligations)]
+    if o.obligations:
+        from markupsafe import Markup
+
+        out.append(tongue.say("licences", told=Markup(" ").join(map(tongue.reason, o.obligations))))
+    return out
 
 
 def sure(tongue: Tongue, o: Outcome) -> list[Markup]:
@@ -241,17 +246,17 @@ def spent(tongue: Tongue, o: Outcome) -> str:
 
 
 def serving(tongue: Tongue, o: Outcome) -> str:
-    """Bytes and tokens, and the price where there is one; "" where nothing is known."""
-    s, parts = o.serving, []
-    if s.money is not None:
-        parts.append(tongue.t["per_million"].format(money=money(tongue, s.money)))
-    if s.stored_bytes:
-        parts.append(tongue.t["stored"].format(size=size(s.stored_bytes)))
-    if s.bytes_per_token:
-        parts.append(tongue.t["per_token"].format(size=size(s.bytes_per_token)))
-    if s.tokens_per_character is not None:
-        parts.append(tongue.t["per_character"].format(n=number(s.tokens_per_character)))
-    return tongue.t["and"].join(parts)
+    """What serving takes, all that is known of it."""
+    return tongue.t["and"].join(filter(None, served(tongue, o)))
+
+
+def served(tongue: Tongue, o: Outcome) -> list[str]:
+    """Price, bytes stored and read, tokens a character; "" for what is not known."""
+    s, t = o.serving, tongue.t
+    return ["" if s.money is None else t["per_million"].format(money=money(tongue, s.money)),
+            t["stored"].format(size=size(s.stored_bytes)) if s.stored_bytes else "",
+            t["per_token"].format(size=size(s.bytes_per_token)) if s.bytes_per_token else "",
+            "" if s.tokens_per_character is None else t["per_character"].format(n=number(s.tokens_per_character))]
 
 
 def money(tongue: Tongue, amount: float) -> str:
@@ -275,27 +280,25 @@ def page(decision: Decision, language: str = "en") -> str:
     tongue = Tongue(language, decision)
     title = str(tongue.t["title"].format(language=one_line(tongue.target, 60)))
     stage = tongue.say("stage", stage=tongue.t.get(decision.stage, decision.stage), reference=decision.reference)
+    tried = [o for o in decision.outcomes if o.status != "absent"]
+    absent = [tongue.say("in_table", measure=tongue.method(o), change=tongue.reason(o.reason))
+              for o in decision.outcomes if o.status == "absent"]
     return filled("meeting.html", t=tongue.t, language=language, title=title, stage=stage, sentences=sentences(tongue),
-                  heads=heads(tongue), rows=[row(tongue, o) for o in decision.outcomes],
+                  methods=[method(tongue, o) for o in tried], absent=absent,
                   caveats=[*map(tongue.reason, decision.caveats), tongue.reason(decision.equal)])
 
 
-def heads(tongue: Tongue) -> list[str]:
-    names = ("method", "became", *COLUMNS, "spent", "serving", "touched", "why")
-    return [tongue.t[name].format(language=one_line(tongue.target, 60)) for name in names]
-
-
-def row(tongue: Tongue, o: Outcome) -> list[list[dict[str, str]]]:
-    """One method: a list of {text, id, href} for each column."""
-    none = tongue.t["none"]
-    effects = [[cell(effect_text(tongue, e), where(o, e), target(tongue.decision, e)) for e in o.of(role)] or [cell(none)]
-               for role in COLUMNS]
-    rest = [cell(STATUSES[tongue.language].get(o.status, o.status), anchor(o, "became")),
-            cell(spent(tongue, o) if o.spent.seconds else none, anchor(o, "spent")),
-            cell(serving(tongue, o) or none, anchor(o, "serving")),
-            cell(none if o.touched is None else percent(o.touched), anchor(o, "touched"))]
-    why = [cell(tongue.reason(r)) for r in (o.reason, *o.notes)]
-    return [[cell(tongue.method(o))], [rest[0]], *effects, *([c] for c in rest[1:]), why]
+def method(tongue: Tongue, o: Outcome) -> dict[str, Any]:
+    """A method's part of the numbers: its title with what became of it, why, and rows of (head, cells of {text, id, href})."""
+    status = STATUSES[tongue.language].get(o.status, o.status)
+    rows = [(tongue.t[role].format(language=one_line(tongue.target, 60)),
+             [cell(effect_text(tongue, e), where(o, e), target(tongue.decision, e)) for e in o.of(role)]) for role in COLUMNS]
+    plain = (("spent", spent(tongue, o) if o.spent.seconds else ""), ("serving", serving(tongue, o)),
+             ("touched", "" if o.touched is None else percent(o.touched)))
+    rows += [(tongue.t[what], [cell(text, anchor(o, what))] if text else []) for what, text in plain]
+    rows += [(tongue.t["obliges"], [cell(tongue.reason(r)) for r in o.obligations])]
+    return {"title": tongue.say("yes_no", method=tongue.method(o), status=status), "id": anchor(o, "became"),
+            "why": [tongue.reason(r) for r in (o.reason, *o.notes)], "rows": [(head, cells) for head, cells in rows if cells]}
 
 
 def cell(text: str, id: str = "", href: str = "") -> dict[str, str]:

@@ -6,9 +6,10 @@ from polygraft.poc.reasons_ja import REASONS_JA
 
 EN = {
     "title": "{language}: the decision", "skip": "Skip to the numbers", "numbers": "The numbers",
-    "caveats": "What to keep in mind", "method": "Method", "became": "Outcome", "target": "{language}", "english": "English",
-    "other": "Other languages", "fidelity": "Answers in the language", "copy": "Copies names and numbers", "refusal": "Refusals",
-    "spent": "Making it", "serving": "Serving it", "touched": "Weights changed", "why": "Why", "none": "–",
+    "caveats": "What to keep in mind", "target": "{language}", "english": "English", "other": "other languages",
+    "fidelity": "answering in the language", "copy": "copying names and numbers", "refusal": "refusing to answer",
+    "spent": "making it", "serving": "serving it", "touched": "weights changed", "obliges": "licences",
+    "absent": "These were not tried:", "yes_no": "{method}: {status}",
     "how_to_read": "A change is the method minus doing nothing on the same items, with its 95 % interval. Each number in a "
                    "sentence leads to its place in the table; each change in the table leads to its step in the report.",
     "stage": "Stage: {stage}. Compared with doing nothing, which means {reference}.",
@@ -27,6 +28,7 @@ EN = {
     "unmeasured": "Not measured: {names}.",
     "made": "Making it took {spent} and changed {touched} of the weights.",
     "made_only": "Making it took {spent}.", "served": "Serving it: {serving}; today: {today}.",
+    "licences": "What the licences oblige to: {told}",
     "rests": "This rests on {n} items; a change of less than about {detectable} would not have shown.",
     "rests_plain": "This rests on {n} items.",
     "next_smoke": "Next: the pilot stage. The smoke test shows that methods run, not what they are worth.",
@@ -37,10 +39,10 @@ EN = {
     "by_language": "{measure} ({language})", "metric_of": "{metric} of {task}",
 }  # fmt: skip
 JA = {
-    "title": "{language}：導入の判断", "skip": "数値へ移動", "numbers": "数値", "caveats": "留意点", "method": "手法",
-    "became": "結果", "target": "{language}", "english": "英語", "other": "他の言語", "fidelity": "対象言語での回答",
-    "copy": "名前と数値の転記", "refusal": "回答拒否", "spent": "作成コスト", "serving": "運用コスト", "touched": "変更した重み",
-    "why": "理由", "none": "–",
+    "title": "{language}：導入の判断", "skip": "数値へ移動", "numbers": "数値", "caveats": "留意点", "target": "{language}",
+    "english": "英語", "other": "他の言語", "fidelity": "対象言語での回答", "copy": "名前と数値の転記", "refusal": "回答拒否",
+    "licences": "ライセンス上の義務：{told}", "spent": "作成コスト", "serving": "運用コスト", "touched": "変更した重み",
+    "obliges": "ライセンス", "absent": "次の手法は試していません。", "yes_no": "{method}：{status}",
     "how_to_read": "変化は、同じ項目での「手法 − 何もしない場合」の差で、95 % 区間を添えています。文中の数値は表の該当箇所へ、"
                    "表の変化は報告書の該当ステップへリンクしています。",
     "stage": "段階：{stage}。比較対象は「何もしない場合」（{reference}）です。",
@@ -59,7 +61,7 @@ JA = {
     "unmeasured": "測定していないもの：{names}。",
     "made": "作成には {spent} を要し、重みの {touched} が変わりました。",
     "made_only": "作成に要したもの：{spent}。", "served": "運用：{serving}。現状：{today}。",
-    "rests": "以上は {n} 項目に基づきます。約 {detectable} より小さい変化は検出できなかった可能性があります。",
+    "rests": "以上は {n} 項目に基づきます。約 {detectable}より小さい変化は検出できなかった可能性があります。",
     "rests_plain": "以上は {n} 項目に基づきます。",
     "next_smoke": "次の段階は試行です。動作確認で分かるのは手法が動くことであり、その価値ではありません。",
     "next_pilot": "次の段階は、区間がより狭くなる本実施です。", "change": "{value}（{interval}）、{verdict}",
