@@ -73,6 +73,7 @@ VERBS: dict = {
         "depth": ("step:prune.depth", "Take out whole layers: those that change text least, in any language."),
     },
     "world": ("step:world", "Make a small world of artificial languages, with texts, tasks and a model to train."),
+    "poc": ("polygraft.cli.poc:poc", "A proof of concept: methods that apply, at equal budget, one decision report."),
     "tasks": ("polygraft.cli.tasks:tasks", "What can be asked; check a task file and see its first item."),
     "eval": ("step:eval", "Score models with intervals and paired tests."),
     "compare": ("polygraft.cli.compare:compare", "Finished evaluations: which checkpoint or method is better, worse, neither."),

@@ -16,7 +16,7 @@ TRAINING = 0.6  # of a stage's time goes into training, the rest into measuring
 ROWS, LENGTH, WINDOWS = 8, 256, 32
 SMOKE = {"steps": 4, "items": 12, "read": 2000, "windows": 4, "max_bytes": 8_000}
 READ = {"pilot": 20_000, "full": 100_000}  # tokens of each language that methods look at before they act
-LEAST_STEPS, LEAST_ITEMS = 8, 24
+LEAST_STEPS, LEAST_ITEMS, PROBLEMS = 8, 24, 100
 BYTES = {"pilot": 60_000, "full": 200_000}  # of a text whose bits per byte are measured
 ROUNDS = 4.0  # times that a text is read at most: beyond, repetition gains little (Muennighoff et al., arXiv 2305.16264)
 
@@ -44,20 +44,15 @@ def pace(training: Mapping[str, tuple[float, int]], measuring: Sequence[float], 
 
 
 def fitted(stage: Stage, budget: float, found: Pace, before: Sizes, *, items: int, text_bytes: int) -> Sizes:
-    """The sizes of a pilot or full stage: as many steps and items as its share of the budget has room for, and no fewer than before.
+    """The sizes of a pilot or full stage: as many steps and items as its share of the budget has room for, none fewer than before.
 
-    `text_bytes` bounds how often a text is read (a token is a byte at least); `items` is how many the user's evaluation has.
+    `text_bytes` bounds how often a text is read (a token is a byte at least); `items` is how many the user's evaluation has, and
+    as many word problems are asked, or `PROBLEMS` where it has fewer.
     """
     room = max(0.0, SHARE[stage] * budget - found.rest)
-    most = max(LEAST_STEPS, int(ROUNDS * text_bytes / (before.rows * before.length))) if text_bytes else 10**6
+    most = int(ROUNDS * text_bytes / (before.rows * before.length)) if text_bytes else 10**6
     steps = int(TRAINING * room / found.step) if found.step else LEAST_STEPS
     asked = int((1 - TRAINING) * room / found.item) if found.item else items
     steps = max(before.steps, LEAST_STEPS, min(most, steps))
-    asked = max(before.items or items, LEAST_ITEMS, asked)
-    return Sizes(stage, steps, before.rows, before.length, None if asked >= items and asked >= 100 else min(asked, max(items, 100)),
-                 READ[stage], WINDOWS, BYTES[stage])
-
-
-def rounds(sizes: Sizes, text_bytes: int, bytes_per_token: float) -> float:
-    """How often all of a text is read by one training of these sizes."""
-    return sizes.steps * sizes.rows * sizes.length * bytes_per_token / text_bytes if text_bytes else 0.0
+    asked = max(before.items, LEAST_ITEMS, min(asked, max(items, PROBLEMS)))
+    return Sizes(stage, steps, before.rows, before.length, asked, READ[stage], WINDOWS, BYTES[stage])

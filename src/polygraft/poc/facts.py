@@ -13,7 +13,7 @@ from polygraft.errors import UserError
 from polygraft.files import digest, read_json, write_json
 from polygraft.poc.config import Poc
 from polygraft.poc.texts import Texts
-from polygraft.sources import Source, resolve
+from polygraft.sources import Source
 from polygraft.step import Context
 
 SAMPLE = 400_000  # characters that an extension of the vocabulary is tried on
@@ -44,12 +44,10 @@ class Facts:
     vocabulary: Vocabulary
 
 
-def facts(config: Poc, texts: Texts, inputs: Path, *, offline: bool) -> Facts:
-    """Look at everything that is given. Raises UserError for a model that is not there or not understood."""
+def facts(config: Poc, texts: Texts, inputs: Path, base: Source) -> Facts:
+    """Look at everything that is given. Raises UserError for a base that is not understood."""
     from polygraft import languages
 
-    sources = {name: resolve(spec, offline=offline, headers_only=True) for name, spec in config.models.items()}
-    base = sources["base"]
     anatomy = Anatomy.of(base.weights.config, base.weights.tensors, where=config.models["base"])
     given = {*config.models, *(n for n in ("text", "pairs", "data") if getattr(config, n) is not None)}
     wanted = "lep" in config.methods and {"instruct", "text"} <= given

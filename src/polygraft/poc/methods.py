@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from polygraft.poc.config import METHODS, Poc
+from polygraft.poc.config import METHODS, Poc, Stage
 from polygraft.poc.decision import Reason
 from polygraft.poc.facts import WANTED, Facts
 from polygraft.poc.texts import ENGLISH, Texts
@@ -20,13 +20,13 @@ Entry = dict[str, Any]
 @dataclass(frozen=True)
 class Sizes:
     """How much is done, the same for every method. `steps` of training with `rows` examples of at most `length` tokens; `items` of
-    each task (None: all); `read` tokens of each language where a method looks before it acts; `windows` that pruning reads."""
+    each task at most; `read` tokens of each language where a method looks before it acts; `windows` that pruning reads."""
 
-    stage: str
+    stage: Stage
     steps: int
     rows: int
     length: int
-    items: int | None
+    items: int
     read: int
     windows: int
     max_bytes: int

@@ -65,8 +65,7 @@ def asked(config: Poc, target: Target, texts: Texts, sizes: Sizes) -> Entry:
     """What every method is asked, the same items of each."""
     own = [at(target.task), *(at(t) for t in (texts.write, texts.copy) if t)]
     others = [f"problems:{g}" for g in texts.others if g in PROBLEMS]
-    limit: Entry = {"limit": sizes.items} if sizes.items else {}
-    return {"tasks": [*own, *others], "langs": [config.lang], **limit, "chat": config.chat, "seed": config.seed}
+    return {"tasks": [*own, *others], "langs": [config.lang], "limit": sizes.items, "chat": config.chat, "seed": config.seed}
 
 
 def _text(name: str, config: Poc, facts: Facts, sizes: Sizes, steps: list[Entry]) -> str:

@@ -10,10 +10,12 @@ from polygraft.errors import InputError, UserError
 from polygraft.files import MANIFEST, read_json, resource_errors, write_atomic
 from polygraft.report.html import page
 from polygraft.report.views import Meta
+from polygraft.result import Result
 from polygraft.store import RunFolder, read_result
 from polygraft.yamltext import parse_document
 
 NAME = "report.html"
+ANSWER = "answer.json"  # what came of the whole run, told by who ran it: a Result that goes above those of the steps
 CSV_FOLDER = "report-tables"
 
 
@@ -26,13 +28,24 @@ def write(run_folder: Path, language: str = "en") -> Path:
     run = RunFolder(Path(run_folder))
     folders = run.folders()
     results = [read_result(f) for f in folders]
-    text, tables = page(results, replace(describe(run.path, [r.id for r in results], folders), language=language))
+    meta = replace(describe(run.path, [r.id for r in results], folders), language=language)
+    text, tables = page([*results, *answer(run.path)], meta)
     for name, csv in tables.items():
         with resource_errors(run.path):
             (run.path / CSV_FOLDER).mkdir(exist_ok=True)
         write_atomic(run.path / CSV_FOLDER / name, csv.encode())
     write_atomic(run.path / NAME, text.encode())
     return run.path / NAME
+
+
+def answer(path: Path) -> list[Result]:
+    """What came of the whole run, where it says so. Raises InputError for a file that is no result."""
+    if not (path / ANSWER).is_file():
+        return []
+    try:
+        return [Result.from_json(read_json(path / ANSWER))]
+    except (TypeError, KeyError, AttributeError) as e:
+        raise InputError("not a result", where=path / ANSWER, found=str(e)[:120]) from e
 
 
 def describe(path: Path, ids: list[str], folders: list[Path]) -> Meta:
