@@ -24,6 +24,12 @@ ASKED = """\
 TINY = {"world.documents": 200, "world.language": 50, "world.stories": 60, "world.items": 12, "world.parallel": 40, "world.hidden": 32,
         "world.ffn": 64, "base.steps": 3, "math.steps": 2, "ceiling.steps": 2, "language.steps": 2, "slam.steps": 2, "slam-random-0.steps": 2,
         "slam-random-1.steps": 2, "reading-full.steps": 2, "matrix.documents": 10}  # fmt: skip
+SMALL = {k: v for k, v in TINY.items() if k.partition(".")[0] in ("world", "base")}
+TINIER = {
+    "vocabulary": SMALL | {k: v for k, v in TINY.items() if k.startswith(("math.", "scores."))}
+    | {"words.size": 40, "donor.steps": 2, "retuned.steps": 2},
+    "pruning": SMALL | {"study.samples": 4, "study.seq_len": 32, "study.tokens": 400, "study.diagnose": 0, "study.seeds": 2},
+}
 
 
 @pytest.mark.slow
@@ -49,3 +55,12 @@ def test_every_step_of_the_recipe_runs_at_a_tiny_size(tmp_path):
     assert {r.id for r in done.results} == set(re.findall(r"\bid: ([\w-]+)", RECIPE.read_text("utf-8")))
     scores = next(r for r in done.results if r.id == "scores")
     assert set(_rows(scores, "world-sums: accuracy")) == set(next(u for u in recipe.steps if u.id == "scores").config.models)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(TINIER))
+def test_every_step_of_the_other_recipes_runs_at_a_tiny_size(tmp_path, name):
+    path = RECIPE.with_name(f"world-{name}.yaml")
+    recipe = read_recipe(path, TABLE, [f"steps.{key}={value}" for key, value in TINIER[name].items()])
+    done = run(recipe, tmp_path / "runs")
+    assert list(done.ran) == [u.id for u in recipe.steps]
