@@ -72,7 +72,7 @@ def check_out(out: Path) -> None:
     if not NAME.match(out.name):
         raise RecipeError("not a plain name for a folder of runs", where="--out", found=out.name or str(out),
                           expected="letters, digits, `-` and `_`, at most 64")
-    if out.exists() and not (out.is_dir() and ((out / ASKED).is_file() or not any(out.iterdir()))):
+    if out.exists() and not (out.is_dir() and ((out / STAGED).is_dir() or not any(out.iterdir()))):
         raise RecipeError("the output is taken by something else", where=out, expected="a new folder, or one of `polygraft poc`",
                           fix="name a new folder")
 
@@ -139,7 +139,7 @@ def run(config: Poc, out: Path, *, offline: bool = False, language: str = "en", 
     """
     check_out(out)
     with resource_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
+        (out / STAGED).mkdir(parents=True, exist_ok=True)
     ready = setup(config, out, offline=offline)
     write_json(out / ASKED, config.model_dump(mode="json"))
     left: Out = {m: ("absent", reason) for m, reason in lacking(ready.facts).items()}
