@@ -4,8 +4,9 @@
 
 Both prune the same model (float32) by half on the same windows of WikiText-2, layer by layer, and send what the pruned layer gives
 on to the next. The reference is written from the published algorithm (Frantar and Alistarh, 2301.00774, and what its code is known
-to do): the whole model in memory, one window at a time, every Linear's own running sum of products, inverse, factor, and a rank-one
-update of the block's columns behind each column. Ours reads layers from disk, writes each finished one, and is run with its
+to do): the whole model in memory, every Linear's own running sum of products, inverse, factor, and a rank-one update of the
+block's columns behind each column. It reads as many windows together as ours, so that both run the same forward
+(`--reference-batch 1`: one by one, as published). Ours reads layers from disk, writes each finished one, and is run with its
 defaults. "solve" is from the products to the new weights, "total" everything but the loading of the reference's model.
 Perplexity is over other windows of the same corpus; the reference's threshold takes one weight more in every block of 128 columns.
 """
@@ -37,9 +38,9 @@ class Reference:
         self.h = torch.zeros(layer.in_features, layer.in_features)
 
     def add(self, x: Any) -> None:
-        x = x.reshape(-1, x.shape[-1]).t()
-        self.h *= self.samples / (self.samples + 1)
-        self.samples += 1
+        more, x = len(x), x.reshape(-1, x.shape[-1]).t()
+        self.h *= self.samples / (self.samples + more)
+        self.samples += more
         x = math.sqrt(2 / self.samples) * x.float()
         self.h += x.matmul(x.t())
 
@@ -73,7 +74,7 @@ class _Stop(Exception):
     pass
 
 
-def reference(model: Any, windows: Any, sparsity: float) -> float:
+def reference(model: Any, windows: Any, sparsity: float, batch: int) -> float:
     """Prune the model in place, as the scripts do; returns the seconds of solving."""
     import torch
 
@@ -84,15 +85,15 @@ def reference(model: Any, windows: Any, sparsity: float) -> float:
         raise _Stop
 
     hook = layers[0].register_forward_pre_hook(catch, with_kwargs=True)
-    for window in windows:
+    for some in windows.split(batch):
         with contextlib.suppress(_Stop):
-            model(window[None], use_cache=False)
+            model(some, use_cache=False)
     hook.remove()
-    states, kwargs = [state for state, _ in held], held[0][1]
+    states, given = [state for state, _ in held], [kwargs for _, kwargs in held]
     for layer in layers:
         found = {name: Reference(layer.get_submodule(name)) for name in LINEARS}
         hooks = [r.layer.register_forward_hook(lambda _m, args, _out, r=r: r.add(args[0])) for r in found.values()]
-        for state in states:
+        for state, kwargs in zip(states, given, strict=True):
             layer(state, **kwargs)
         for one in hooks:
             one.remove()
@@ -100,7 +101,8 @@ def reference(model: Any, windows: Any, sparsity: float) -> float:
         for r in found.values():
             r.prune(sparsity)
         solving += time.perf_counter() - start
-        states = [out[0] if isinstance(out := layer(state, **kwargs), tuple) else out for state in states]
+        states = [out[0] if isinstance(out := layer(state, **kwargs), tuple) else out
+                  for state, kwargs in zip(states, given, strict=True)]  # fmt: skip
     assert all(torch.isfinite(state).all() for state in states)
     return solving
 
@@ -157,6 +159,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=64)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--batch", type=int, default=8, help="windows that ours reads together")
+    parser.add_argument("--reference-batch", type=int, help="windows that the reference reads together (default: as many as ours)")
     parser.add_argument("--test", type=int, default=16, help="windows of which perplexity is taken")
     args = parser.parse_args()
     import torch
@@ -178,7 +181,7 @@ def main() -> None:
         for name, p in live.model.named_parameters():
             p.copy_(dense[name])
         start = time.perf_counter(), time.process_time()
-        solving = reference(live.model, windows, 0.5)
+        solving = reference(live.model, windows, 0.5, args.reference_batch or args.batch)
         rows["reference"] = (solving, time.perf_counter() - start[0], time.process_time() - start[1])
         found["reference"] = perplexity(live.model, test)
     print(f"| {args.windows} x {args.length} tokens | solve, s | total, s | CPU, s | perplexity |\n| --- | --- | --- | --- | --- |")

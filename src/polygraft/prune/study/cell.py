@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polygraft import arrays
+from polygraft.data import Corpus
 from polygraft.errors import StepFailed
 from polygraft.model import copy_weights
-from polygraft.prune.calibration import Calibration, Spoken, assembled, drawn, opened, quotas, shares_of
+from polygraft.prune.calibration import Calibration, Drawn, Spoken, assembled, drawn, opened, quotas, shares_of
 from polygraft.prune.config import Calibrating
 from polygraft.prune.costs import Extent
 from polygraft.prune.engine import Module, Overlay, prune
@@ -56,6 +57,7 @@ class Bed:
     dense: Dense | None = None
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)  # by purpose
     spoken: Spoken | None = None
+    windows: dict[tuple[str, int, int], Drawn] = field(default_factory=dict)  # of a language, so many, by a seed
 
     def path(self, cell: Cell | None) -> Path:
         """Where a cell's measures lie; None: those of the dense model."""
@@ -66,11 +68,17 @@ class Bed:
 
     def text(self, config: Calibrating, noise: float = 0.0) -> Calibration:
         parts = quotas(shares_of(config), config.samples)
-        found = {g: drawn(c, self.live.tokenizer, parts[g], config.seq_len, config.seed)
-                 for g, c in opened(config, self.context).items()}  # fmt: skip
+        found = {g: self.drawn(c, parts[g], config) for g, c in opened(config, self.context).items()}
         if noise:
             found = {g: noisy(d, noise, config.seed) for g, d in found.items()}
         return assembled(found, self.live.tokenizer, config.rows, config.seed, self.spoken)
+
+    def drawn(self, corpus: Corpus, windows: int, config: Calibrating) -> Drawn:
+        """The windows of one language; drawn once, since many cells read the same."""
+        key = corpus.language, windows, config.seed
+        if key not in self.windows:
+            self.windows[key] = drawn(corpus, self.live.tokenizer, windows, config.seq_len, config.seed)
+        return self.windows[key]
 
 
 def measured(bed: Bed, cell: Cell, progress: Progress = lambda *_: None) -> None:
