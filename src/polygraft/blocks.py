@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polygraft.errors import InputError, StepFailed
-from polygraft.model import Live, device_for, load_tokenizer, quiet, view
+from polygraft.model import Live, view
 from polygraft.spill import Spill
-from polygraft.standins import Reached, empty_parameter, hidden_of, instead, layer_list, places, read, skeleton, stop, with_hidden
+from polygraft.standins import Reached, empty_parameter, hidden_of, instead, layer_list, places, read, stop, unfilled, with_hidden
 from polygraft.taps import layer_module
 
 if TYPE_CHECKING:
@@ -63,20 +63,10 @@ class Blocks:
         Hidden states stay in memory up to `limit` bytes and go to files in `spill` beyond. Raises InputError where the model
         cannot be built, or a parameter is filled by no tensor of the files.
         """
-        from polygraft.anatomy import Anatomy
         from polygraft.sources import Source, resolve
 
         found = source if isinstance(source, Source) else resolve(source, offline=offline)
-        weights, place = found.weights, device_for(device)
-        folder = found.base.path if found.adapter is not None and found.base is not None else found.path
-        anatomy = Anatomy.of(weights.config, weights.tensors, where=found.path)
-        with quiet():
-            model = skeleton(folder, weights, dtype)
-            tokenizer = load_tokenizer(found.path) or load_tokenizer(folder)
-        for module in model.modules():
-            for name, buffer in module.named_buffers(recurse=False):
-                module._buffers[name] = buffer.to(place)
-        made = cls(Live(model, tokenizer, anatomy, place), weights, Spill(spill, limit))
+        made = cls(unfilled(found, dtype=dtype, device=device), found.weights, Spill(spill, limit))
         made._check_layers()
         made._fill(made._outside())
         return made

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polygraft.anatomy import Anatomy
 from polygraft.errors import InputError
+from polygraft.model import Live, device_for, load_tokenizer, quiet
 
 if TYPE_CHECKING:
     import torch
 
-    from polygraft.anatomy import Anatomy
     from polygraft.checkpoint import Weights
+    from polygraft.sources import Source
 
 PIECE = 1 << 20  # elements of a tensor that are read and converted at a time: 4 MB
 
@@ -81,7 +83,24 @@ def instead(modules: Any, act: Callable[..., Any]) -> Iterator[None]:
         modules._modules.update(real)
 
 
-def skeleton(folder: Path, weights: Weights, dtype: str) -> Any:
+def unfilled(source: Source, *, dtype: str = "auto", device: str = "cpu") -> Live:
+    """A source as a live model whose parameters lie on the meta device; buffers are as the family computes them.
+
+    Raises InputError where transformers cannot build it.
+    """
+    weights, place = source.weights, device_for(device)
+    folder = source.base.path if source.adapter is not None and source.base is not None else source.path
+    anatomy = Anatomy.of(weights.config, weights.tensors, where=source.path)
+    with quiet():
+        model = _skeleton(folder, weights, dtype)
+        tokenizer = load_tokenizer(source.path) or load_tokenizer(folder)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = buffer.to(place)
+    return Live(model, tokenizer, anatomy, place)
+
+
+def _skeleton(folder: Path, weights: Weights, dtype: str) -> Any:
     """The model in eval mode with parameters on the meta device and buffers as the family computes them."""
     import torch
     import transformers

@@ -1,7 +1,7 @@
 """Frame: one model without weights of its own, through which every candidate is computed a layer at a time.
 
-Masks and positions are made by the family's own code once a piece, around stand-ins for its layers; layers, norm and head are called
-as the family calls them, on whatever parameters they wear.
+Masks and positions are made by the family's own code once a piece, around stand-ins for its layers; layers, norm and head are
+called as the family calls them, on whatever parameters they wear.
 """
 
 from __future__ import annotations
@@ -37,14 +37,9 @@ class Frame:
         return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
-    def width(self) -> int:
-        """Numbers of a hidden state a token."""
-        return self.anatomy.sizes.hidden
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of one of them."""
-        return int(self.model.dtype.itemsize)
+    def token_bytes(self) -> int:
+        """Bytes of a hidden state a token."""
+        return self.anatomy.sizes.hidden * int(self.model.dtype.itemsize)
 
     def forget(self) -> None:
         """Forget what layers were called with: other pieces come."""
@@ -80,7 +75,7 @@ class Frame:
 
         with instead(self.modules, place):
             ids = torch.zeros(len(hidden), 1, dtype=torch.long, device=self.device)
-            return self.model(input_ids=ids, use_cache=False).logits[:, 0]
+            return self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, 0]
 
     def _run(self, number: int, k: int, piece: Piece, states: int, hidden: Any, cache: Columns) -> Any:
         args, kwargs = self._called(number, k, piece, states)

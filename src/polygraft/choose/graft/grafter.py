@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,50 +15,64 @@ from polygraft.anatomy import Anatomy
 from polygraft.blocks import holds, whole_bytes
 from polygraft.choose.graft import reading, trie
 from polygraft.choose.graft.frame import Frame
-from polygraft.choose.graft.head import Divergence, Likelihoods, Reference
+from polygraft.choose.graft.head import Arrived, Divergence, Likelihoods, Reading, Reference
 from polygraft.choose.graft.parameters import Parameters
 from polygraft.choose.graft.pieces import Read
 from polygraft.choose.graft.scores import Scores, Work, totals
 from polygraft.choose.graft.variants import Places, Variant
-from polygraft.choose.graft.walk import Memory, Walk
+from polygraft.choose.graft.walk import Computed, Memory, States, Walk
 from polygraft.errors import InputError
+from polygraft.evals.engines.exact import Branches
 from polygraft.merge import compat, tokens
 from polygraft.merge.profile import Profile
 from polygraft.spill import Spill
+from polygraft.standins import unfilled
 
 if TYPE_CHECKING:
     from polygraft.sources import Source
 
 LIMIT = 256 << 20  # bytes of hidden states in memory
+BATCH = 512  # tokens in one call of a layer
+STATES = 4  # side by side in one call, where there are as many
 Progress = Callable[[int, int], None]  # layers computed, of how many
+Heard = Callable[[], None]
+Rows = Sequence[Sequence[int]]
 
 
 def _unheard(done: int, total: int) -> None:
     """Nobody wants to know how far it is."""
 
 
+def _silent() -> None:
+    """Nobody wants to know of a node."""
+
+
+def _unseen(node: int, value: Any) -> None:
+    """Nobody looks at states."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """Candidates as a trie, and what each ends with."""
+    """Candidates as a trie, and what each ends with: norm and head."""
 
     trie: trie.Trie
     ends: list[Variant]
 
     @property
-    def leaves(self) -> dict[int, list[int]]:
-        """Candidates by the node where they end."""
-        found: dict[int, list[int]] = {}
-        for candidate, node in enumerate(self.trie.leaf):
-            found.setdefault(node, []).append(candidate)
+    def models(self) -> dict[int, dict[Variant, list[int]]]:
+        """Candidates by the node where they end, and by what they end with: those that are the same model stand together."""
+        found: dict[int, dict[Variant, list[int]]] = {}
+        for candidate, (node, end) in enumerate(zip(self.trie.leaf, self.ends)):
+            found.setdefault(node, {}).setdefault(end, []).append(candidate)
         return found
 
 
 @dataclass
 class Grafter:
-    """Many merges of the same sources, computed together: candidates share what they begin with, down to the last equal layer.
+    """Many merges of the same sources, computed together: candidates share what they begin with, up to the last equal layer.
 
-    anatomy, tokenizer and max_length (tokens) are the lead source's; `notes` say what a reader of the scores should know; `work` what
-    was computed. Numbers equal those of the written merge but for float rounding. Made by `open`.
+    anatomy, tokenizer and max_length (tokens) are the lead source's; `notes` say what a reader of the scores should know; `work`
+    what was computed. Numbers equal those of the written merge but for float rounding. Made by `open`.
     """
 
     anatomy: Anatomy
@@ -67,19 +82,15 @@ class Grafter:
     parameters: Parameters
     names: tuple[str, ...]
     whole: bool
-    spill: Path | None
-    limit: int
-    batch_tokens: int
+    spill: Path | None = None
+    limit: int = LIMIT
+    batch_tokens: int = BATCH
     notes: list[str] = field(default_factory=list)
     work: Work = field(default_factory=Work)
 
-    def __post_init__(self) -> None:
-        self.places = Places.of(self.anatomy)
-        self.reader = reading.Reader(self.frame.model, self.frame.device, self.batch_tokens, self._lead_alone)
-
     @classmethod
     def open(cls, sources: Sequence[Source], *, lead: int = 0, dtype: str = "auto", device: str = "cpu", whole: bool | None = None,
-             spill: Path | None = None, limit: int = LIMIT, batch_tokens: int = 512) -> Grafter:
+             spill: Path | None = None, limit: int = LIMIT, batch_tokens: int = BATCH) -> Grafter:
         """Sources in the order that profiles name them; `lead` is the one that config and tokenizer come from.
 
         dtype: as in an evaluation ("auto": the checkpoint's, or float32 on a CPU without bfloat16). whole: hold every source in
@@ -89,64 +100,90 @@ class Grafter:
         """
         from polygraft import model as live_models
         from polygraft.evals.engines.hf import context_length
-        from polygraft.standins import skeleton
 
-        weights = [s.weights for s in sources]
-        names = tuple(s.spec for s in sources)
+        weights, names = [s.weights for s in sources], tuple(s.spec for s in sources)
         compat.check(list(zip(names, weights)))
         notes = tokens.check([(n, w.extras) for n, w in zip(names, weights)], lead)
         place = live_models.device_for(device)
         dtype, _ = live_models.dtype_for(place, dtype)
-        first = sources[lead]
-        folder = first.base.path if first.adapter is not None and first.base is not None else first.path
-        anatomy = Anatomy.of(first.weights.config, first.weights.tensors, where=first.path)
-        with live_models.quiet():
-            model = skeleton(folder, first.weights, dtype)
-            tokenizer = live_models.load_tokenizer(first.path) or live_models.load_tokenizer(folder)
-        for module in model.modules():
-            for name, buffer in module.named_buffers(recurse=False):
-                module._buffers[name] = buffer.to(place)
-        if whole is None:
-            whole = holds(sum(whole_bytes(w, dtype) for w in [*weights, first.weights]), place)
-        one = sum(p.nbytes for p in model.parameters())
-        parameters = Parameters(model, anatomy, weights, place, keep=whole, room=one)
-        return cls(anatomy, tokenizer, context_length(model, tokenizer), Frame(model, anatomy, place), parameters, names, whole, spill,
-                   limit, batch_tokens, list(notes))
+        live = unfilled(sources[lead], dtype=dtype, device=place)
+        size = whole_bytes(weights[lead], dtype)
+        keep = holds(size * (len(sources) + 1), place) if whole is None else whole
+        parameters = Parameters(live.model, live.anatomy, weights, place, keep=keep, room=size if keep else 0)
+        return cls(live.anatomy, live.tokenizer, context_length(live.model, live.tokenizer), Frame(live.model, live.anatomy, place),
+                   parameters, names, keep, spill, limit, batch_tokens, list(notes))
+
+    def __post_init__(self) -> None:
+        self.places = Places.of(self.anatomy)
+        trial = partial(reading.agree, self.frame.model, self.frame.device, self._lead_alone)
+        branches = Branches(self.frame.model, trial)
+        self.reader = reading.Reader(self.frame.model, self.frame.device, self.piece, self.max_length, branches)
 
     # ------------------------------------------------------------------------------------------------------------ what is asked
 
-    def likelihoods(self, profiles: Sequence[Profile], rows: Sequence[Sequence[int]], scored: Sequence[int],
-                    progress: Progress = _unheard) -> Scores:
-        """Log-likelihood (nats) of the last `scored[i]` tokens of each id sequence under each profile, and whether all are greedy."""
-        plan = self._plan(profiles)
-        read = self.reader.read(rows, scored)
-        found = Likelihoods(len(profiles), read.asked)
-        self._walk(plan, read, found, progress)
-        return Scores(*totals(found.nats, found.greedy, read.paths))
+    def likelihoods(self, profiles: Sequence[Profile], rows: Rows, scored: Sequence[int], progress: Progress = _unheard) -> Scores:
+        """Log-likelihoods of the last `scored[i]` tokens of each row of ids under each profile, and whether all are greedy.
 
-    def divergence(self, profiles: Sequence[Profile], rows: Sequence[Sequence[int]], scored: Sequence[int], reference: Profile,
+        Raises InputError for rows that the model cannot read, profiles of other models, and a candidate whose likelihoods are not
+        numbers (naming the layer); ResourceError when memory runs out.
+        """
+        plan, out = self._plan(profiles), Scores.of(len(profiles), len(rows))
+        for group, read, heard in self._reads(plan, rows, scored, progress):
+            found = Likelihoods(len(profiles), read.asked)
+            self._walk(plan, read, found, heard)
+            out.nats[:, group], out.greedy[:, group] = totals(found.nats, found.greedy, read.paths)
+            self._finite(profiles, out.nats[:, group], read)
+        return out
+
+    def divergence(self, profiles: Sequence[Profile], rows: Rows, scored: Sequence[int], reference: Profile,
                    progress: Progress = _unheard) -> np.ndarray:
-        """KL(reference || candidate) in nats, float64 [profiles, rows], summed over the scored positions; no gold answer counts."""
-        read = self.reader.read(rows, scored)
-        against = Reference(self.limit)
-        self._walk(self._plan([reference]), read, against, _unheard)
-        found = Divergence(len(profiles), len(read.spots), against)
-        self._walk(self._plan(profiles), read, found, progress)
-        spots = [np.unique(read.asked[path, 0]) for path in read.paths]
-        return np.stack([found.kl[:, at].sum(1) for at in spots], 1)
+        """KL(reference || candidate) in nats, float64 [profiles, rows], summed over the scored positions; no gold answer counts.
 
-    def _lead_alone(self, read: Read) -> np.ndarray:
-        """Nats of each row under the first source alone."""
-        weights = {key: tuple(float(i == 0) for i in range(len(self.names))) for key in self.anatomy.parts}
-        found = Likelihoods(1, read.asked)
-        self._walk(self._plan([Profile("lead", "linear", self.names, weights)]), read, found, _unheard)
-        return totals(found.nats, found.greedy, read.paths)[0][0]
+        Raises as `likelihoods`.
+        """
+        plan, against, out = self._plan(profiles), self._plan([reference]), np.zeros((len(profiles), len(rows)))
+        for group, read, heard in self._reads(plan, rows, scored, progress):
+            other = Reference(len(read.spots), self.limit)
+            self._walk(against, read, other, _silent)
+            self._finite([reference], other.sums[None], read)
+            found = Divergence(len(profiles), len(read.spots), other)
+            self._walk(plan, read, found, heard)
+            out[:, group] = np.stack([found.kl[:, np.unique(read.asked[path, 0])].sum(1) for path in read.paths], 1)
+            self._finite(profiles, out[:, group], read)
+        return out
+
+    def _reads(self, plan: Plan, rows: Rows, scored: Sequence[int], progress: Progress) -> Iterator[tuple[list[int], Read, Heard]]:
+        """Rows as they are read, and whom to tell of each node that is computed."""
+        reads = list(self.reader.reads(rows, scored, self._most))
+        self.work.layers += plan.trie.layers
+        self.work.naive += len(plan.ends) * self.anatomy.layers
+        done, total = 0, len(reads) * len(plan.trie)
+
+        def heard() -> None:
+            nonlocal done
+            done += 1
+            progress(done, total)
+
+        for group, read in reads:
+            yield group, read, heard
+        self.work.blends = self.parameters.blends
+
+    @property
+    def piece(self) -> int:
+        """Tokens of a tree that are read in one stretch: what states side by side fill up, since tokens attend past one another."""
+        return max(1, self.batch_tokens // STATES)
+
+    @property
+    def _most(self) -> int | None:
+        """Tokens of a read: of so many that a state a layer, and as many beside them, are within the limit."""
+        if not self.whole:
+            return None
+        return max(self.batch_tokens, self.limit // (2 * self.anatomy.layers * self.frame.token_bytes))
 
     # ----------------------------------------------------------------------------------------------------------------- the walk
 
     def _plan(self, profiles: Sequence[Profile]) -> Plan:
-        paths, ends = [], []
-        models = tuple(range(len(self.names)))
+        paths, ends, models = [], [], range(len(self.names))
         for profile in profiles:
             if len(profile.sources) != len(models):
                 raise InputError("not a profile of these sources", where=profile.name, found=", ".join(profile.sources),
@@ -156,28 +193,60 @@ class Grafter:
             ends.append(end)
         return Plan(trie.build(paths), ends)
 
-    def _walk(self, plan: Plan, read: Read, found: Any, progress: Progress) -> None:
+    def _walk(self, plan: Plan, read: Read, found: Reading, heard: Heard, watch: Computed = _unseen) -> None:
+        """Send every candidate up; `found` reads what arrives."""
         import torch
 
-        leaves, total, done = plan.leaves, len(plan.trie), 0
+        models, spots = plan.models, torch.from_numpy(read.spots).to(self.frame.device)
+        arrived = Arrived(self.frame, self.parameters.wear, found)
 
-        def arrived(node: int, hidden: Any) -> None:
-            for candidate in leaves[node]:
-                found.read(self.frame, candidate, hidden, partial(self.parameters.wear, plan.ends[candidate]))
-
-        def step() -> None:
-            nonlocal done
-            done += 1
-            progress(done, total)
+        def computed(node: int, value: Any) -> None:
+            watch(node, value)
+            for end, candidates in models.get(node, {}).items():
+                arrived.add(end, candidates, value[spots])
+            heard()
 
         self.frame.forget()
-        states = Memory() if self.whole else Spill(self.spill, self.limit)
-        each = read.tokens * self.frame.width * self.frame.itemsize
-        room = max(1, self.limit // max(1, each)) if self.whole else None
-        widest = max((p.rows * p.width for p in read.pieces), default=1)
-        walk = Walk(self.frame, self.parameters, states, together=max(1, self.batch_tokens // widest), room=room, work=self.work)
-        with torch.inference_mode():
-            walk.run(plan.trie, read, arrived, step)
-        self.work.naive += len(plan.ends) * self.anatomy.layers
-        self.work.blends = self.parameters.blends
+        each = max(1, read.tokens * self.frame.token_bytes)
+        with torch.inference_mode(), self._states() as states:
+            walk = Walk(self.frame, self.parameters, states, together=max(1, self.batch_tokens // max(1, read.widest)),
+                        room=max(1, self.limit // each) if self.whole else None, work=self.work)
+            walk.run(plan.trie, read, computed)
+            arrived.flush()
         self.work.state_bytes = max(self.work.state_bytes, self.work.states * each)
+
+    @contextlib.contextmanager
+    def _states(self) -> Iterator[States]:
+        if self.whole:
+            yield Memory()
+            return
+        spill = Spill(self.spill, self.limit)
+        try:
+            yield spill
+        finally:
+            spill.clear()
+
+    def _lead_alone(self, read: Read) -> np.ndarray:
+        """Nats of each row under the first source alone."""
+        weights = {key: tuple(float(i == 0) for i in range(len(self.names))) for key in self.anatomy.parts}
+        found = Likelihoods(1, read.asked)
+        self._walk(self._plan([Profile("lead", "linear", self.names, weights)]), read, found, _silent)
+        return totals(found.nats, found.greedy, read.paths)[0][0]
+
+    def _finite(self, profiles: Sequence[Profile], values: np.ndarray, read: Read) -> None:
+        """Refuse numbers that are none: nothing that is computed from a NaN would mean anything. Names the layer they come from."""
+        bad = np.flatnonzero(~np.isfinite(values).all(1))
+        if not len(bad):
+            return
+        profile, spots, first = profiles[bad[0]], read.spots, list[int]()
+        plan = self._plan([profile])
+
+        def watch(node: int, value: Any) -> None:
+            if not first and not value[spots].isfinite().all():
+                first.append(plan.trie.depth[node])
+
+        with contextlib.suppress(InputError):
+            self._walk(plan, read, Likelihoods(1, read.asked), _silent, watch)
+        where = "the head" if not first else f"layer {first[0] - 1}" if first[0] else "the embedding"
+        raise InputError("the likelihoods of a candidate are not numbers", where=f"{profile.name}, candidate {bad[0]}",
+                         found=f"NaN or Inf behind {where}", fix="look for NaN or Inf in the sources (inspect --check)")

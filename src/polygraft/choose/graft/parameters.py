@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Parameters:
     """Reads and computes what variants ask for, and puts it into a live model, whose own code then runs on it.
 
-    model: built without weights. room: bytes of blends that are kept, the least recently used are forgotten; with `keep`, what was
-    read of a source is kept for good, else until `forget`.
+    model: built without weights. room: bytes of blends that are kept, the least recently used are forgotten. keep: hold what was
+    read of a source for good, else until `forget`. blends: how many tensors were computed.
     """
 
     def __init__(self, model: Any, anatomy: Anatomy, sources: Sequence[Weights], device: str, *, keep: bool, room: int):
@@ -32,6 +32,7 @@ class Parameters:
         self.keep, self.room, self.blends = keep, room, 0
         self.shapes = {name: empty_parameter(p, "meta") for name, p in model.named_parameters()}
         self.spots = {name: list(places(model, [name])) for name in self.shapes}
+        self.layer_of = {name: anatomy.parts[anatomy.file_keys(name)[0]].layer for name in self.shapes}
         self._read: dict[tuple[Any, str], Any] = {}
         self._blended: OrderedDict[tuple[str, tuple[Origin, ...]], Any] = OrderedDict()
         self._worn: dict[str, tuple[Origin, ...]] = {}
@@ -47,18 +48,15 @@ class Parameters:
                     module._parameters[own] = value
                 self._worn[name] = wanted
 
-    def forget(self, variant: Variant) -> None:
-        """Take these parameters out of memory, unless what is read is kept; they are read again when they are worn again."""
-        if self.keep:
-            return
-        names = {self._name(key) for key, _ in variant}
-        for name in names & set(self._worn):
+    def forget(self, layer: int) -> None:
+        """Take a layer's parameters out of memory, unless what is read is kept; they are read again when they are worn again."""
+        names = set() if self.keep else {name for name in self._worn if self.layer_of[name] == layer}
+        for name in names:
             for module, own in self.spots[name]:
                 module._parameters[own] = self.shapes[name]
             del self._worn[name]
-        for held in (self._read, self._blended):
-            for found in [k for k in held if names & set(k)]:
-                del held[found]
+        self._read = {k: v for k, v in self._read.items() if k[1] not in names}
+        self._blended = OrderedDict((k, v) for k, v in self._blended.items() if k[0] not in names)
 
     @property
     def held(self) -> int:
@@ -69,7 +67,7 @@ class Parameters:
         name = self.anatomy.live_name(key)
         if name not in self.shapes:
             raise InputError("a tensor that the model has no place for", where=self.anatomy.where, found=key)
-        return name
+        return str(name)
 
     def _parameter(self, name: str, wanted: tuple[Origin, ...]) -> Any:
         first = wanted[0]
@@ -80,7 +78,6 @@ class Parameters:
             self._blended.move_to_end(key)
             return self._blended[key]
         made = self._filled(name, wanted)
-        self.blends += 1
         self._blended[key] = made
         while len(self._blended) > 1 and sum(p.nbytes for p in self._blended.values()) > self.room:
             self._blended.popitem(last=False)
@@ -109,6 +106,7 @@ class Parameters:
                 read(self.sources[origin], key, target)
             else:
                 target.copy_(self._computed(origin, key))
+                self.blends += 1
             filled += target.numel()
         if filled != made.numel():
             raise InputError("the tensors of the files do not fill a parameter", where=self.anatomy.where, found=name)

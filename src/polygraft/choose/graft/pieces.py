@@ -1,13 +1,14 @@
 """Pieces: stretches of token trees, or padded rows, as a model is called with them; hidden states are kept over all pieces.
 
-All tokens of all pieces stand one behind the other, and a hidden state is [tokens, width]. What a piece needs of those before it are
-the keys and values of one layer at a time, so whoever computes layer by layer never holds those of a whole model.
+All tokens of all pieces stand one behind the other, and a hidden state is [tokens, width]. What a piece needs of those before it
+are the keys and values of one layer at a time, so whoever computes layer by layer never holds those of a whole model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,8 +60,8 @@ class Piece:
 class Read:
     """What is read of some rows, and where.
 
-    spots: int64 [p], tokens whose next-token distribution is looked at; asked: int64 [m, 2], a row of `spots` and the id after it, in
-    order of the first; paths: for each row the entries of `asked` that it adds up.
+    spots: int64 [p], tokens whose next-token distribution is looked at; asked: int64 [m, 2], a row of `spots` and the id after it,
+    in order of the first; paths: for each row the entries of `asked` that it adds up.
     """
 
     pieces: list[Piece]
@@ -72,6 +73,11 @@ class Read:
     def tokens(self) -> int:
         return self.pieces[-1].stop if self.pieces else 0
 
+    @property
+    def widest(self) -> int:
+        """Tokens of the largest piece."""
+        return max((p.stop - p.start for p in self.pieces), default=0)
+
 
 def branches(model: Any, rows: Sequence[Sequence[int]], scored: Sequence[int], nodes: int, device: str, start: int = 0) -> Read:
     """Rows as the branches of one tree, in stretches of at most `nodes` tokens."""
@@ -80,7 +86,7 @@ def branches(model: Any, rows: Sequence[Sequence[int]], scored: Sequence[int], n
     while cuts[-1] < len(trie):
         cuts.append(tree.stretch(trie, cuts[-1], nodes))
     paths = [trie.path(a) for a in cuts[:-1]] + [[]]
-    pieces = [_stretch(model, trie, a, b, paths[k], paths[k + 1], device, start) for k, (a, b) in enumerate(zip(cuts, cuts[1:]))]
+    pieces = [_stretch(model, trie, a, b, paths[k], paths[k + 1], device, start) for k, (a, b) in enumerate(pairwise(cuts))]
     spots, place = np.unique(trie.asked[:, 0], return_inverse=True)
     return Read(pieces, spots + start, np.stack([place, trie.asked[:, 1]], 1), trie.paths)
 
@@ -118,7 +124,7 @@ def padded(rows: Sequence[Sequence[int]], scored: Sequence[int], tokens: int, de
 def joined(first: Read, second: Read, order: Sequence[int]) -> Read:
     """Both, the second's tokens behind the first's; `order` is the number of each of their rows among all."""
     paths = [*first.paths, *(p + len(first.asked) for p in second.paths)]
-    asked = np.concatenate([first.asked, second.asked + [len(first.spots), 0]])
+    asked = np.concatenate([first.asked, second.asked + np.array([len(first.spots), 0])])
     placed: list[np.ndarray] = [paths[0]] * len(paths)
     for path, number in zip(paths, order):
         placed[number] = path

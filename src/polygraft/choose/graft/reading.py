@@ -1,43 +1,95 @@
-"""Which rows are read as branches of one tree and which alone, and that the former are exact: tried, not believed."""
+"""Which rows are read as branches of one tree and which alone; that the former are exact is tried, not believed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from polygraft.choose.graft import pieces
 from polygraft.choose.graft.pieces import Read
+from polygraft.errors import InputError
+from polygraft.evals.engines import tree
 from polygraft.evals.engines.exact import FAILS, Branches, judged, probes
 
+Rows = Sequence[Sequence[int]]
 
+
+@dataclass(frozen=True)
 class Reader:
-    """Rows of ids as pieces. `alone(read)` gives the nats of each row of a read under one model: what branches are tried with."""
+    """Rows of ids as pieces of at most `tokens` tokens. `branches` knows which rows may stand in a tree; `context`: the most tokens
+    that a row may have besides its last."""
 
-    def __init__(self, model: Any, device: str, tokens: int, alone: Callable[[Read], np.ndarray]):
-        self.model, self.device, self.tokens, self.alone = model, device, tokens, alone
-        self.branches = Branches(model, self._agree)
+    model: Any
+    device: str
+    tokens: int
+    context: int
+    branches: Branches
 
-    def read(self, rows: Sequence[Sequence[int]], scored: Sequence[int]) -> Read:
-        """Rows that this model reads exactly as branches, in a tree, and the others padded."""
+    def reads(self, rows: Rows, scored: Sequence[int], most: int | None) -> Iterator[tuple[list[int], Read]]:
+        """(numbers of rows, how they are read): rows that begin alike stand together, and about `most` tokens in each read.
+
+        Rows of which nothing is scored are left out. Raises InputError for a row that the model cannot read.
+        """
+        for number, row in enumerate(rows):
+            self._check(number, row, scored[number])
+        asked = [i for i, n in enumerate(scored) if n > 0]
+        for group in _groups(rows, asked, most):
+            yield group, self._read([rows[i] for i in group], [scored[i] for i in group])
+
+    def _read(self, rows: Rows, scored: Sequence[int]) -> Read:
+        """Rows that this model reads exactly as branches in a tree, the others padded."""
         exact = {n: self.branches.exact(n) for n in {len(row) for row in rows}}
         together = [i for i, row in enumerate(rows) if exact[len(row)]]
         alone = [i for i, row in enumerate(rows) if not exact[len(row)]]
-        tree = pieces.branches(self.model, *_some(rows, scored, together), self.tokens, self.device)
-        rest = pieces.padded(*_some(rows, scored, alone), self.tokens, self.device, tree.tokens)
-        return pieces.joined(tree, rest, [*together, *alone])
+        tried = pieces.branches(self.model, *_some(rows, scored, together), self.tokens, self.device)
+        rest = pieces.padded(*_some(rows, scored, alone), self.tokens, self.device, tried.tokens)
+        return pieces.joined(tried, rest, [*together, *alone])
 
-    def _agree(self, stem: int) -> tuple[bool, str]:
-        rows = probes(self.model.get_input_embeddings().weight.shape[0], stem)
-        scored = [min(24, len(row) - 1) for row in rows]
-        alone = self.alone(pieces.padded(rows, scored, 1, self.device))
-        try:
-            together = self.alone(pieces.branches(self.model, rows, scored, max(7, stem // 2), self.device))
-        except FAILS as error:
-            return False, f"{type(error).__name__} on a row of branches"
-        return judged(self.model.dtype, alone, together)
+    def _check(self, number: int, row: Sequence[int], scored: int) -> None:
+        where = f"row {number}"
+        if not 0 <= scored < max(1, len(row)):
+            raise InputError("more tokens to score than can be", where=where, found=scored, expected=f"at most {len(row) - 1}")
+        if len(row) > self.context + 1:
+            raise InputError("longer than the model's context", where=where, found=f"{len(row):,} tokens",
+                             expected=f"at most {self.context + 1:,}", fix="cut its beginning")
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        if bad := [i for i in row if not 0 <= i < vocabulary]:
+            raise InputError("an id that the model has no embedding for", where=where, found=bad[0],
+                             expected=f"below {vocabulary:,}", fix="use the model's own tokenizer")
 
 
-def _some(rows: Sequence[Sequence[int]], scored: Sequence[int], chosen: Sequence[int]) -> tuple[list[Sequence[int]], list[int]]:
+def agree(model: Any, device: str, alone: Callable[[Read], np.ndarray], stem: int) -> tuple[bool, str]:
+    """(whether rows that branch after `stem` tokens are read as they are alone, why not), as `evals.engines.exact.agree` tries it.
+
+    alone: gives the nats of each row of a read under one model.
+    """
+    rows = probes(model.get_input_embeddings().weight.shape[0], stem)
+    scored = [min(24, len(row) - 1) for row in rows]
+    wanted = alone(pieces.padded(rows, scored, 1, device))
+    try:  # fewer tokens in a piece than a row has: the path is carried on, too
+        found = alone(pieces.branches(model, rows, scored, max(7, stem // 2), device))
+    except FAILS as error:
+        return False, f"{type(error).__name__} on a row of branches"
+    return judged(model.dtype, wanted, found)
+
+
+def _groups(rows: Rows, asked: Sequence[int], most: int | None) -> list[list[int]]:
+    """Rows in groups of about `most` tokens, what they share counted once; all in one where there is no bound."""
+    groups: list[list[int]] = []
+    size = 0
+    before: Sequence[int] = ()
+    for i in sorted(asked, key=lambda i: list(rows[i])):
+        more = len(rows[i]) - tree.shared(before, rows[i])
+        if not groups or (most is not None and size + more > most):
+            groups.append([])
+            size, more = 0, len(rows[i])
+        groups[-1].append(i)
+        size, before = size + more, rows[i]
+    return groups
+
+
+def _some(rows: Rows, scored: Sequence[int], chosen: Sequence[int]) -> tuple[list[Sequence[int]], list[int]]:
     return [rows[i] for i in chosen], [scored[i] for i in chosen]

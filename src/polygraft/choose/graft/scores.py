@@ -14,6 +14,11 @@ class Scores:
     nats: np.ndarray
     greedy: np.ndarray
 
+    @classmethod
+    def of(cls, candidates: int, rows: int) -> Scores:
+        """Of rows of which nothing is scored."""
+        return cls(np.zeros((candidates, rows)), np.ones((candidates, rows), bool))
+
 
 @dataclass
 class Work:
