@@ -3,7 +3,8 @@
 Points: "act" (output of the MLP's activation function: the FFN neurons), "down" (input of the down projection: act(gate) * up),
 "residual" (output of a decoder layer), "attention" (output of attention's o projection: what attention adds to the stream, but for
 families that put a norm behind it, gemma 2 and 3 and olmo2, what goes into that norm). "input.qkv", "input.o", "input.ffn" are the
-inputs of those matrices (of a mixture's router and experts too), "input.layer" of a decoder layer: the stream before it.
+inputs of those matrices (of a mixture's router and experts too), "input.layer" of a decoder layer: the stream before it; "shared":
+what the down projection of a mixture's shared expert reads.
 A tap that does not fire once per layer, pass and token is an error, never a silent zero.
 """
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     from polygraft.anatomy import Anatomy
 
-POINTS = ("act", "down", "residual", "attention", "input.qkv", "input.o", "input.ffn", "input.layer")
-INPUTS = ("down", *(p for p in POINTS if p.startswith("input.")))  # seen before the module runs, the others after it
+POINTS = ("act", "down", "residual", "attention", "input.qkv", "input.o", "input.ffn", "input.layer", "shared")
+INPUTS = ("down", "shared", *(p for p in POINTS if p.startswith("input.")))  # seen before the module runs, the others after it
 ACTIVATIONS = ("act_fn", "act", "activation_fn", "gelu_impl")
 
 
@@ -178,7 +179,7 @@ def _matrix(model: Any, anatomy: Anatomy, point: str, layer: int) -> Any:
     """The module whose input or output a point is: the first of those that share it."""
     kind, roles = {
         "attention": ("attn", ("o",)), "input.o": ("attn", ("o",)), "input.qkv": ("attn", ("q", "qkv")),
-        "input.ffn": ("ffn", ("router", "gate", "gate_up", "up")),
+        "input.ffn": ("ffn", ("router", "gate", "gate_up", "up")), "shared": ("ffn", ("shared.down",)),
     }[point]  # fmt: skip
     for role in roles:
         for key in anatomy.keys(layer=layer, kind=kind, role=role):

@@ -82,3 +82,23 @@ def owl(ratios, sparsity, spread):
     """The authors' code: equal layers, nothing clipped."""
     d = (ratios - ratios.min()) / (ratios.max() - ratios.min()) * 2 * spread
     return 1 - (d - d.mean() + (1 - sparsity))
+
+
+def worst_swaps(w, gone, grams, stages, rate, m=0):
+    """Swaps in stages on sum_g share_g G_g / (what W gives in g); shares follow losses; (best mask, the largest loss behind each)."""
+    gs = [g / error(w, np.ones_like(gone), g).sum() for g in grams]
+    shares, gone = np.full(len(gs), 1 / len(gs)), gone.copy()
+    tried = [(gone.copy(), max(error(w, gone, g).sum() for g in gs))]
+    for n in stages:
+        mixed = sum(s * g for s, g in zip(shares, gs))
+        for i, row in enumerate(w):
+            for _ in range(n):
+                new, gain = one_swap(row, gone[i], mixed, m)
+                if gain <= 1e-6 * error(row[None], gone[i][None], mixed)[0]:
+                    break
+                gone[i] = new
+        e = np.array([error(w, gone, g).sum() for g in gs])
+        tried.append((gone.copy(), e.max()))
+        shares = shares * np.exp(rate * (e / e.mean() - 1))
+        shares /= shares.sum()
+    return min(tried, key=lambda t: t[1])[0], [x for _, x in tried]

@@ -12,6 +12,7 @@ from polygraft.prune.masks.pattern import Pattern
 from polygraft.step import DataRef, Detail, Language, ModelRef, SelectRef
 
 MethodName = Literal["magnitude", "wanda", "wanda-variant", "ria", "sparsegpt"]
+Objective = Literal["mean", "worst"]
 Allocate = Literal["even", "owl", "across", "worst"]
 TOGETHER = 4096  # tokens that a layer sees at once, about
 Protect = Literal["auto"] | SelectRef  # in this order: `auto` is a word, not a file
@@ -65,6 +66,8 @@ class Masking(Calibrating):
         "even", description="sparsity of layers: even, by outliers (owl), by the mean or the largest need of all languages"
     )
     swaps: int = Field(0, ge=0, description="then at most so many swaps in every row that make its error smaller")
+    objective: Objective = Field("mean", description="what swaps make smaller: the error on all text, or that of the language that "
+                                 "loses most")  # fmt: skip
     damping: float = Field(0.01, gt=0, le=10, description="sparsegpt: added to the Hessian, of its mean diagonal")
     protect: Protect | None = Field(None, description="weights that stay, at the same sparsity in all: a selection, or auto")
 
@@ -76,6 +79,8 @@ class Masking(Calibrating):
             raise ValueError("`swaps` are for methods that leave weights as they are: sparsegpt changes them")
         if self.swaps and not self.corpus:
             raise ValueError("`swaps` read text: give a corpus for each language (--corpus sw=PATH)")
+        if changed(self, ("objective",)) and not (self.swaps and len(self.corpus) > 1):
+            raise ValueError("`objective` is that of swaps, in two languages or more: give `swaps` and a corpus for each language")
         if self.protect and self.allocate != "even":
             raise ValueError("`protect` decides how sparse each matrix becomes: leave `allocate` even")
         if self.allocate != "even" and (self.pattern or not self.corpus):

@@ -63,8 +63,9 @@ def peak(config: Masking, weights: Weights, anatomy: Anatomy, extent: Extent) ->
     """Resident bytes: a layer, what lies outside of layers, the layer's file, states, sums of one layer, and one pass."""
     gram = METHODS[config.method][1] or config.swaps > 0
     largest = max(extent.sizes.values()) * 4
-    sums = max(sum(4 * n * n for n in widths) for widths in extent.grams()) if gram else 0
-    solving = 3 * 4 * max(n for widths in extent.grams() for n in widths) ** 2 + 2 * largest if gram else 0
+    times = 1 + len(config.corpus) if config.objective == "worst" else 1  # each language's by themselves, too
+    sums = times * max(sum(4 * n * n for n in widths) for widths in extent.grams()) if gram else 0
+    solving = (2 + times) * 4 * max(n for widths in extent.grams() for n in widths) ** 2 + 2 * largest if gram else 0
     passing = HELD * min(config.samples, config.rows) * config.seq_len * max(anatomy.sizes.ffn, 4 * anatomy.sizes.hidden) * 4
     held = block_bytes(weights, anatomy, "float32" if width(config, weights) == 4 else config.dtype)
     scores = 4 * largest  # scores and their order

@@ -23,6 +23,7 @@ from polygraft.errors import StepFailed
 from polygraft.meter import LIBRARIES
 from polygraft.prune import harm, reshaped, shallower
 from polygraft.prune.calibration import Calibration, Spoken, planned
+from polygraft.prune.config import Objective
 from polygraft.prune.costs import FLOPS, states
 from polygraft.prune.harm import Bits, Evaluated, Judge
 from polygraft.prune.pruning import anatomy_of, read
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     import torch
 
 How = Literal["influence", "neighbours"]
-Objective = Literal["mean", "worst"]
 STATES = 1024  # tokens of a language whose states are compared over several layers
 
 

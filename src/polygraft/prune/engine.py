@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,13 +57,15 @@ Method = Callable[[Mapping[str, "torch.Tensor"], Moments], Mapping[str, Pruned]]
 @dataclass(frozen=True)
 class Module:
     """One pruned matrix: its zeros, weights, and relative output error on the calibration text: of all tokens where products
-    are kept, else of about a thousand of them (`gather.SAMPLED`); None where no token came."""
+    are kept, else of about a thousand of them (`gather.SAMPLED`); None where no token came. `errors`: in every language, where
+    each has products of its own."""
 
     key: str
     zeros: int
     size: int
     error: float | None
     note: str = ""
+    errors: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def sparsity(self) -> float:
@@ -81,6 +83,7 @@ class Work:
     gram: bool
     dtype: str = "auto"
     device: str = "cpu"
+    of: Sequence[str] | None = None  # the language of each batch, where the method asks for each by itself
 
 
 def prune(work: Work, folder: Path, progress: Callable[..., None] = lambda *_: None) -> dict[str, Module]:
@@ -124,7 +127,7 @@ def prune_layer(work: Work, blocks: Blocks, block: Any) -> tuple[list[Module], d
     tensors: dict[str, np.ndarray] = {}
     samples = None if work.gram else Samples(work.weighing)
     widths = {site: matrix(live, keys[0]).shape[1] for site, keys in found.items()}
-    moments = gather(block, live, found, widths, work.weighing, work.gram, samples)
+    moments = gather(block, live, found, widths, work.weighing, work.gram, samples, work.of)
     for site, keys in found.items():
         stats = moments.pop(site)  # its products are as large as a matrix
         check_finite(stats, keys)
@@ -164,7 +167,8 @@ def judged(key: str, before: torch.Tensor, pruned: Pruned, stats: Moments, sampl
         raise StepFailed("a pruned matrix is not finite", where=key, fix="a larger damping, or another method")
     after = new * pruned.keep
     lost = error(before, after, stats) if samples is None else sampled_error(before, after, samples)
-    return Module(key, int((~pruned.keep).sum()), pruned.keep.numel(), lost, pruned.note)
+    each = {g: error(before, after, own) for g, own in (stats.each or {}).items()}
+    return Module(key, int((~pruned.keep).sum()), pruned.keep.numel(), lost, pruned.note, each)
 
 
 def error(before: torch.Tensor, after: torch.Tensor, stats: Moments) -> float | None:

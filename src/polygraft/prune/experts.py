@@ -24,8 +24,8 @@ from polygraft.meter import LIBRARIES
 from polygraft.model import Live, view
 from polygraft.prune import harm, reshaped
 from polygraft.prune.calibration import Calibration, Spoken, planned
+from polygraft.prune.config import Objective
 from polygraft.prune.costs import FLOPS, states
-from polygraft.prune.depth import Objective
 from polygraft.prune.harm import Bits, Evaluated, Judge
 from polygraft.prune.pruning import anatomy_of, read
 from polygraft.result import InputRef, LayerMap, Result, Table

@@ -91,10 +91,28 @@ class Gathering:
             self.samples.take(site, value, weights)
 
 
+class ByLanguage(Gathering):
+    """A gathering that adds each batch to the moments of its language, `of[index]`."""
+
+    def __init__(self, live: Live, found: Mapping[Site, Sequence[str]], widths: Mapping[Site, int], weighing: Weighing, gram: bool,
+                 of: Sequence[str]):  # fmt: skip
+        super().__init__(live, found, widths, weighing, gram=False)
+        self.of = of
+        self.every = {g: {site: Moments.empty(widths[site], gram) for site in found} for g in dict.fromkeys(of)}
+
+    def begin(self, index: int, batch: Any) -> None:
+        self.moments = self.every[self.of[index]]
+        super().begin(index, batch)
+
+
 def gather(block: Block, live: Live, found: Mapping[Site, Sequence[str]], widths: Mapping[Site, int], weighing: Weighing,
-           gram: bool, samples: Samples | None = None) -> dict[Site, Moments]:  # fmt: skip
-    """Moments of every site of a layer in memory; the layer may be run again on the same inputs. `samples` takes some of them."""
-    gathering = Gathering(live, found, widths, weighing, gram, samples)
+           gram: bool, samples: Samples | None = None, of: Sequence[str] | None = None) -> dict[Site, Moments]:  # fmt: skip
+    """Moments of every site of a layer in memory; the layer may be run again on the same inputs. `samples` takes some of them;
+    with `of`, the language of each batch, those of every language are kept too."""
+    gathering = (Gathering(live, found, widths, weighing, gram, samples) if of is None
+                 else ByLanguage(live, found, widths, weighing, gram, of))  # fmt: skip
     with Taps(live.model, live.anatomy, gathering.seen, points=gathering.points, layers=[block.layer]):
         block.run(gathering.begin, keep=False)
+    if isinstance(gathering, ByLanguage):
+        return {site: Moments.together({g: by_site.pop(site) for g, by_site in gathering.every.items()}) for site in found}
     return gathering.moments

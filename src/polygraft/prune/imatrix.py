@@ -38,8 +38,9 @@ from polygraft.step import Context, Plan, Step
 
 NAMES = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "qkv": "attn_qkv", "o": "attn_output", "gate": "ffn_gate", "up": "ffn_up",
          "gate_up": "ffn_up", "down": "ffn_down"}  # fmt: skip
-KNOWN_AS = {"mistral": "llama", "mixtral": "llama", "qwen3_moe": "qwen3moe", "gemma3_text": "gemma3", "gpt_neox": "gptneox",
-            "cohere": "command-r"}  # model_type -> llama.cpp's architecture, where the names differ  # fmt: skip
+WHOSE = {"": "", "experts": "_exps", "shared": "_shexp"}
+KNOWN_AS = {"mistral": "llama", "mixtral": "llama", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe", "gemma3_text": "gemma3",
+            "gpt_neox": "gptneox", "cohere": "command-r"}  # model_type -> llama.cpp's name, where they differ  # fmt: skip
 FILE = {"gguf": "imatrix.gguf", "dat": "imatrix.dat"}
 
 
@@ -66,8 +67,8 @@ class Entry:
 def name(anatomy: Anatomy, key: str) -> str:
     """llama.cpp's name of a matrix; experts of a layer share one, as its files stack them."""
     part = anatomy.parts[key]
-    role = part.role.removeprefix("experts.")
-    return f"blk.{part.layer}.{NAMES[role]}{'_exps' if part.role != role else ''}.weight"
+    whose, _, role = part.role.rpartition(".")
+    return f"blk.{part.layer}.{NAMES[role]}{WHOSE[whose]}.weight"
 
 
 def entries(anatomy: Anatomy, found: Mapping[Site, Sequence[str]], moments: Mapping[Site, Moments]) -> dict[str, Entry]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from polygraft.blocks import Blocks
 from polygraft.prune.engine import check_finite, matrix
-from polygraft.prune.gather import Gathering, Weighing
+from polygraft.prune.gather import ByLanguage, Weighing
 from polygraft.prune.sites import Site, sites
 from polygraft.prune.statistics import Moments
 from polygraft.taps import Taps
@@ -56,19 +56,6 @@ class Layer:
         return {key: matrix(self.live, key).float() for key in self.sites[site]}
 
 
-class ByLanguage(Gathering):
-    """A gathering that adds each batch to the moments of its language."""
-
-    def __init__(self, live: Live, found: Mapping[Site, Sequence[str]], widths: Mapping[Site, int], reading: Reading, gram: bool):
-        super().__init__(live, found, widths, reading.weighing, gram=False)
-        self.of = reading.of
-        self.every: Every = {g: {site: Moments.empty(widths[site], gram) for site in found} for g in reading.languages}
-
-    def begin(self, index: int, batch: Any) -> None:
-        self.moments = self.every[self.of[index]]
-        super().begin(index, batch)
-
-
 def read(reading: Reading, visit: Callable[[Layer, Every], None], *, gram: bool, spill: Path | None = None,
          done: Callable[[int], bool] = lambda _layer: False, progress: Callable[..., None] = lambda *_: None) -> None:  # fmt: skip
     """Call `visit(layer, moments)` for every layer while it is in memory; those that are `done` are only passed through.
@@ -90,7 +77,7 @@ def read(reading: Reading, visit: Callable[[Layer, Every], None], *, gram: bool,
 def _gathered(block: Block, layer: Layer, reading: Reading, gram: bool) -> Every:
     """Moments of one layer, which is run once: what it observes feeds the next layer too."""
     widths = {site: matrix(layer.live, keys[0]).shape[1] for site, keys in layer.sites.items()}
-    gathering = ByLanguage(layer.live, layer.sites, widths, reading, gram)
+    gathering = ByLanguage(layer.live, layer.sites, widths, reading.weighing, gram, reading.of)
     with Taps(layer.live.model, layer.live.anatomy, gathering.seen, points=gathering.points, layers=[layer.number]):
         block.run(gathering.begin)
     for moments in gathering.every.values():

@@ -19,6 +19,7 @@ from polygraft.prune.costs import Extent
 from polygraft.prune.engine import Module, Overlay, Work, prune
 from polygraft.prune.masks import METHODS, Options, Protected
 from polygraft.prune.masks.swaps import refined
+from polygraft.prune.masks.worst import swapped_for_the_worst
 from polygraft.prune.protect import protection
 from polygraft.prune.writing import MASKS, ORDER, verified, write_masks, write_model
 from polygraft.result import InputRef, Result
@@ -117,10 +118,13 @@ def work(config: Masking, source: Source, text: Calibration | None, by_key: Mapp
     maker, gram = METHODS[config.method]
     options = Options(by_key=by_key, protected=protected, damping=config.damping)
     method = maker(config.asked, options)
+    worst = config.objective == "worst" and text is not None
     if config.swaps:
-        method, gram = refined(method, config.asked, config.swaps, options.protected), True
+        swap = swapped_for_the_worst if worst else None
+        method, gram = refined(method, config.asked, config.swaps, options.protected, swap), True
     batches, weighing = (text.batches, text.weighing) if text else ((), ())
-    return Work(source, batches, weighing, method, gram, dtype_for(device, config.dtype)[0], device)
+    of = text.of if text and worst else None
+    return Work(source, batches, weighing, method, gram, dtype_for(device, config.dtype)[0], device, of)
 
 
 def work_key(config: Calibrating, context: Context, source: Source, text: Calibration | None) -> str:
@@ -150,10 +154,12 @@ def told(config: Masking, source: Source, anatomy: Anatomy, text: Calibration | 
          modules: Mapping[str, Module], zeros: Mapping[str, int], digest: str) -> Result:  # fmt: skip
     """The result: how much of every matrix went, what its output lost, on which text."""
     inputs = [source.ref("model"), *(InputRef(t.language, t.path, digest=t.digest) for t in (text.told if text else ()))]
-    how = f"{config.method} at {config.asked}" + (f", {config.swaps} swaps a row at most" if config.swaps else "")
+    swaps = f", {config.swaps} swaps a row at most{' for the worst language' * (config.objective == 'worst')}"
+    how = f"{config.method} at {config.asked}" + (swaps if config.swaps else "")
     data = {
         "method": config.method, "sparsity": config.asked.sparsity, "pattern": config.pattern, "allocate": config.allocate,
-        "swaps": config.swaps, "layers": allocation.layers, "calibration": text.provenance if text else None,
+        "swaps": config.swaps, "objective": config.objective, "layers": allocation.layers,
+        "calibration": text.provenance if text else None,
         "masks": {"file": MASKS, "sha256": digest, "order": ORDER}, "modules": report.data(modules, zeros),
     }  # fmt: skip
     parameters = sum(t.numel for t in source.weights.tensors.values())

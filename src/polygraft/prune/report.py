@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from polygraft.anatomy import Anatomy
@@ -70,9 +71,16 @@ def summary(what: str, modules: Mapping[str, Module], parameters: int, zeros: Ma
              f"{gone / max(1, parameters):.1%} of the model's {parameters:,} parameters."]
     if share is not None:
         lines.append(f"Relative error of a matrix' output on the calibration text: {share:.4f} on average, weighted by size.")
+    languages = next(iter(modules.values())).errors if modules else ()
+    if each := {g: x for g in languages if (x := mean(list(modules.values()), partial(_error, language=g))) is not None}:
+        lines.append("Of each language's part of it: " + ", ".join(f"{g} {x:.4f}" for g, x in each.items()) + ".")
     if (more := sum(zeros.values()) - gone) > 0:
         lines.append(f"{more:,} weights that stay were zero before.")
     return tuple(lines)
+
+
+def _error(module: Module, language: str) -> float | None:
+    return module.errors[language]
 
 
 def caveats(modules: Mapping[str, Module]) -> tuple[str, ...]:
@@ -89,5 +97,9 @@ def caveats(modules: Mapping[str, Module]) -> tuple[str, ...]:
 
 def data(modules: Mapping[str, Module], zeros: Mapping[str, int]) -> dict[str, Any]:
     """Every module by its key: `sparsity` and `zeros` as the file on the disk has them, `pruned` what the mask takes out."""
-    return {key: {"sparsity": zeros[key] / m.size, "zeros": zeros[key], "pruned": m.zeros, "size": m.size, "error": m.error,
-                  **({"note": m.note} if m.note else {})} for key, m in modules.items()}  # fmt: skip
+    def one(key: str, m: Module) -> dict[str, Any]:
+        more = {"errors": dict(m.errors), "note": m.note}
+        return {"sparsity": zeros[key] / m.size, "zeros": zeros[key], "pruned": m.zeros, "size": m.size, "error": m.error,
+                **{name: value for name, value in more.items() if value}}  # fmt: skip
+
+    return {key: one(key, m) for key, m in modules.items()}

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import torch
 
 POINTS = {"q": "input.qkv", "k": "input.qkv", "v": "input.qkv", "qkv": "input.qkv", "o": "input.o",
-          "gate": "input.ffn", "up": "input.ffn", "gate_up": "input.ffn", "down": "down"}  # fmt: skip
+          "gate": "input.ffn", "up": "input.ffn", "gate_up": "input.ffn", "down": "down",
+          "shared.gate": "input.ffn", "shared.up": "input.ffn", "shared.down": "shared"}  # fmt: skip
 
 
 @dataclass(frozen=True, order=True)
@@ -28,14 +29,15 @@ class Site:
 def sites(anatomy: Anatomy, shapes: Mapping[str, Sequence[int]], layer: int) -> dict[Site, tuple[str, ...]]:
     """The matrices of one layer that can be pruned, by the site of their input: keys of the file, in its order.
 
-    Linear weights alone: no embedding, head, norm, bias, nor a mixture's router. Raises InputError where there is none.
+    Linear weights alone, a mixture's shared experts among them: no embedding, head, norm, bias, router.
+
+    Raises InputError where there is none.
     """
     found: dict[Site, tuple[str, ...]] = {}
     for key in anatomy.keys(layer=layer):
         part = anatomy.parts[key]
-        role, shared = part.role.removeprefix("experts."), part.role.startswith("shared.")
-        point = POINTS.get(role)
-        if point is None or shared or part.kind not in ("attn", "ffn") or len(shapes[key]) < 2:
+        point = POINTS.get(part.role.removeprefix("experts."))
+        if point is None or part.kind not in ("attn", "ffn") or len(shapes[key]) < 2:
             continue
         site = Site(layer, point, -1 if part.expert is None else part.expert)
         found[site] = (*found.get(site, ()), key)

@@ -5,7 +5,8 @@ A token counts once, whatever the length of its text; padding does not. Weights 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,11 +20,12 @@ STRIP = 192  # inputs
 @dataclass
 class Moments:
     """Sums over the tokens that reached one site: `tokens` their weight, `squares` float64 [in] of sum w x_j^2, `gram` float32
-    [in, in] of sum w x x^T, or None where it is not kept."""
+    [in, in] of sum w x x^T, or None where it is not kept; `each`: the same of every language by itself, where that is kept."""
 
     tokens: float
     squares: np.ndarray
     gram: np.ndarray | None = None
+    each: Mapping[str, Moments] | None = None
 
     @classmethod
     def empty(cls, width: int, gram: bool) -> Moments:
@@ -42,6 +44,17 @@ class Moments:
     def __add__(self, other: Moments) -> Moments:
         gram = None if self.gram is None or other.gram is None else self.gram + other.gram
         return Moments(self.tokens + other.tokens, self.squares + other.squares, gram)
+
+    @classmethod
+    def together(cls, each: Mapping[str, Moments]) -> Moments:
+        """All languages, and every one by itself."""
+        first, *rest = each.values()
+        total = replace(first, gram=first.gram if first.gram is None or not rest else first.gram.copy())
+        for other in rest:
+            total.tokens, total.squares = total.tokens + other.tokens, total.squares + other.squares
+            if total.gram is not None and other.gram is not None:
+                total.gram += other.gram
+        return replace(total, each=dict(each))
 
     def scaled(self, factor: float) -> Moments:
         """The same text, weighing `factor` times as much."""

@@ -50,15 +50,16 @@ def on_disk(path: Path, anatomy: Anatomy) -> Candidate:
     return masks(Masks(path), anatomy, path)
 
 
-def mixed(grams: Grams, method: Method, shares: Mapping[str, float] | None) -> Candidate:
-    """What a method makes of the model when its text has these shares: every layer by itself, on the dense model's inputs."""
+def mixed(grams: Grams, method: Method, shares: Mapping[str, float] | None, each: bool = False) -> Candidate:
+    """What a method makes of the model when its text has these shares: every layer by itself, on the dense model's inputs.
+    `each`: the method asks for every language by itself."""
     grams.weights(shares)
 
     def of(site: Site, before: Matrices) -> Matrices:
         import torch
 
         ws = {key: torch.from_numpy(np.ascontiguousarray(w)) for key, w in before.items()}
-        made = method(ws, grams.moments(site, shares))
+        made = method(ws, grams.moments(site, shares, each))
         return {key: ((ws[key] if p.values is None else p.values) * p.keep).numpy() for key, p in made.items()}
 
     return of

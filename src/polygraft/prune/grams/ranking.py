@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -11,7 +10,6 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from polygraft import stats
 from polygraft.anatomy import Anatomy
 from polygraft.config import Strict
 from polygraft.errors import InputError, RecipeError, UserError
@@ -22,20 +20,21 @@ from polygraft.prune import harm
 from polygraft.prune.config import MethodName
 from polygraft.prune.costs import FLOPS, LIBRARIES, Extent
 from polygraft.prune.engine import Method
-from polygraft.prune.grams import candidates, store
+from polygraft.prune.grams import candidates, checking, store
+from polygraft.prune.grams.checking import Scored, correlated, correlations, said
 from polygraft.prune.grams.gathering import LOCAL
-from polygraft.prune.grams.scoring import Candidate, Matrices, Score, score
+from polygraft.prune.grams.scoring import Candidate, Matrices, score
 from polygraft.prune.grams.store import Grams
 from polygraft.prune.harm import Bits, Judge
-from polygraft.prune.masks import METHODS, Options
+from polygraft.prune.masks import METHODS, Options, nothing
 from polygraft.prune.masks.pattern import Pattern
+from polygraft.prune.masks.swaps import refined
+from polygraft.prune.masks.worst import swapped_for_the_worst
 from polygraft.prune.pruning import anatomy_of
 from polygraft.prune.sites import Site
 from polygraft.result import Cell, LayerMap, Result, Table
 from polygraft.sources import Source
 from polygraft.step import Context, DataRef, Detail, FolderRef, Language, ModelRef, Plan, Step
-
-FEW = 10  # masks under which a rank correlation says little
 
 
 class Scoring(Strict):
@@ -46,8 +45,12 @@ class Scoring(Strict):
     pruned: tuple[FolderRef, ...] = Field((), description="pruned models, steps that made them, or masks.safetensors; repeatable")
     mixture: tuple[str, ...] = Field((), description="make a mask for this text, such as sw=0.5+en=0.5; repeatable",
                                      json_schema_extra={"metavar": "MIXTURE"})
+    check: int = Field(0, ge=0, description="also so many masks that differ in text and method: do scores order them as bits per "
+                       "byte do? 10 or more say something")  # fmt: skip
     worst: int = Field(0, ge=0, description="look for shares whose worst language loses least, in so many rounds")
     method: MethodName = Field("wanda", description="what makes the masks of `mixture` and `worst`")
+    swaps: int = Field(0, ge=0, description="the masks of `mixture` also with so many swaps in every row, for the mixture, and for "
+                       "the language that loses most")  # fmt: skip
     sparsity: float | None = Field(None, ge=0, le=1, description="their sparsity (default: 0.5)")
     pattern: str | None = Field(None, description="instead: N:M keeps N of every M", json_schema_extra={"metavar": "N:M"})
     count: dict[Language, float] | None = Field(
@@ -63,8 +66,13 @@ class Scoring(Strict):
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not self.pruned and not self.mixture and not self.worst:
-            raise ValueError("nothing to score: name `pruned` models, a `mixture`, or rounds for the `worst` language")
+        if not (self.pruned or self.mixture or self.worst or self.check):
+            raise ValueError("nothing to score: name `pruned` models, a `mixture`, masks to `check`, or rounds for the `worst` "
+                             "language")  # fmt: skip
+        if self.check and not self.evaluate:
+            raise ValueError("`check` holds scores against bits per byte: give text that is held out (--evaluate LANG=PATH)")
+        if self.swaps and (self.method == "sparsegpt" or not self.mixture):
+            raise ValueError("`swaps` refine the masks of a `mixture`, by a method that leaves weights as they are")
         try:
             _ = self.asked, self.mixtures
         except RecipeError as e:
@@ -84,16 +92,10 @@ class Scoring(Strict):
     @property
     def made(self) -> Method:
         """What makes the masks of mixtures."""
-        return METHODS[self.method][0](self.asked, Options())
+        return self.by(self.method)
 
-
-@dataclass(frozen=True)
-class Scored:
-    """One mask: what every language loses by it, and what its held-out text then costs."""
-
-    name: str
-    score: Score
-    bits: Bits
+    def by(self, method: str) -> Method:
+        return METHODS[method][0](self.asked, Options())
 
 
 # -------------------------------------------------------------------------------------------------------------------- step
@@ -105,12 +107,14 @@ def plan(config: Scoring, context: Context) -> Plan:
     anatomy = anatomy_of(source)
     extent = Extent.of(source.weights, anatomy)
     problems = list[UserError](harm.faults(config, context))
-    masks, size = len(config.pruned) + len(config.mixture) + config.worst, 0
+    swapped = (len(config.mixture) + 1) * bool(config.swaps)
+    masks, size = len(config.pruned) + len(config.mixture) + swapped + config.check + config.worst, 0
     lines = (f"{masks} masks",)
     try:
         grams = opened(config, context, source)
         lines = (f"{masks} masks in {', '.join(grams.languages)}",)
         size = store.nbytes([kept.width for kept in grams.sites.values()], len(grams.languages))
+        named(config, grams)
     except UserError as e:
         problems.append(e)
     for ref in config.pruned:
@@ -143,17 +147,33 @@ def run(config: Scoring, context: Context, _folder: Path, judge: Judge) -> Resul
     live = judge.load(source, config.dtype, config.device) if held else None
     before = harm.bits(judge, live, held)
     search = None
-    named = {str(ref): candidates.on_disk(context.folder(ref), anatomy) for ref in config.pruned}
-    named |= {f"{config.method} on {text}": candidates.mixed(grams, config.made, s) for text, s in config.mixtures.items()}
+    every = {str(ref): candidates.on_disk(context.folder(ref), anatomy) for ref in config.pruned} | named(config, grams)
     if config.worst:
         search = candidates.for_the_worst(grams, source.weights, anatomy, config.made, config.worst)
-        named[f"{config.method} for the worst"] = candidates.mixed(grams, config.made, search.best.shares)
+        every[f"{config.method} for the worst"] = candidates.mixed(grams, config.made, search.best.shares)
     rows = []
-    for i, (name, candidate) in enumerate(named.items()):
+    for i, (name, candidate) in enumerate(every.items()):
         found = score(grams, source.weights, anatomy, candidate if live is None else into(live, candidate))
         rows.append(Scored(name, found, harm.bits(judge, live, held)))
-        context.progress(i + 1, len(named), name)
+        context.progress(i + 1, len(every), name)
     return told(config, source, anatomy, grams, rows, before, search)
+
+
+def named(config: Scoring, grams: Grams) -> dict[str, Candidate]:
+    """The masks that are made here. Raises RecipeError where fewer differ than are to be checked."""
+    found, how = dict[str, Candidate](), f"{config.swaps} swaps"
+    for text, shares in config.mixtures.items():
+        found[f"{config.method} on {text}"] = candidates.mixed(grams, config.made, shares)
+        if config.swaps:
+            method = refined(config.made, config.asked, config.swaps, nothing)
+            found[f"{config.method} on {text}, {how}"] = candidates.mixed(grams, method, shares)
+    if config.swaps:
+        method = refined(config.made, config.asked, config.swaps, nothing, swapped_for_the_worst)
+        found[f"{config.method}, {how} for the worst"] = candidates.mixed(grams, method, None, each=True)
+    for name, text in checking.different(config.method, grams.languages, config.check) if config.check else ():
+        label = name if name == checking.UNREAD else f"{name} on {text}"
+        found.setdefault(label, candidates.mixed(grams, config.by(name), candidates.shares_of(text)))
+    return found
 
 
 def into(live: Any, candidate: Candidate) -> Candidate:
@@ -191,15 +211,18 @@ def told(config: Scoring, source: Source, anatomy: Anatomy, grams: Grams, rows: 
     if before:
         tables += [costs(rows, before), correlated(related, len(rows))]
         summary.append(said(related, len(rows)))
-    data = {"languages": list(grams.languages), "masks": {r.name: _data(r, config) for r in rows}, "rank correlation": related,
+    data = {"languages": list(grams.languages), "masks": {r.name: _data(r, config) for r in rows},
+            "rank correlation": {g: r for g, (r, _) in related.items()},
+            "rank correlation of column norms": {g: r for g, (_, r) in related.items()},
             "shares": search.best.shares if search else None}  # fmt: skip
     return Result("prune.score", "", f"Masks of {config.model}, scored in {len(grams.languages)} languages", tuple(summary),
                   (drawn(kind, anatomy),), tuple(tables), inputs=(source.ref("model"),), caveats=(LOCAL,), data=data)  # fmt: skip
 
 
 def _data(row: Scored, config: Scoring) -> dict[str, Any]:
-    errors = dict(zip(row.score.languages, map(float, row.score.by_language), strict=True))
-    return {"error": errors, "weighted": row.score.weighted(config.count), "worst": row.score.worst[1],
+    score = row.score
+    errors, norms = (dict(zip(score.languages, map(float, v), strict=True)) for v in (score.by_language, score.by_norms))
+    return {"error": errors, "error by column norms": norms, "weighted": score.weighted(config.count), "worst": score.worst[1],
             "bits per byte": {g: harm.value(read) for g, read in row.bits.items()}}  # fmt: skip
 
 
@@ -235,27 +258,6 @@ def costs(rows: list[Scored], before: Bits) -> Table:
 
 def _rounded(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(round(float(v), 5) for v in values)
-
-
-def correlations(rows: list[Scored], before: Bits) -> dict[str, float | None]:
-    """Of each evaluated language that the store has: rank correlation over masks of its error and its bits per byte."""
-    at = {g: i for i, g in enumerate(rows[0].score.languages)}
-    return {g: stats.spearman([float(r.score.by_language[at[g]]) for r in rows], [harm.value(r.bits[g]) for r in rows])
-            for g in before if g in at}  # fmt: skip
-
-
-def correlated(related: Mapping[str, float | None], masks: int) -> Table:
-    rows = tuple((g, masks, None if r is None else round(r, 3)) for g, r in related.items())
-    return Table("Do scores order masks as bits per byte do?", ("language", "masks", "rank correlation"), rows,
-                 f"1: the same order. Under {FEW} masks it says little." if masks < FEW else "1: the same order")
-
-
-def said(related: Mapping[str, float | None], masks: int) -> str:
-    known = [r for r in related.values() if r is not None]
-    if not known:
-        return "Whether scores order masks as bits per byte do cannot be said: there are too few masks that differ."
-    return (f"Scores order {masks} masks as bits per byte do with a rank correlation of {min(known):.2f} to {max(known):.2f} by "
-            f"language{', from few masks' if masks < FEW else ''}.")  # fmt: skip
 
 
 def drawn(row: Scored, anatomy: Anatomy) -> LayerMap:

@@ -2,12 +2,13 @@
 
 With D = W - W' of a matrix, language g's text loses sum_t |D x_t|^2 = tr(D G_g D^T) = <D^T D, G_g> of its output. D^T D is made
 once for all languages, so that another language costs one inner product. The relative error divides by the same of W.
+Beside it stands what column norms alone say: the same with the diagonal of G_g in its place, sum_ij D_ij^2 |x_j|^2 over that of W.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,13 +30,17 @@ class Score:
 
     languages: tuple[str, ...]
     errors: Mapping[str, np.ndarray]
+    simple: Mapping[str, np.ndarray] = field(default_factory=dict)  # the same from column norms alone
 
     @property
     def by_language(self) -> np.ndarray:
         """float64 [languages]: the mean over matrices; one that text never reached does not count."""
-        stacked = np.stack(list(self.errors.values()))
-        known = np.isfinite(stacked)
-        return np.where(known, stacked, 0).sum(0) / np.maximum(known.sum(0), 1)
+        return _mean(self.errors)
+
+    @property
+    def by_norms(self) -> np.ndarray:
+        """The same of what column norms alone say."""
+        return _mean(self.simple)
 
     def weighted(self, shares: Mapping[str, float] | None = None) -> float:
         """sum_g share_g e_g, shares scaled to 1 (None: equal)."""
@@ -49,14 +54,21 @@ class Score:
         return self.languages[int(found.argmax())], float(found.max())
 
 
+def _mean(errors: Mapping[str, np.ndarray]) -> np.ndarray:
+    stacked = np.stack(list(errors.values()))
+    known = np.isfinite(stacked)
+    return np.asarray(np.where(known, stacked, 0).sum(0) / np.maximum(known.sum(0), 1))
+
+
 def score(grams: Grams, weights: Weights, anatomy: Anatomy, candidate: Candidate,
           progress: Callable[..., None] = lambda *_: None) -> Score:  # fmt: skip
     """What `candidate` loses against `weights`, the model that the store was made of."""
-    errors: dict[str, np.ndarray] = {}
+    errors, simple = dict[str, np.ndarray](), dict[str, np.ndarray]()
     for i, (site, before) in enumerate(walk(grams, weights, anatomy)):
-        errors |= at_site(grams, site, before, candidate(site, before))
+        found = at_site(grams, site, before, candidate(site, before))
+        errors, simple = errors | found[0], simple | found[1]
         progress(i + 1, len(grams.sites), f"layer {site.layer}")
-    return Score(grams.languages, errors)
+    return Score(grams.languages, errors, simple)
 
 
 def walk(grams: Grams, weights: Weights, anatomy: Anatomy) -> Iterator[tuple[Site, Matrices]]:
@@ -76,12 +88,18 @@ def matrix(weights: Weights, anatomy: Anatomy, key: str, width: int) -> np.ndarr
     return stored.T if anatomy.traits.transposed else stored
 
 
-def at_site(grams: Grams, site: Site, before: Matrices, after: Mapping[str, np.ndarray]) -> Matrices:
-    """Relative errors of one site's matrices, float64 [languages] by key."""
-    kept, packed, found = grams.sites[site], grams.packed(site), {}
+def at_site(grams: Grams, site: Site, before: Matrices, after: Mapping[str, np.ndarray]) -> tuple[Matrices, Matrices]:
+    """Relative errors of one site's matrices, and those by column norms alone: float64 [languages] by key."""
+    kept, packed = grams.sites[site], grams.packed(site)
+    squares = triangle.diagonals(packed, kept.width)
+    found, simple = Matrices(), Matrices()
     for key, w in before.items():
         lost = w - after[key]
-        whole = kept.whole[key]
         inner = np.maximum(triangle.inner(lost.T @ lost, packed), 0)  # a sum of squares, but for rounding
-        found[key] = np.where(whole > 0, inner / np.where(whole > 0, whole, 1), np.nan)
-    return found
+        found[key] = _share(inner, kept.whole[key])
+        simple[key] = _share(*(squares @ np.square(a).sum(0, dtype=np.float64) for a in (lost, w)))
+    return found, simple
+
+
+def _share(lost: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.where(whole > 0, lost / np.where(whole > 0, whole, 1), np.nan)

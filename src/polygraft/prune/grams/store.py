@@ -73,6 +73,10 @@ def _numpy(matrices: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {key: w.cpu().numpy() for key, w in matrices.items()}
 
 
+def _moments(tokens: float, gram: np.ndarray) -> Moments:
+    return Moments(tokens, np.diagonal(gram).astype(np.float64), gram)
+
+
 # ------------------------------------------------------------------------------------------------------------------ reading
 
 
@@ -154,15 +158,18 @@ class Grams:
             raise InputError("the store has no such language", where=self.folder, found=", ".join(unknown),
                              expected=", ".join(self.languages))  # fmt: skip
 
-    def moments(self, site: Site, shares: Mapping[str, float] | None = None) -> Moments:
-        """Moments of a mixture, as if its shares had been read: for any method that makes masks. 1 token in all."""
-        weights, kept = self.weights(shares), self.sites[site]
-        mixed = weights.astype(np.float32) @ self.packed(site)
-        gram = triangle.unpack(mixed, kept.width)
-        return Moments(float(weights @ kept.tokens), np.diagonal(gram).astype(np.float64), gram)
+    def moments(self, site: Site, shares: Mapping[str, float] | None = None, each: bool = False) -> Moments:
+        """Moments of a mixture, as if its shares had been read: for any method that makes masks. 1 token in all. With `each`, those
+        of every language of the store by itself too."""
+        weights, kept, packed = self.weights(shares), self.sites[site], self.packed(site)
+        mixed = _moments(float(weights @ kept.tokens), triangle.unpack(weights.astype(np.float32) @ packed, kept.width))
+        if each:
+            mixed.each = {g: _moments(float(kept.tokens[i]), triangle.unpack(packed[i], kept.width))
+                          for i, g in enumerate(self.languages)}  # fmt: skip
+        return mixed
 
     def norms(self, site: Site) -> np.ndarray:
         """float64 [languages, in]: root of the mean square of every input; 0 where nothing came."""
         kept = self.sites[site]
-        squares = self.packed(site)[:, triangle.starts(kept.width)[:-1]].astype(np.float64)
+        squares = triangle.diagonals(self.packed(site), kept.width)
         return np.sqrt(squares / np.maximum(kept.tokens, np.finfo(np.float64).tiny)[:, None])

@@ -35,6 +35,11 @@ def unpack(packed: np.ndarray, width: int) -> np.ndarray:
     return full
 
 
+def diagonals(packed: np.ndarray, width: int) -> np.ndarray:
+    """float64 [k, width] of packed [k, n (n + 1) / 2]."""
+    return packed[:, starts(width)[:-1]].astype(np.float64)
+
+
 def inner(square: np.ndarray, packed: np.ndarray) -> np.ndarray:
     """<A, G_k> = sum_ij A_ij G_k,ij of a symmetric A float32 [n, n] and packed G float32 [k, n (n + 1) / 2]: float64 [k].
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from polygraft.prune.engine import Method, Pruned
 from polygraft.prune.masks.pattern import Pattern
 from polygraft.prune.statistics import Moments
@@ -19,13 +21,17 @@ from polygraft.prune.statistics import Moments
 if TYPE_CHECKING:
     import torch
 
+# (matrix, keep-mask, products, swaps, m, protected) -> keep-mask; products of every language by themselves: [languages, in, in]
+Swap = Callable[..., "torch.Tensor"]
 ROWS = 256  # rows in work at a time
 SHORT = 64  # of those to prune, and of those to restore, the likeliest
 LEAST = 1e-6  # of a row's error: a swap that gains less is not made
 
 
-def refined(method: Method, pattern: Pattern, swaps: int, protected: Callable[[str], torch.Tensor | None]) -> Method:
-    """A method that leaves weights as they are, and then at most `swaps` swaps in every row."""
+def refined(method: Method, pattern: Pattern, swaps: int, protected: Callable[[str], torch.Tensor | None],
+            swap: Swap | None = None) -> Method:  # fmt: skip
+    """A method that leaves weights as they are, and then at most `swaps` swaps in every row, made by `swap` (None: `swapped` on the
+    products of the whole text)."""
 
     def then(ws: Mapping[str, torch.Tensor], moments: Moments) -> dict[str, Pruned]:
         found = method(ws, moments)
@@ -33,9 +39,12 @@ def refined(method: Method, pattern: Pattern, swaps: int, protected: Callable[[s
             return dict(found)
         import torch
 
-        gram = torch.from_numpy(moments.gram).to(next(iter(ws.values())))
-        stay = {key: None if (own := protected(key)) is None else own.to(gram.device) for key in ws}
-        return {key: replace(p, keep=swapped(ws[key], p.keep, gram, swaps, pattern.m, stay[key])) for key, p in found.items()}
+        like = next(iter(ws.values()))
+        each = (moments.each or {}).values() if swap else ()
+        grams = torch.from_numpy(np.stack([m.gram for m in each if m.gram is not None]) if each else moments.gram).to(like)
+        stay = {key: None if (own := protected(key)) is None else own.to(like.device) for key in ws}
+        return {key: replace(p, keep=(swap or swapped)(ws[key], p.keep, grams, swaps, pattern.m, stay[key]))
+                for key, p in found.items()}  # fmt: skip
 
     return then
 
