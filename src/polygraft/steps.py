@@ -12,6 +12,7 @@ from polygraft.analysis.steering.steps import steer_step
 from polygraft.analysis.subspace.lsar import lsar
 from polygraft.analysis.subspace.steps import STEPS as SUBSPACE
 from polygraft.choose.auto.steps import STEPS as AUTO
+from polygraft.choose.search.steps import STEPS as SEARCH
 from polygraft.evals import conditions, held
 from polygraft.evals.callback import WATCHERS
 from polygraft.evals.copies import copies
@@ -37,6 +38,6 @@ AROUND = Around(conditions.load, conditions.answers, conditions.nats, conditions
 JUDGE = Judge(conditions.load, conditions.nats)
 STUDY = StudyAround(JUDGE, lsar, lape, entropy, conditions.planned, conditions.Conditions)
 ANALYSIS = (*DELTA, *READING, *NEURONS, *LAYERS, *SUBSPACE, steer_step(BENCH))
-TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *AUTO, *EVALS, *WORLD,
+TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *SEARCH, *AUTO, *EVALS, *WORLD,
                           *tune_steps({"problems": examples}, WATCHERS, held.texts), *vocab_steps(AROUND),
                           *prune_steps(JUDGE, STUDY, spoken))

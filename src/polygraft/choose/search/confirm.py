@@ -1,7 +1,7 @@
 """No winner by noise: what was chosen is asked items that took no part in the choice, beside what it must beat.
 
-Every finalist is compared with every control on the same held-out items: exact McNemar tests and Newcombe intervals where items are
-right or wrong, paired bootstrap else (`evals.verdicts.compare`), adjusted over all these comparisons of a metric (Holm 1979).
+Every finalist is compared with every control on the same held-out items: exact McNemar tests and Newcombe intervals where items
+are right or wrong, paired bootstrap else (`evals.verdicts.compare`), adjusted over a finalist's comparisons of a metric (Holm 1979).
 """
 
 from __future__ import annotations
@@ -114,11 +114,19 @@ def confirmed(judge: Judge, picked: Chosen, against: Sequence[Candidate], seed: 
     figures = {o.name: o.figure(measures) for o in judge.objectives}
     samples = compare.draw([f for f in figures.values() if not f.exact], seed)
     values = {o: {c.name: compare.estimate(f, c.name, samples) for c in named if c.name in f.models} for o, f in figures.items()}
-    pairs = [(o, f, a, b) for o, f in figures.items() for a in finalists for b in against
-             if content(a) != content(b) and a.name in f.models and b.name in f.models]
-    found = compare.judged([compare.difference(f, a.name, b.name, samples) for _, f, a, b in pairs], list(figures.values()))
-    verdicts = tuple(Verdict(o, a.name, b.name, str(b.params["kind"]), d) for (o, _, a, b), d in zip(pairs, found))
-    return Confirmed(tuple(held), tuple(against), values, _plain(judge.objectives, before, [c.name for c in named]), verdicts)
+    verdicts = [v for f in finalists for v in _verdicts(f, against, figures, samples)]
+    seen = _plain(judge.objectives, before, [c.name for c in named])
+    return Confirmed(tuple(held), tuple(against), values, seen, tuple(verdicts))
+
+
+def _verdicts(finalist: Candidate, against: Sequence[Candidate], figures: Mapping[str, Figure],
+              samples: compare.Samples) -> list[Verdict]:
+    """One finalist less every control that is another model, in every objective."""
+    pairs = [(o, f, b) for o, f in figures.items() for b in against
+             if content(finalist) != content(b) and finalist.name in f.models and b.name in f.models]
+    found = [compare.difference(f, finalist.name, b.name, samples) for _, f, b in pairs]
+    judged = compare.judged(found, list(figures.values()))
+    return [Verdict(o, finalist.name, b.name, str(b.params["kind"]), d) for (o, _, b), d in zip(pairs, judged)]
 
 
 def _plain(objectives: Sequence[Objective], measures: Mapping[Part, Measure], names: Sequence[str]) -> dict[str, dict[str, float]]:

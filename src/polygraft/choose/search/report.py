@@ -108,13 +108,14 @@ def comparison(o: Outcome, finalist: Candidate) -> Table:
     """One finalist less each of its controls, on held-out items."""
     names = [c.name for c in o.done.controls]
     kinds = {c.name: KINDS.get(str(c.params["kind"]), "") for c in o.done.controls}
-    cells = {(v.control, v.objective): v.estimate for v in o.done.verdicts if v.finalist == finalist.name}
+    own = [v for v in o.done.verdicts if v.finalist == finalist.name]
+    cells = {(v.control, v.objective): v.estimate for v in own}
     rows: tuple[tuple[Cell, ...], ...] = tuple((n, kinds[n], *(cells.get((n, x.name)) for x in o.objectives)) for n in names)
     exact = all(x.metric.binary and len(x.parts) == 1 for x in o.objectives)
     how = "exact McNemar tests, Newcombe intervals" if exact else "paired bootstrap over the same items"
     return Table(f"{finalist.name} on held-out items, less each control", ("control", "kind", *_heads(o.objectives)), rows,
-                 f"{how}; intervals are 95 % each; verdicts hold over all {len(o.done.verdicts)} comparisons of finalists (Holm, "
-                 "5 %)")
+                 f"{how}; intervals are 95 % each; verdicts hold over all {len(own)} comparisons of this finalist in each metric "
+                 "(Holm, 5 %)")
 
 
 def scores(o: Outcome) -> Table:
