@@ -31,7 +31,7 @@ from polygraft.standins import unfilled
 if TYPE_CHECKING:
     from polygraft.sources import Source
 
-LIMIT = 256 << 20  # bytes of hidden states in memory
+LIMIT = 128 << 20  # bytes of hidden states in memory
 BATCH = 512  # tokens in one call of a layer
 STATES = 4  # side by side in one call, where there are as many
 Progress = Callable[[int, int], None]  # layers computed, of how many
@@ -164,6 +164,8 @@ class Grafter:
             done += 1
             progress(done, total)
 
+        if self.reader.branches.why and not any(self.reader.branches.why in n for n in self.notes):
+            self.notes.append(f"items do not share what they begin with ({self.reader.branches.why})")
         for group, read in reads:
             yield group, read, heard
         self.work.blends = self.parameters.blends
