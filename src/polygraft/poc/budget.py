@@ -16,7 +16,7 @@ TRAINING = 0.6  # of a stage's time goes into training, the rest into measuring
 ROWS, LENGTH, WINDOWS = 8, 256, 32
 SMOKE = {"steps": 4, "items": 12, "read": 2000, "windows": 4, "max_bytes": 8_000}
 READ = {"pilot": 20_000, "full": 100_000}  # tokens of each language that methods look at before they act
-LEAST_STEPS, LEAST_ITEMS, PROBLEMS = 8, 24, 100
+LEAST_STEPS, LEAST_ITEMS, PROBLEMS, MOST_STEPS = 8, 24, 100, 10**6
 BYTES = {"pilot": 60_000, "full": 200_000}  # of a text whose bits per byte are measured
 ROUNDS = 4.0  # times that a text is read at most: beyond, repetition gains little (Muennighoff et al., arXiv 2305.16264)
 
@@ -50,9 +50,12 @@ def fitted(stage: Stage, budget: float, found: Pace, before: Sizes, *, items: in
     as many word problems are asked, or `PROBLEMS` where it has fewer.
     """
     room = max(0.0, SHARE[stage] * budget - found.rest)
-    most = int(ROUNDS * text_bytes / (before.rows * before.length)) if text_bytes else 10**6
-    steps = int(TRAINING * room / found.step) if found.step else LEAST_STEPS
-    asked = int((1 - TRAINING) * room / found.item) if found.item else items
-    steps = max(before.steps, LEAST_STEPS, min(most, steps))
-    asked = max(before.items, LEAST_ITEMS, min(asked, max(items, PROBLEMS)))
+    most = int(ROUNDS * text_bytes / (before.rows * before.length)) if text_bytes else MOST_STEPS
+    steps = max(before.steps, LEAST_STEPS, many(TRAINING * room, found.step, most))
+    asked = max(before.items, LEAST_ITEMS, many((1 - TRAINING) * room, found.item, max(items, PROBLEMS)))
     return Sizes(stage, steps, before.rows, before.length, asked, READ[stage], WINDOWS, BYTES[stage])
+
+
+def many(seconds: float, each: float, most: int) -> int:
+    """How many of so many seconds each fit, at most `most`."""
+    return most if each * most <= seconds else int(seconds / each)

@@ -19,7 +19,7 @@ PIECE = 2000  # characters beyond which a document is cut into several, at line 
 LEAST = 4  # documents without which nothing can be held out
 ENGLISH, DEFAULT = "en", ("es", "ru")  # languages of the sampler in which losses are looked for
 OPENING, SENTENCE = 200, 120  # characters of a text that is to be continued, and of a sentence that is to be copied
-CONTINUED = 48  # new tokens of a continuation
+CONTINUED, COPIED = 48, 96  # new tokens of a continuation, and of a copy
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ def _task(files: dict[str, bytes], kind: str, held: Sequence[str], language: str
         task |= {"doc_to_text": "{{text}}", "target_delimiter": " ", "metrics": ["language fidelity", "repetition", "refusal"],
                  "generation": {"max_gen_toks": CONTINUED}}
     else:
-        task |= {"like": "copy-sentence", "words": "", "languages": {}, "id": "", "metrics": ["copy characters"]}
+        task |= {"like": "copy-sentence", "words": "", "languages": {}, "id": "", "metrics": ["copy characters"],
+                 "generation": {"max_gen_toks": COPIED, "until": ["\n"]}}
     name = f"{rows.removesuffix('.jsonl')}.yaml"
     files[name] = dump(task).encode()
     return name
