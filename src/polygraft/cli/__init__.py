@@ -40,6 +40,7 @@ VERBS: dict = {
         "dare-ties": ("step:merge.dare_ties", "DARE: drop at random and rescale, then TIES."),
         "revert": ("step:merge.revert", "Train-then-revert: an expert with some layers put back to its base."),
         "slerp": ("step:merge.slerp", "Spherical interpolation, tensor by tensor."),
+        "search": ("step:merge.search", "Which layers from which expert: candidates evaluated unwritten, the best confirmed."),
         "auto": ("step:merge.auto", "Layers chosen by what training changed, beside the paper's default, soup and chance."),
     },
     "tune": {
@@ -74,6 +75,7 @@ VERBS: dict = {
     },
     "world": ("step:world", "Make a small world of artificial languages, with texts, tasks and a model to train."),
     "poc": ("polygraft.cli.poc:poc", "A proof of concept: methods that apply, at equal budget, one decision report."),
+    "watch": ("polygraft.cli.watch:watch", "A scheduled check of a model against its first ancestor: drift over many updates."),
     "tasks": ("polygraft.cli.tasks:tasks", "What can be asked; check a task file and see its first item."),
     "eval": ("step:eval", "Score models with intervals and paired tests."),
     "compare": ("polygraft.cli.compare:compare", "Finished evaluations: which checkpoint or method is better, worse, neither."),
