@@ -31,9 +31,9 @@ class Pace:
     rest: float
 
 
-def smoke(longest: int, windows: int = SMOKE["windows"]) -> Sizes:
+def smoke(longest: int) -> Sizes:
     """The smallest run that passes through everything."""
-    return Sizes("smoke", SMOKE["steps"], ROWS, min(LENGTH, longest), SMOKE["items"], SMOKE["read"], windows, SMOKE["max_bytes"])
+    return Sizes("smoke", rows=ROWS, length=min(LENGTH, longest), **SMOKE)
 
 
 def pace(training: Mapping[str, tuple[float, int]], measuring: Sequence[float], everything: float, items: int) -> Pace:

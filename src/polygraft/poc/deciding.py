@@ -169,8 +169,9 @@ def _caveats(setup: Setup, done: Done, rows: Sequence[Outcome], spent: float) ->
 
 
 def carried(decision: Decision) -> dict[str, tuple[str, Reason]]:
-    """What the next stage leaves out: methods that failed, and from the pilot on those that are worse."""
-    out = {r.method: (r.status, r.reason) for r in decision.outcomes if r.status in ("failed", "dropped", "absent")}
+    """What the next stage leaves out: methods that do not apply, and after the pilot those that are worse. A method that failed is
+    tried again: with more text it may not."""
+    out = {r.method: (r.status, r.reason) for r in decision.outcomes if r.status in ("dropped", "absent")}
     for r in decision.outcomes:
         if r.status == "worse" and decision.stage != "smoke":
             values = {"stage": decision.stage, "measure": r.reason.values["measure"], "value": r.reason.values["value"]}

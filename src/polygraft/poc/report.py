@@ -18,13 +18,15 @@ DECISION, MEETING = "decision.json", "meeting.html"
 RISKS = ("fidelity", "copy", "refusal")
 
 
-def write(out: Path, decision: Decision, language: str = "en") -> None:
-    """Write decision.json, answer.json, report.html and meeting.html. Raises ResourceError where there is no room."""
+def write(out: Path, told: Sequence[Decision], language: str = "en") -> None:
+    """Write decision.json, answer.json, report.html and meeting.html of the last of these decisions, beside what the stages before
+    it said. Raises ResourceError where there is no room."""
     from polygraft.poc import meeting
 
+    decision = told[-1]
     with resource_errors(out):
         write_json(out / DECISION, decision.to_json())
-        write_json(out / ANSWER, as_result(decision, language).to_json())
+        write_json(out / ANSWER, as_result(decision, language, told[:-1]).to_json())
         write_report(out, language)
         write_atomic(out / MEETING, meeting.page(decision, language).encode())
 
@@ -34,11 +36,12 @@ def say(reason: Reason, language: str) -> str:
     return REASONS_JA[reason.code].format(**reason.values) if language == "ja" and reason.code in REASONS_JA else reason.text
 
 
-def as_result(decision: Decision, language: str = "en") -> Result:
+def as_result(decision: Decision, language: str = "en", earlier: Sequence[Decision] = ()) -> Result:
     """The decision as a Result: the verdict, a row for each method, everything measured, what does not apply, licences."""
     title = f"Decision for {decision.language_name}: {decision.stage} stage"
-    return Result("poc", "decision", title, (say(decision.reason, language), say(decision.equal, language)),
-                  tables=tables(decision, language), caveats=tuple(say(c, language) for c in decision.caveats),
+    made = (*tables(decision, language), *by_stage([*earlier, decision]))
+    return Result("poc", "decision", title, (say(decision.reason, language), say(decision.equal, language)), tables=made,
+                  caveats=tuple(say(c, language) for c in decision.caveats),
                   data={"verdict": decision.verdict, "recommended": decision.recommended, "stage": decision.stage})
 
 
@@ -115,6 +118,16 @@ def sources(decision: Decision, language: str) -> list[Table]:
     asked = tuple((r.title, say(o, language)) for r in decision.outcomes for o in r.obligations)
     return [Table("Licences of the sources", ("source", "named as", "licence", "says who"), said, "no legal advice"),
             Table("What the mix obliges to", ("method", "obligation"), asked)]
+
+
+def by_stage(told: Sequence[Decision]) -> list[Table]:
+    """What each stage said of the deciding measure, where there were several."""
+    rows = tuple((r.title, *(_difference(_first(d.outcome(r.method).of("target"))) for d in told)) for r in told[-1].outcomes
+                 if any(d.outcome(r.method).of("target") for d in told))
+    if len(told) < 2 or not rows:
+        return []
+    return [Table(f"{told[-1].measure}, change, stage by stage", ("method", *(d.stage for d in told)), rows,
+                  "later stages train longer and ask more items")]
 
 
 def headline(decision: Decision) -> list[str]:

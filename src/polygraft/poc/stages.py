@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -99,15 +99,17 @@ def none_applies(out: Out) -> RecipeError:
 
 
 def plan(config: Poc, out: Path, *, offline: bool = False) -> Planned:
-    """What the next stage of `out` would do; nothing is written to `out`, and no weight is read."""
+    """What the next stage of `out` would do: the one asked for, or the first that has to run before it. Nothing is written to
+    `out`, and no weight is read."""
     check_out(out)
     with TemporaryDirectory(prefix="polygraft-") as scratch:
         ready = setup(config, Path(scratch), offline=offline)
         left: Out = {m: ("absent", reason) for m, reason in lacking(ready.facts).items()}
-        stage, sizes = config.stage, budget.smoke(ready.facts.longest)
-        if stage != "smoke" and (before := _before(out, stage, config)) is not None:
-            sizes, left = before
-        sizes = replace(sizes, stage=stage)
+        stage, sizes = STAGES[0], budget.smoke(ready.facts.longest)
+        for later in STAGES[1 : STAGES.index(config.stage) + 1]:
+            if (before := _before(out, later, config)) is None:
+                break  # what it will do is known when the stage before it has run
+            stage, (sizes, left) = later, before
         run, left, _ = _plannable(ready, sizes, left, Path(scratch), out, offline)
         return Planned(stage, sizes, run, left)
 
@@ -143,15 +145,16 @@ def run(config: Poc, out: Path, *, offline: bool = False, language: str = "en", 
     ready = setup(config, out, offline=offline)
     write_json(out / ASKED, config.model_dump(mode="json"))
     left: Out = {m: ("absent", reason) for m, reason in lacking(ready.facts).items()}
-    sizes = budget.smoke(ready.facts.longest)
+    sizes, told = budget.smoke(ready.facts.longest), list[Decision]()
     for stage in STAGES[: STAGES.index(config.stage) + 1]:
         done = _stage(ready, sizes, left, out, offline, tell)
-        decision, left = decide(ready, done), carried(decide(ready, done))
+        told.append(decide(ready, done))
+        left = carried(told[-1])
         if stage != STAGES[-1]:
             sizes = _next(ready, STAGES[STAGES.index(stage) + 1], done)
-        write_json(out / STAGED / f"{stage}.json", {"asked": _asked(config), "next": vars(sizes), "decision": decision.to_json()})
-        write(out, decision, language)
-    return decision
+        write_json(out / STAGED / f"{stage}.json", {"asked": _asked(config), "next": vars(sizes), "decision": told[-1].to_json()})
+        write(out, told, language)
+    return told[-1]
 
 
 def _stage(ready: Setup, sizes: Sizes, left: Out, out: Path, offline: bool, tell: Tell) -> Done:
