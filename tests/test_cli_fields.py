@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args, get_origin
+
 import pytest
 
 from polygraft import cli
-from polygraft.cli.fields import typeable
+from polygraft.cli.fields import inner, typeable, typed
 from polygraft.cli.verb import step_command
 from polygraft.recipe import parse_recipe
 from polygraft.steps import TABLE
@@ -20,6 +22,19 @@ def recipe_of(capsys, *words: str):
 def test_every_field_explains_itself(step):
     silent = [".".join(path) for path, field in typeable(step.config.model_fields) if not (field.description or "").strip()]
     assert silent == []
+
+
+@pytest.mark.parametrize("step", TABLE, ids=lambda s: s.name)
+def test_every_choice_can_be_typed(step):
+    """What `--help` offers, words and numbers, is taken as it stands there."""
+    for _, field in typeable(step.config.model_fields):
+        if get_origin(kind := inner(field.annotation)) is Literal:
+            assert [typed(str(choice), field, "") for choice in get_args(kind)] == list(get_args(kind))
+
+
+def test_a_number_that_is_one_of_a_few(capsys):
+    assert recipe_of(capsys, "prune", "plan", "./m", "--bits", "3").bits == 3
+    assert cli.run(["prune", "plan", "./m", "--bits", "7"]) == 2 and "one of 2, 3, 4, 5, 6, 8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("step", TABLE, ids=lambda s: s.name)

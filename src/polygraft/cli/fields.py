@@ -70,7 +70,7 @@ def holds_text(annotation: Any) -> bool:
     kind = inner(annotation)
     parts = [kind] if not get_args(kind) else [inner(a) for a in get_args(kind) if a is not Ellipsis]
     if get_origin(kind) is Literal:
-        return True
+        return all(isinstance(a, str) for a in get_args(kind))
     return str in parts[-1:]
 
 
