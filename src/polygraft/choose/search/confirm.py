@@ -1,7 +1,7 @@
 """No winner by noise: what was chosen is asked items that took no part in the choice, beside what it must beat.
 
 Every finalist is compared with every control on the same held-out items: exact McNemar tests and Newcombe intervals where items
-are right or wrong, paired bootstrap else (`evals.verdicts.compare`), adjusted over a finalist's comparisons of a metric (Holm 1979).
+are right or wrong, paired bootstrap else (`evals.verdicts.compare`), adjusted over a finalist's comparisons of a metric (Holm).
 """
 
 from __future__ import annotations
