@@ -11,16 +11,19 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from oracle.grams_oracle import naive_spearman
 from polygraft import arrays, files, model
+from polygraft.anatomy import Anatomy
 from polygraft.data import Corpus
-from polygraft.errors import InputError
+from polygraft.errors import InputError, RecipeError
 from polygraft.prune import harm
 from polygraft.prune.calibration import calibration
 from polygraft.prune.generated import Text, openings, text_step
-from polygraft.prune.grams import gathering, store
+from polygraft.prune.grams import candidates, gathering, store
+from polygraft.prune.grams.checking import QUICK, Scored, correlations, different, said
 from polygraft.prune.grams.gathering import Gram, gram_step
-from polygraft.prune.grams.ranking import Scored, Scoring, correlations, score_step
-from polygraft.prune.grams.scoring import Score
+from polygraft.prune.grams.ranking import Scoring, score_step
+from polygraft.prune.grams.scoring import Score, matrix, score
 from polygraft.prune.pruning import Prune, prune_step
 from polygraft.recipe import run_step
 from polygraft.result import Result
@@ -140,11 +143,65 @@ def test_a_language_that_counts_alone_decides_the_weighted_sum(made):
 
 def test_correlation_sees_scores_that_order_masks_as_their_cost_does():
     def rows(errors, costs):
-        return [Scored(str(i), Score(("sw",), {"a": np.array([e])}), {"sw": np.array([[c, 1.0]])})
+        return [Scored(str(i), Score(("sw",), {"a": np.array([e])}, {"a": np.array([-e])}), {"sw": np.array([[c, 1.0]])})
                 for i, (e, c) in enumerate(zip(errors, costs))]  # fmt: skip
-    assert correlations(rows([1, 2, 3], [5, 6, 9]), {"sw": None, "de": None}) == {"sw": pytest.approx(1)}
-    assert correlations(rows([1, 2, 3], [9, 6, 5]), {"sw": None}) == {"sw": pytest.approx(-1)}
-    assert correlations(rows([1, 1], [5, 6]), {"sw": None}) == {"sw": None}
+    assert correlations(rows([1, 2, 3], [5, 6, 9]), {"sw": None, "de": None}) == {"sw": (pytest.approx(1), pytest.approx(-1))}
+    assert correlations(rows([1, 2, 3], [9, 6, 5]), {"sw": None}) == {"sw": (pytest.approx(-1), pytest.approx(1))}
+    assert correlations(rows([1, 1], [5, 6]), {"sw": None}) == {"sw": (None, None)}
+    assert "of 1.00 to 1.00 by language; column norms alone do with -1.00" in said({"sw": (1.0, -1.0)}, 12)
+    assert "cannot be said" in said({"sw": (None, None)}, 12)
+
+
+def test_masks_to_check_differ_and_there_are_as_many_as_asked():
+    for method in (*QUICK, "sparsegpt", "magnitude"):
+        for languages in (("sw",), ("sw", "en"), ("sw", "en", "de", "ru", "zh")):
+            most = 4 + (method == "sparsegpt") if len(languages) == 1 else 12
+            found = different(method, languages, most)
+            assert len(set(found)) == most and (method in {m for m, _ in found} or method == "magnitude")
+            assert all(set(candidates.shares_of(text)) <= set(languages) for _, text in found)
+    assert ("magnitude", "sw") in different("magnitude", ("sw",), 4)
+    with pytest.raises(RecipeError, match="4 at most"):
+        different("wanda", ("sw",), 10)
+
+
+def test_scores_are_held_against_bits_per_byte_over_twelve_masks_with_column_norms_beside(made):
+    config, _, folder = made
+    asked = scoring(config, check=12, evaluate=config.corpus, documents=3)
+    result = score_step(JUDGE).run(asked, context(folder), folder)
+    found = result.data["masks"]
+    assert len(found) == 12 and {"wanda on sw", "ria on ru", "wanda on sw+ru"} <= set(found)
+    for g in ("sw", "ru"):
+        costs = [m["bits per byte"][g] for m in found.values()]
+        for name, key in (("rank correlation", "error"), ("rank correlation of column norms", "error by column norms")):
+            assert result.data[name][g] == pytest.approx(naive_spearman([m[key][g] for m in found.values()], costs))
+    assert "12 masks" in result.summary[-1] and "column norms alone" in result.summary[-1] and "few masks" not in result.summary[-1]
+    assert result.tables[-1].columns[-1] == "of column norms alone" and score_step(JUDGE).plan(asked, context(folder)).lines[0][:2] == "12"
+    too_many = score_step(JUDGE).plan(scoring(config, check=99, evaluate=config.corpus), context(folder))
+    assert "fewer masks differ" in str(too_many.problems[0])
+
+
+def test_what_column_norms_alone_say_is_the_diagonal(made):
+    config, _, folder = made
+    grams, source = store.Grams(folder / "grams"), resolve(config.model)
+    anatomy = Anatomy.of(source.weights.config, source.weights.tensors)
+    half = candidates.mixed(grams, scoring(config, mixture=("sw",)).made, {"sw": 1})
+    found = score(grams, source.weights, anatomy, half)
+    for site, kept in grams.sites.items():
+        before = {k: matrix(source.weights, anatomy, k, kept.width).astype(np.float64) for k in kept.keys}
+        norms = grams.norms(site)
+        for key, after in half(site, {k: w.astype(np.float32) for k, w in before.items()}).items():
+            for i in (0, 1):
+                lost, whole = (sum(float((w[:, j] ** 2).sum() * norms[i, j] ** 2) for j in range(kept.width)) for w in (before[key] - after, before[key]))
+                assert found.simple[key][i] == pytest.approx(lost / whole, rel=1e-4)
+
+
+def test_swaps_on_the_store_help_the_mixture_and_the_worst_language(made):
+    config, _, folder = made
+    result = score_step(JUDGE).run(scoring(config, mixture=("sw+ru",), swaps=30), context(folder), folder)
+    plain, mixed, fair = (result.data["masks"][n] for n in ("wanda on sw+ru", "wanda on sw+ru, 30 swaps", "wanda, 30 swaps for the worst"))
+    assert mixed["weighted"] < plain["weighted"] and fair["worst"] < plain["worst"]
+    assert fair["worst"] <= mixed["worst"] * 1.02
+    assert abs(fair["error"]["sw"] - fair["error"]["ru"]) < abs(plain["error"]["sw"] - plain["error"]["ru"]) + 1e-3
 
 
 def test_another_model_s_store_and_unknown_languages_are_refused_in_the_plan(made, tiny):
@@ -160,7 +217,9 @@ def test_another_model_s_store_and_unknown_languages_are_refused_in_the_plan(mad
 
 
 @pytest.mark.parametrize(("more", "words"), [({}, "nothing to score"), ({"mixture": ("sw=x",)}, "not a mixture"),
-                                             ({"worst": 2, "count": {"sw": 0}}, "weight above 0"),
+                                             ({"worst": 2, "count": {"sw": 0}}, "weight above 0"), ({"check": 3}, "held out"),
+                                             ({"swaps": 3, "worst": 2}, "masks of a `mixture`"),
+                                             ({"swaps": 3, "mixture": ("sw",), "method": "sparsegpt"}, "as they are"),
                                              ({"worst": 2, "pattern": "5:4"}, "not a pattern")])  # fmt: skip
 def test_what_cannot_be_scored_is_refused_with_a_word(more, words):
     with pytest.raises(ValidationError, match=words):

@@ -42,11 +42,12 @@ def test_what_shared_experts_read_is_what_hooks_see(mixture):
     source, ids = resolve(str(mixture)), torch.randint(4, 260, (2, 16), generator=torch.Generator().manual_seed(0))
     with Blocks.open(source, dtype="float32") as blocks:
         blocks.feed([{"input_ids": ids}])
-        block = next(iter(blocks))
         shapes = {key: t.shape for key, t in blocks.weights.tensors.items()}
         found = sites(blocks.live.anatomy, shapes, 0)
         widths = {site: shapes[keys[0]][1] for site, keys in found.items()}
-        moments = gather(block, blocks.live, found, widths, [torch.ones(2, 16)], gram=True)
+        for block in blocks:
+            moments = gather(block, blocks.live, found, widths, [torch.ones(2, 16)], gram=True)
+            break
     assert found[Site(0, "input.ffn")] == tuple(SHARED.format(0, r) for r in ("gate", "up"))
     assert found[Site(0, "shared")] == (SHARED.format(0, "down"),)
 

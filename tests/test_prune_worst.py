@@ -96,7 +96,7 @@ def test_moments_of_languages_together_are_those_of_all():
 @pytest.mark.parametrize("family", tinymodels.FAMILIES)
 def test_every_family_is_pruned_for_its_worst_language(tiny, tmp_path, family):
     out, result = pruned(tiny(family), tmp_path, swaps=8, objective="worst", calibrate={"en": 0.75, "sw": 0.25})
-    for key, module in modules(out).items():
+    for module in modules(out).values():
         assert set(module["errors"]) == {"en", "sw"} and module["pruned"] == module["size"] // 2
         known = [e for e in module["errors"].values() if e is not None]
         assert min(known) - 1e-6 <= module["error"] <= max(known) + 1e-6  # all text is in one of them

@@ -279,14 +279,41 @@ def test_a_disk_that_changed_the_model_is_noticed(tiny, tmp_path, monkeypatch):
 
     real = pruning.verified
 
-    def flipped(out, found):
+    def flipped(out, found, *more):
         weights = tensors(out)
         key = next(iter(found))
         weights[key][~masks(out)[key]] += 1e-3
         save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
-        return real(out, found)
+        return real(out, found, *more)
 
     monkeypatch.setattr(pruning, "verified", flipped)
     with pytest.raises(UserError, match="not as it was pruned"):
         run_step(STEP, configured(tiny("llama"), tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.group("J")
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_as_many_zeros_in_other_groups_are_noticed(tiny, tmp_path, monkeypatch, family):
+    """Model and masks agree and hold as many zeros as was told, but one lies in a group that has its own already."""
+    from polygraft import arrays
+    from polygraft.prune import pruning
+
+    real = pruning.verified
+
+    def moved(out, found, *more):
+        weights, keep = tensors(out), masks(out)
+        key = next(iter(found))
+        w, k = (a[key].T if family == "gpt2" else a[key] for a in (weights, keep))  # views, [out, in]
+        gone, stays = int(np.flatnonzero(~k[0, :4])[0]), 4 + int(np.flatnonzero(k[0, 4:8])[0])
+        w[0, gone], w[0, stays], k[0, gone], k[0, stays] = 1.0, 0.0, True, False
+        save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+        packed = arrays.Arrays(out / "masks.safetensors")
+        each = {name: np.packbits(m.ravel(), bitorder="little") for name, m in keep.items()}
+        arrays.write(out / "masks.safetensors", each, dict(packed.metadata))
+        return real(out, found, *more)
+
+    monkeypatch.setattr(pruning, "verified", moved)
+    with pytest.raises(UserError, match="a group of neighbours lost more"):
+        run_step(STEP, configured(tiny(family), tmp_path, pattern="2:4"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

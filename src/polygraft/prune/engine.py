@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,7 @@ class Work:
     dtype: str = "auto"
     device: str = "cpu"
     of: Sequence[str] | None = None  # the language of each batch, where the method asks for each by itself
+    judged: bool = True  # whether each matrix' error is measured
 
 
 def prune(work: Work, folder: Path, progress: Callable[..., None] = lambda *_: None) -> dict[str, Module]:
@@ -125,7 +126,7 @@ def prune_layer(work: Work, blocks: Blocks, block: Any) -> tuple[list[Module], d
     check_weights(live, block.layer)
     modules: list[Module] = []
     tensors: dict[str, np.ndarray] = {}
-    samples = None if work.gram else Samples(work.weighing)
+    samples = Samples(work.weighing) if work.judged and not work.gram else None
     widths = {site: matrix(live, keys[0]).shape[1] for site, keys in found.items()}
     moments = gather(block, live, found, widths, work.weighing, work.gram, samples, work.of)
     for site, keys in found.items():
@@ -133,7 +134,8 @@ def prune_layer(work: Work, blocks: Blocks, block: Any) -> tuple[list[Module], d
         check_finite(stats, keys)
         ws = {key: matrix(live, key).float() for key in keys}
         for key, pruned in work.method(ws, stats).items():
-            modules.append(judged(key, ws[key], pruned, stats, samples.of(site) if samples else None))
+            seen = stats if work.judged else replace(stats, gram=None, each=None)
+            modules.append(judged(key, ws[key], pruned, seen, samples.of(site) if samples else None))
             tensors |= contents(weights, live.anatomy, key, pruned)
     return modules, tensors
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from polygraft.model import view
@@ -111,8 +112,23 @@ def gather(block: Block, live: Live, found: Mapping[Site, Sequence[str]], widths
     with `of`, the language of each batch, those of every language are kept too."""
     gathering = (Gathering(live, found, widths, weighing, gram, samples) if of is None
                  else ByLanguage(live, found, widths, weighing, gram, of))  # fmt: skip
-    with Taps(live.model, live.anatomy, gathering.seen, points=gathering.points, layers=[block.layer]):
+    with Taps(live.model, live.anatomy, gathering.seen, points=gathering.points, layers=[block.layer]), unread(live, found):
         block.run(gathering.begin, keep=False)
     if isinstance(gathering, ByLanguage):
         return {site: Moments.together({g: by_site.pop(site) for g, by_site in gathering.every.items()}) for site in found}
     return gathering.moments
+
+
+@contextmanager
+def unread(live: Live, found: Mapping[Site, Sequence[str]]) -> Iterator[None]:
+    """Within: what a layer gives is not computed to the end, since nobody reads it: the last matrix gives zeros."""
+    keys = [key for site, keys in found.items() if site.point == "down" and site.expert < 0 for key in keys]
+    names = [(live.anatomy.live_name(key) or "").rpartition(".")[0] for key in keys]
+    modules = [(live.model.get_submodule(name), live.anatomy.sizes.hidden) for name in names]
+    for module, width in modules:
+        module.forward = lambda x, _width=width: x.new_zeros(*x.shape[:-1], _width)
+    try:
+        yield
+    finally:
+        for module, _ in modules:
+            del module.forward

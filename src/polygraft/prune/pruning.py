@@ -84,7 +84,7 @@ def run(config: Masking, context: Context, folder: Path, spoken: Spoken | None =
     shutil.rmtree(model, ignore_errors=True)  # of a run that was killed while it wrote
     written = write_model(overlay, model, context.progress)
     digest = write_masks(overlay, model)
-    zeros = verified(model, modules)
+    zeros = verified(model, modules, config.asked, anatomy.traits.transposed)
     result = told(config, source, anatomy, text, allocation, modules, zeros, digest)
     if stays.words:
         data = result.data | {"protected": sum(stays.counts.values())}

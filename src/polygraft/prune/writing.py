@@ -14,6 +14,7 @@ from polygraft.checkpoint import Checkpoint, Weights
 from polygraft.errors import InputError, StepFailed
 from polygraft.folder import MASKS
 from polygraft.prune.engine import Module, Overlay
+from polygraft.prune.masks.pattern import Pattern
 from polygraft.writer import CheckpointWriter
 
 SHARD_BYTES = 5e9
@@ -86,10 +87,11 @@ class Masks(Mapping[str, np.ndarray]):
         return len(self.shapes)
 
 
-def verified(out: Path, modules: Mapping[str, Module]) -> dict[str, int]:
+def verified(out: Path, modules: Mapping[str, Module], pattern: Pattern, transposed: bool = False) -> dict[str, int]:
     """Read model and masks again: the zeros of every pruned tensor as it lies on the disk, those that it had before too.
 
-    Raises StepFailed where a weight that was to go is there, or another number of them went than was told.
+    Raises StepFailed where a weight that was to go is there, another number of them went than was told, or more of a group of N:M
+    than should; `transposed`: tensors are stored [in, out].
     """
     model, masks, zeros = Checkpoint.open(out), Masks(out), dict[str, int]()
     if masks.keys() != modules.keys():
@@ -103,5 +105,13 @@ def verified(out: Path, modules: Mapping[str, Module]) -> dict[str, int]:
             raise StepFailed("a matrix on the disk is not as it was pruned", where=f"{out}: {key}",
                              found=f"{gone:,} masked weights, {left:,} of them not zero", expected=f"{module.zeros:,}, all zero",
                              fix="check the disk and run again")
+        if pattern.m and (most := largest(masks[key].T if transposed else masks[key], pattern.m)) > pattern.m - pattern.n:
+            raise StepFailed("a group of neighbours lost more than the pattern says", where=f"{out}: {key}", found=f"{most}",
+                             expected=f"{pattern.m - pattern.n} of {pattern.m}", fix="check the disk and run again")
         zeros[key] = int(found.size - np.count_nonzero(found))
     return zeros
+
+
+def largest(keep: np.ndarray, m: int) -> int:
+    """The most weights that went from any group of `m` neighbouring inputs; keep bool [out, in]."""
+    return int((~keep.reshape(-1, m)).sum(1).max())

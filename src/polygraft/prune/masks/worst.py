@@ -32,18 +32,18 @@ def swapped_for_the_worst(w: torch.Tensor, keep: torch.Tensor, grams: torch.Tens
     known = energies > 0
     if not bool(known.any()):
         return keep
-    grams = grams[known] / energies[known].to(grams.dtype)[:, None, None]
-    shares = torch.full((len(grams),), 1 / len(grams), dtype=torch.float64, device=w.device)
-    errors = losses(w, keep, grams)
+    scale = torch.where(known, 1 / energies.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+    shares = known.double() / known.sum()
+    errors = losses(w, keep, grams) * scale
     best, least = keep, float(errors.max())
     for stage in stages(swaps):
-        keep = swapped(w, keep, torch.tensordot(shares.to(grams.dtype), grams, 1), stage, m, protected)
-        errors = losses(w, keep, grams)
+        keep = swapped(w, keep, torch.tensordot((shares * scale).to(grams.dtype), grams, 1), stage, m, protected)
+        errors = losses(w, keep, grams) * scale
         if float(errors.max()) < least:
             best, least = keep, float(errors.max())
         if not bool(errors.any()):
             break
-        shares = shares * torch.exp(RATE * (errors / errors.mean() - 1))
+        shares = shares * torch.exp(RATE * (errors / errors[known].mean() - 1))
         shares /= shares.sum()
     return best
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +113,7 @@ def pruned(bed: Bed, cell: Cell, folder: Path, progress: Progress) -> tuple[Cali
     norms.mkdir(parents=True, exist_ok=True)
     stays = protection(config, bed.context, bed.source, bed.extent, bed.text, norms)
     job = work(config, bed.source, text, stays.sparsities(bed.extent, config.asked), stays.of)
-    return text, prune(job, folder, progress)
+    return text, prune(replace(job, judged=False), folder, progress)  # `losses` measures all cells on the same inputs
 
 
 @contextmanager
