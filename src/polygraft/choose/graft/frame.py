@@ -111,6 +111,9 @@ class Frame:
                 self.model.base_model(**inputs)
             except Reached as reached:
                 return reached.value
+            except InputError as error:  # a layer that shares more than the hidden state
+                raise InputError(error.what, where=self.anatomy.where, found=error.found,
+                                 fix="write each merge and evaluate it") from None
         raise StepFailed("the model did not call its layers", where=self.anatomy.where)
 
 

@@ -117,7 +117,7 @@ class Grafter:
         self.places = Places.of(self.anatomy)
         trial = partial(reading.agree, self.frame.model, self.frame.device, self._lead_alone)
         branches = Branches(self.frame.model, trial)
-        self.reader = reading.Reader(self.frame.model, self.frame.device, self.piece, self.max_length, branches)
+        self.reader = reading.Reader(self.frame.model, self.frame.device, self.max_length, branches)
 
     # ------------------------------------------------------------------------------------------------------------ what is asked
 
@@ -154,26 +154,25 @@ class Grafter:
 
     def _reads(self, plan: Plan, rows: Rows, scored: Sequence[int], progress: Progress) -> Iterator[tuple[list[int], Read, Heard]]:
         """Rows as they are read, and whom to tell of each node that is computed."""
-        reads = list(self.reader.reads(rows, scored, self._most))
+        groups, piece = self.reader.groups(rows, scored, self._most), self._piece(plan)
         self.work.layers += plan.trie.layers
         self.work.naive += len(plan.ends) * self.anatomy.layers
-        done, total = 0, len(reads) * len(plan.trie)
+        done, total = 0, len(groups) * len(plan.trie)
 
         def heard() -> None:
             nonlocal done
             done += 1
             progress(done, total)
 
-        if self.reader.branches.why and not any(self.reader.branches.why in n for n in self.notes):
-            self.notes.append(f"items do not share what they begin with ({self.reader.branches.why})")
-        for group, read in reads:
-            yield group, read, heard
+        for group in groups:
+            yield group, self.reader.read([rows[i] for i in group], [scored[i] for i in group], piece), heard
         self.work.blends = self.parameters.blends
+        if (why := self.reader.branches.why) and not any(why in note for note in self.notes):
+            self.notes.append(f"items do not share what they begin with ({why})")
 
-    @property
-    def piece(self) -> int:
-        """Tokens of a tree that are read in one stretch: what states side by side fill up, since tokens attend past one another."""
-        return max(1, self.batch_tokens // STATES)
+    def _piece(self, plan: Plan) -> int:
+        """Tokens of a stretch: few, since they attend past one another, where states side by side fill the call all the same."""
+        return max(1, self.batch_tokens // min(STATES, max(1, round(plan.trie.layers / self.anatomy.layers))))
 
     @property
     def _most(self) -> int | None:

@@ -32,6 +32,7 @@ class Parameters:
         self.keep, self.room, self.blends = keep, room, 0
         self.shapes = {name: empty_parameter(p, "meta") for name, p in model.named_parameters()}
         self.spots = {name: list(places(model, [name])) for name in self.shapes}
+        self.changed = [w.changed() if isinstance(w, MergedView) else set() for w in sources]
         self.layer_of = {name: anatomy.parts[anatomy.file_keys(name)[0]].layer for name in self.shapes}
         self._read: dict[tuple[Any, str], Any] = {}
         self._blended: OrderedDict[tuple[str, tuple[Origin, ...]], Any] = OrderedDict()
@@ -92,7 +93,7 @@ class Parameters:
     def _owner(self, source: int, keys: Sequence[str]) -> Any:
         """Whose bytes these are: of a tensor that an adapter leaves alone, its base's, which other adapters may share."""
         weights = self.sources[source]
-        if isinstance(weights, MergedView) and not weights.changed() & set(keys):
+        if isinstance(weights, MergedView) and self.changed[source].isdisjoint(keys):
             return weights.base.identity
         return weights.identity
 

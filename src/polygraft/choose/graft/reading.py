@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,33 +19,30 @@ Rows = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Reader:
-    """Rows of ids as pieces of at most `tokens` tokens. `branches` knows which rows may stand in a tree; `context`: the most tokens
-    that a row may have besides its last."""
+    """Rows of ids as pieces. `branches` knows which rows may stand in a tree; `context`: how many tokens a row may have besides its
+    last."""
 
     model: Any
     device: str
-    tokens: int
     context: int
     branches: Branches
 
-    def reads(self, rows: Rows, scored: Sequence[int], most: int | None) -> Iterator[tuple[list[int], Read]]:
-        """(numbers of rows, how they are read): rows that begin alike stand together, and about `most` tokens in each read.
+    def groups(self, rows: Rows, scored: Sequence[int], most: int | None) -> list[list[int]]:
+        """Numbers of rows that are read together: those that begin alike, about `most` tokens (None: all).
 
         Rows of which nothing is scored are left out. Raises InputError for a row that the model cannot read.
         """
         for number, row in enumerate(rows):
             self._check(number, row, scored[number])
-        asked = [i for i, n in enumerate(scored) if n > 0]
-        for group in _groups(rows, asked, most):
-            yield group, self._read([rows[i] for i in group], [scored[i] for i in group])
+        return _groups(rows, [i for i, n in enumerate(scored) if n > 0], most)
 
-    def _read(self, rows: Rows, scored: Sequence[int]) -> Read:
-        """Rows that this model reads exactly as branches in a tree, the others padded."""
+    def read(self, rows: Rows, scored: Sequence[int], piece: int) -> Read:
+        """Rows that this model reads exactly as branches in a tree, the others padded, at most `piece` tokens in a call."""
         exact = {n: self.branches.exact(n) for n in {len(row) for row in rows}}
         together = [i for i, row in enumerate(rows) if exact[len(row)]]
         alone = [i for i, row in enumerate(rows) if not exact[len(row)]]
-        tried = pieces.branches(self.model, *_some(rows, scored, together), self.tokens, self.device)
-        rest = pieces.padded(*_some(rows, scored, alone), self.tokens, self.device, tried.tokens)
+        tried = pieces.branches(self.model, *_some(rows, scored, together), piece, self.device)
+        rest = pieces.padded(*_some(rows, scored, alone), piece, self.device, tried.tokens)
         return pieces.joined(tried, rest, [*together, *alone])
 
     def _check(self, number: int, row: Sequence[int], scored: int) -> None:
@@ -68,12 +65,14 @@ def agree(model: Any, device: str, alone: Callable[[Read], np.ndarray], stem: in
     """
     rows = probes(model.get_input_embeddings().weight.shape[0], stem)
     scored = [min(24, len(row) - 1) for row in rows]
-    wanted = alone(pieces.padded(rows, scored, 1, device))
-    try:  # fewer tokens in a piece than a row has: the path is carried on, too
-        found = alone(pieces.branches(model, rows, scored, max(7, stem // 2), device))
+    # fewer tokens in a piece than a row has, so that the path is carried on, too
+    tried = pieces.branches(model, rows, scored, max(7, stem // 2), device)
+    both = pieces.joined(tried, pieces.padded(rows, scored, 1, device, tried.tokens), range(2 * len(rows)))
+    try:
+        together, apart = np.split(alone(both), 2)
     except FAILS as error:
         return False, f"{type(error).__name__} on a row of branches"
-    return judged(model.dtype, wanted, found)
+    return judged(model.dtype, apart, together)
 
 
 def _groups(rows: Rows, asked: Sequence[int], most: int | None) -> list[list[int]]:
