@@ -32,6 +32,7 @@ SMALL = [
     "*.model",
     "tekken.json",
     "adapter_config.json",
+    "README.md",  # the card, which says the licence
 ]
 WANTED = ["*.safetensors", *SMALL]
 UNWANTED = ["original/*", "consolidated*", "onnx/*", "*/*"]
