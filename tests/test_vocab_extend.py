@@ -15,6 +15,7 @@ from polygraft import recipe
 from polygraft.errors import InputError, RecipeError, StepFailed
 from polygraft.step import Step
 from polygraft.tokenfile import Vocabulary
+from polygraft.vocab.scripts import script_of
 from polygraft.vocab.tokenizer import checks, counting, extend, filters, optimise, steps, texts, trim
 from polygraft.vocab.tokenizer.folder import read_tokenizer, write_tokenizer
 from polygraft.vocab.tokenizer.merges import WALL, Words, learn
@@ -244,8 +245,31 @@ def test_half_a_character_is_judged_by_what_it_may_become(part, ok):
 
 @given(st.text(max_size=6), st.integers(0, 3), st.integers(0, 3))
 def test_whole_characters_are_found_between_halves(text, head, tail):
-    content = "\U0001f999".encode()[4 - head :] * (head > 0) + text.encode() + "\U0001f999".encode()[:tail]
-    assert filters.whole(content) == (text, ("\U0001f999".encode()[:tail],) if tail else ())
+    start = "\U0001f999".encode()[4 - head :] * (head > 0)
+    content = start + text.encode() + "\U0001f999".encode()[:tail]
+    assert filters.whole(content) == (text, start, ("\U0001f999".encode()[:tail],) if tail else ())
+
+
+@pytest.mark.parametrize(("part", "ended", "ok"), [
+    (b"\xb9", True, True), (b"\xa4", True, True), (b"\xa4\xb9", True, True), (b"\xa4", False, True), (b"\x9f\x91\x8b", False, False),
+    (b"\x9f\x91", False, False), (b"\x91\x8b", False, False), (b"\x8f", True, True),
+])  # fmt: skip
+def test_the_end_of_a_character_is_judged_by_what_it_may_have_been(part, ended, ok):
+    assert filters.goes_on(part, ended, frozenset({"DEVANAGARI"})) is ok
+
+
+def test_marks_belong_to_a_script_where_they_are_asked_for():
+    assert [script_of(c) for c in "ह ि1"] == ["DEVANAGARI", "", "", ""]
+    assert [script_of(c, marks=True) for c in "हि्1"] == ["DEVANAGARI"] * 3 + [""]
+
+
+def test_emoji_make_no_tokens_of_a_script(tmp_path):
+    waves = "\U0001f44b\U0001f44b\U0001f680"
+    v = opened(tmp_path, byte_level()).vocabulary
+    judged = filters.allowed(v, scripts=["DEVANAGARI"], digits=1, joined=False, longest=24)
+    raw = waves.encode()
+    assert not [raw[i:j] for i in range(len(raw)) for j in range(i + 3, len(raw) + 1) if judged(raw[i:j])]
+    assert not judged(b"\x9a\x80") and not judged(b"\x9f\x91") and judged(b"\xa4\xb9"), "two bytes in the middle of a character"
 
 
 @pytest.mark.parametrize(("text", "digits", "joined", "ok"), [
@@ -411,7 +435,7 @@ def test_only_the_scripts_asked_for(tmp_path):
     new = read_tokenizer(tmp_path / "out").vocabulary
     added = [new.contents[i].decode("utf-8", "ignore") for i in range(old.vocabulary.size, new.size)]
     assert 0 < result.data["new_tokens"] < 200 and "no pair that may be merged" in result.summary[0]
-    assert all(c == " " or filters.script_of(c) == "CYRILLIC" for text in added for c in text)
+    assert all(c == " " or script_of(c, marks=True) == "CYRILLIC" for text in added for c in text)
 
 
 def test_text_without_anything_to_merge_is_a_failure(tmp_path):

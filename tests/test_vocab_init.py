@@ -20,11 +20,12 @@ from polygraft.files import verify_folder
 from polygraft.recipe import plan_step, run_step
 from polygraft.steps import TABLE
 from polygraft.tokenfile import Vocabulary
-from polygraft.vocab.init import filling, focus, methods, mixture, omp, scripts, vectors, weights
+from polygraft.vocab.init import filling, focus, methods, mixture, omp, vectors, weights
 from polygraft.vocab.init.methods import METHODS, Material
 from polygraft.vocab.init.moments import Moments, drawn
 from polygraft.vocab.init.steps import Init
 from polygraft.vocab.pieces import decompose
+from polygraft.vocab.scripts import script_of_token
 from polygraft.vocab.tables import Table
 from test_tokenfile import TEXT, byte_level, sentencepiece
 from tiny import FAMILIES, TIED
@@ -104,12 +105,12 @@ def test_characters_of_pieces_are_those_of_the_whole(parts):
 
 def test_composed_input_rows_have_the_norm_of_their_script(two):
     work, values = material(two), rng().normal(size=(two[0].size, 8))
-    values[[i for i, c in enumerate(two[0].contents) if scripts.script_of(c) == "LATIN"]] *= 7
+    values[[i for i, c in enumerate(two[0].contents) if script_of_token(c) == "LATIN"]] *= 7
     made = built("composed", work, values, two[1].size)
     uniform = mixture.rows(work.mean_of("uniform"), table(values))
     lengths = np.linalg.norm(values.astype(np.float32), axis=1)
-    some = [t for t in work.composed if scripts.script_of(two[1].contents[t]) == "LATIN"]
-    latin = np.median([lengths[i] for i, c in enumerate(two[0].contents) if scripts.script_of(c) == "LATIN"])
+    some = [t for t in work.composed if script_of_token(two[1].contents[t]) == "LATIN"]
+    latin = np.median([lengths[i] for i, c in enumerate(two[0].contents) if script_of_token(c) == "LATIN"])
     assert len(some) > 5
     for token in some:
         np.testing.assert_allclose(made[token], uniform[token] * latin / np.linalg.norm(uniform[token]), rtol=1e-5)
@@ -122,7 +123,7 @@ def test_composed_input_rows_have_the_norm_of_their_script(two):
     (b"\xd0", "no text"), (None, "no text"), ("aкот".encode(), "CYRILLIC"), ("кот".encode()[:-1], "CYRILLIC"),
 ])  # fmt: skip
 def test_the_script_of_a_token(content, expected):
-    assert scripts.script_of(content) == expected
+    assert script_of_token(content) == expected
 
 
 def test_moments_are_those_of_numpy_without_padding(monkeypatch):

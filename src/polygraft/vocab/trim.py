@@ -25,8 +25,8 @@ from polygraft.sources import Source
 from polygraft.step import Context, DataRef, Language, ModelRef, Plan, Step
 from polygraft.tokenfile import Vocabulary
 from polygraft.vocab import control, tables
-from polygraft.vocab.init.scripts import script, script_of
 from polygraft.vocab.metrics.counting import Reader, batches
+from polygraft.vocab.scripts import script_of, script_of_token
 from polygraft.vocab.tokenizer import checks, folder, sentencefile, trim
 from polygraft.vocab.writing import Rows, write_model
 
@@ -167,7 +167,7 @@ def look(vocabulary: Vocabulary, corpus: Corpus, context: Context) -> Seen:
         context.progress(0, 1, f"{corpus.language}: {documents:,} documents")
     letters = Counter[str]()
     for character, n in characters.items():
-        if name := script(character):
+        if name := script_of(character):
             letters[name] += n
     return Seen(tokens, letters, documents)
 
@@ -195,7 +195,7 @@ def written_in(vocabulary: Vocabulary, scripts: set[str]) -> set[int]:
             text = content.decode() if content is not None else None
         except UnicodeDecodeError:
             continue
-        if text is not None and {name for c in text if (name := script(c))} <= scripts:
+        if text is not None and {name for c in text if (name := script_of(c))} <= scripts:
             found.add(i)
     return found
 
@@ -334,7 +334,7 @@ def gone(job: Job, kept: np.ndarray) -> Table:
     for i, name in job.vocabulary.names.items():
         if i not in stay:
             content = job.vocabulary.contents[i]
-            of = script_of(content).lower()
+            of = script_of_token(content).lower()
             counts[of] += 1
             if len(some := shown.setdefault(of, [])) < EXAMPLES:
                 some.append(repr((content or name.encode()).decode("utf-8", "replace"))[1:-1])

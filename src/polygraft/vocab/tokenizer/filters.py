@@ -8,8 +8,10 @@ from functools import cache
 
 from polygraft.errors import RecipeError, suggestion
 from polygraft.tokenfile import BYTE, Vocabulary
+from polygraft.vocab.scripts import script_of
 
 Filter = Callable[[bytes], bool]
+PLANES = 0x20000  # code points; beyond these two planes there are only more ideographs
 
 
 def allowed(vocabulary: Vocabulary, *, scripts: Iterable[str] = (), digits: int, joined: bool, longest: int) -> Filter:
@@ -24,16 +26,17 @@ def allowed(vocabulary: Vocabulary, *, scripts: Iterable[str] = (), digits: int,
     def judged(content: bytes) -> bool:
         if content in taken or vocabulary.write_of(content) in vocabulary.by_name:
             return False
-        text, ends = whole(content)
+        text, start, ends = whole(content)
         if len(text) + bool(ends) > longest or not fits(text, digits, joined):
             return False
-        return not wanted or (all(within(c, wanted) for c in text) and all(begins(e, wanted) for e in ends))
+        return not wanted or (all(within(c, wanted) for c in text) and all(begins(e, wanted) for e in ends)
+                              and (not start or goes_on(start, bool(text or ends), wanted)))
 
     return judged
 
 
-def whole(content: bytes) -> tuple[str, tuple[bytes, ...]]:
-    """The characters of a token, and what it has of a character whose end is missing (its beginning may be, too)."""
+def whole(content: bytes) -> tuple[str, bytes, tuple[bytes, ...]]:
+    """The characters of a token; what comes before them of a character whose beginning is missing; and of one whose end is."""
     start = next((i for i, b in enumerate(content) if b & 0xC0 != 0x80), len(content))
     end = next((i for i in range(len(content) - 1, max(start, len(content) - 4) - 1, -1) if content[i] & 0xC0 != 0x80), start)
     try:
@@ -42,7 +45,7 @@ def whole(content: bytes) -> tuple[str, tuple[bytes, ...]]:
     except UnicodeDecodeError:
         pass
     text = content[start:end].decode("utf-8", "ignore")
-    return text, (content[end:],) if end < len(content) else ()
+    return text, content[:start], (content[end:],) if end < len(content) else ()
 
 
 def fits(text: str, digits: int, joined: bool) -> bool:
@@ -53,16 +56,8 @@ def fits(text: str, digits: int, joined: bool) -> bool:
     return most <= digits and (joined or not most or text.isdecimal())
 
 
-@cache
-def script_of(character: str) -> str:
-    """The script of a letter or of a mark on letters, by its Unicode name: CYRILLIC; "" for anything else."""
-    if unicodedata.category(character)[0] not in "LM":
-        return ""
-    return unicodedata.name(character, "").partition(" ")[0]
-
-
 def within(character: str, scripts: frozenset[str]) -> bool:
-    return character == " " or script_of(character) in scripts
+    return character == " " or script_of(character, marks=True) in scripts
 
 
 @cache
@@ -72,7 +67,24 @@ def begins(part: bytes, scripts: frozenset[str]) -> bool:
     if not 0xC2 <= part[0] <= 0xF4 or len(part) >= size:
         return False
     low, high = (part.ljust(size, bytes([b])) for b in (0x80, 0xBF))
-    return any(script_of(chr(c)) in scripts for c in range(_code(low), min(_code(high), 0x10FFFF) + 1))
+    return any(script_of(chr(c), marks=True) in scripts for c in range(_code(low), min(_code(high), 0x10FFFF) + 1))
+
+
+@cache
+def goes_on(part: bytes, ended: bool, scripts: frozenset[str]) -> bool:
+    """Whether a letter of these scripts goes on with these bytes of UTF-8 after its first one; `ended`: and ends with them."""
+    return part in _inner(scripts)[ended]
+
+
+@cache
+def _inner(scripts: frozenset[str]) -> tuple[frozenset[bytes], frozenset[bytes]]:
+    """What stands after the first byte of any letter of these scripts: runs of bytes, and those that end it."""
+    every = (chr(c).encode() for c in range(0x80, PLANES) if script_of(chr(c), marks=True) in scripts)
+    runs, tails = set[bytes](), set[bytes]()
+    for e in every:
+        tails.update(e[i:] for i in range(1, len(e)))
+        runs.update(e[i:j] for i in range(1, len(e)) for j in range(i + 1, len(e) + 1))
+    return frozenset(runs), frozenset(tails)
 
 
 def _code(encoded: bytes) -> int:
@@ -85,8 +97,8 @@ def _code(encoded: bytes) -> int:
 
 @cache
 def scripts_known() -> frozenset[str]:
-    """Every script that has a letter, by the names of `script_of`; beyond these two planes there are only more ideographs."""
-    return frozenset(unicodedata.name(chr(c), "").partition(" ")[0] for c in range(0x20000) if chr(c).isalpha())
+    """Every script that has a letter, by the names of `script_of`."""
+    return frozenset(unicodedata.name(chr(c), "").partition(" ")[0] for c in range(PLANES) if chr(c).isalpha())
 
 
 def check_script(name: str) -> str:

@@ -17,7 +17,7 @@ from polygraft.step import Context, Plan, Step
 from polygraft.tokenfile import Vocabulary
 from polygraft.vocab.metrics import digits, tables
 from polygraft.vocab.metrics.study import Studied, study
-from polygraft.vocab.tokenizer import checks, extend, filters, optimise, texts, train
+from polygraft.vocab.tokenizer import checks, extend, filters, optimise, parted, texts, train
 from polygraft.vocab.tokenizer.folder import TokenizerFolder, read_tokenizer, write_tokenizer
 
 SHOWN = 40  # new tokens in the result
@@ -135,7 +135,7 @@ def new_tokens(made: extend.Extended, new: Vocabulary) -> Table:
 
 def visible(content: bytes | None) -> str:
     """A token's text; bytes that are no characters as \\xNN."""
-    return repr((content or b"").decode("utf-8", "backslashreplace"))
+    return repr((content or b"").decode("utf-8", "backslashreplace")).replace(r"\\x", r"\x")
 
 
 def plan_train(config: Train, context: Context) -> Plan:
@@ -154,7 +154,9 @@ def run_train(config: Train, context: Context, folder: Path) -> Result:
     stale = write_tokenizer(folder / "tokenizer", tree, job.folder, {"tokenizer_class": "PreTrainedTokenizerFast"})
     new = Vocabulary.open(folder / "tokenizer")
     both = sum(1 for content in new.contents if content is not None and content in job.vocabulary.by_bytes)
-    first = (f"A {new.kind} tokenizer of {new.size:,} tokens in place of {job.vocabulary.size:,}; {both:,} of them are old ones.",)
+    less = f" instead of the {config.size:,} asked for, since this text has no more" if new.size < config.size else ""
+    first = (f"A {new.kind} tokenizer of {new.size:,} tokens{less} in place of {job.vocabulary.size:,}; {both:,} of them are old "
+             "ones.",)
     return told("vocab.train", job, new, stream.read(), context, folder, first, stale, (), {"tokens": new.size, "shared": both})
 
 
@@ -169,13 +171,15 @@ def told(step: str, job: Job, new: Vocabulary, read: texts.Read, context: Contex
     checked = checks.loadable(folder / "tokenizer", job.source.weights.extras)
     measured = (tables.per_token(found), tables.words(found), tables.changes(found), tables.use(found),
                 tables.vocabularies(found)) if found else ()  # fmt: skip
+    limits = parted.found(read.held, job.folder.vocabulary)
     gone = (f"Left out, since they hold the old vocabulary: {', '.join(stale)}.",) if stale else ()
     return Result(
-        step, context.step_id, f"A tokenizer for {', '.join(read.counted)}", (*first, *map(gain, both(found)), *gone),
+        step, context.step_id, f"A tokenizer for {', '.join(read.counted)}",
+        (*first, *map(gain, both(found)), *parted.said(limits), *gone),
         tables=(*(t for t in measured if t is not None), *more, checks.table(checked)),
         curves=tables.curves(found) if found else (),
         inputs=(job.source.ref("model"), *(InputRef(language, str(path)) for language, path in read.paths.items())),
-        caveats=caveats(read, checked), data=data | {"bytes": read.bytes, "read": reading(read)}
+        caveats=caveats(read, checked), data=data | {"bytes": read.bytes, "read": reading(read), "parted": parted.as_data(limits)}
         | ({"tokenizers": tables.as_data(found, [])} if found else {}),
     )  # fmt: skip
 
