@@ -13,7 +13,7 @@ import pytest
 from polygraft import cli
 from polygraft.report import Meta, intervals, numbers, render, views
 from polygraft.report.strings import EN, FIXED_UNDER, LANGUAGES, named, spoken_language, strings
-from polygraft.report.strings_ja import JA, SENTENCES, WORDS
+from polygraft.report.strings_ja import CELLS, JA, SENTENCES, WORDS
 from polygraft.result import Curve, Estimate, InputRef, Result, Table
 from reporting import Page, a_map, a_meta, a_result
 
@@ -52,7 +52,7 @@ def test_nothing_english_of_the_report_is_left_on_a_japanese_page():
     thick = Curve("あ", tuple(range(900)), {"い": tuple(float(i) for i in range(900))})
     odd = Table("あ", ("い", "う"), (("あ", float("nan")),))
     small = a_map(text="あ", values=tuple(tuple(1e-5 * (i + 1) for i in range(12)) for _ in range(5)), outside={"embed": None, "head": 1e-5})
-    own = set(re.findall(r"[A-Za-z]+", json.dumps(a_result("あ").to_json(), ensure_ascii=False))) - set(" ".join(WORDS).split())
+    own = set(re.findall(r"[A-Za-z]+", json.dumps(a_result("あ").to_json(), ensure_ascii=False))) - set(" ".join(WORDS | CELLS).split())
     for html in (japanese(), japanese(tables=(long, empty, heat, odd), curves=(thick,), maps=(small,)), japanese(caveats=(), inputs=()),
                  render([], Meta(name="あ", language="ja", missing=("い",), started="2026-01-02T03:04:05Z")),
                  render([Result("あ", "い", "う", ("え",))], Meta(name="あ", language="ja"))):
@@ -111,10 +111,10 @@ def test_times_intervals_and_undefined_numbers():
 
 
 def test_a_name_that_looks_like_a_fixed_word_stays_a_name():
-    table = Table("t", ("model", "status"), (("held", "held"), ("worse", "failed, uncertain")))
+    table = Table("t", ("model", "status"), (("held", "held"), ("worse", "failed, uncertain")), "passed: every `must` held")
     seen = views.table_view(table, views.Limits(), "", JA)
     assert [[c["text"] for c in row] for row in seen["rows"]] == [["held", "満たす"], ["worse", "満たさない（不確実）"]]
-    assert [c["text"] for c in seen["columns"]] == ["モデル", "判定"]
+    assert [c["text"] for c in seen["columns"]] == ["モデル", "判定"] and seen["notes"] == ["合格：必須の要求をすべて満たしています。"]
 
 
 def test_a_conclusion_begins_in_japanese_and_stays_first():
@@ -131,7 +131,7 @@ def test_fixed_words_are_words_that_steps_write():
             continue
         written |= {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
     joined = {"held, uncertain", "failed, uncertain", "Criteria: met.", "Criteria: not met."}  # put together by `verdicts.criteria`
-    assert set(WORDS) - joined <= written
+    assert set(WORDS | CELLS) - joined <= written
     assert named(JA, "満") == "満" and {"status", "verdict"} <= FIXED_UNDER
 
 

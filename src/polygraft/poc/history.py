@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from polygraft.errors import InputError
@@ -112,19 +112,20 @@ def append(path: Path, check: Check) -> None:
 
 
 def curves(checks: Sequence[Check]) -> tuple[Curve, ...]:
-    """The difference from the first ancestor over the checks: a chart for every task and metric, languages as series."""
+    """The difference from the first ancestor over the checks: a chart for every task and metric, languages as series. They begin at
+    0, with that ancestor itself."""
     named: dict[tuple[str, str], dict[str, list[float | None]]] = {}
     units: dict[tuple[str, str], str] = {}
     for n, check in enumerate(checks):
         for c in check.changes:
-            series = named.setdefault((c.task, c.metric), {}).setdefault(c.language, [None] * len(checks))
-            series[n] = c.since_first.value
+            series = named.setdefault((c.task, c.metric), {}).setdefault(c.language, [0.0] + [None] * len(checks))
+            series[n + 1] = c.since_first.value
             units[c.task, c.metric] = c.since_first.unit
-    x = tuple(float(n + 1) for n in range(len(checks)))
+    x = tuple(float(n) for n in range(len(checks) + 1))
     first = checks[-1].first if checks else ""
     return tuple(Curve(f"{task}: {metric}, change since {first}" if task != metric else f"{metric}, change since {first}", x,
                        {language: tuple(values) for language, values in series.items()}, "check", units[task, metric],
-                       "The same items in every check.") for (task, metric), series in named.items())
+                       f"The same items in every check; at 0 stands {first}.") for (task, metric), series in named.items())
 
 
 def table(checks: Sequence[Check], of: Key | None) -> Table:
@@ -133,6 +134,7 @@ def table(checks: Sequence[Check], of: Key | None) -> Table:
     for n, check in reversed(list(enumerate(checks, 1))):
         found = {c.key: c for c in check.changes}
         shown = found.get(of) if of else None
-        rows.append((n, check.time, check.model, shown.since_first if shown else None, "held" if check.passed else "failed"))
+        value = replace(shown.since_first, verdict="") if shown else None  # counted once, in the table of what was found now
+        rows.append((n, check.time, check.model, value, "held" if check.passed else "failed"))
     title = f"change since {checks[-1].first}: {' '.join(dict.fromkeys(of))}" if of else "change"
     return Table("Checks", ("check", "time", "model", title, "status"), tuple(rows))

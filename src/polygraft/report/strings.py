@@ -1,7 +1,8 @@
 """Every sentence that the report itself speaks, in one place; another language is one more file beside this one.
 
 A language's table has the keys of `EN`, with the same fields in braces. Under `= word` it may have words that steps write into
-their results and that always mean the same: heads of columns, units, verdicts. Whatever else steps write stays as it is.
+their results and that always mean the same: heads of columns, titles, units; under `cell word` the words of columns that hold
+nothing else. Whatever else steps write stays as it is.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ EN: dict[str, str] = {
     "undefined": "undefined", "interval": "{low} to {high}",
     "seconds": "{n} s", "minutes": "{n} min", "hours": "{n} h", "when": "{iso}",
 }
-FIXED_UNDER = frozenset({"verdict", "status", "priority", "holds"})  # heads of columns whose cells hold words of `= word` alone
+FIXED_UNDER = frozenset({"verdict", "status", "priority", "holds", "about"})  # heads of columns that hold fixed words alone
 LANGUAGES: dict[str, dict[str, str]] = {"en": EN, "ja": JA}
 
 
@@ -61,6 +62,11 @@ def strings(language: str = "en") -> dict[str, str]:
 def named(t: Strings, word: str) -> str:
     """A fixed word of a result in the report's language, or the word as it came."""
     return t.get(f"= {word}", word)
+
+
+def fixed(t: Strings, head: str, cell: str) -> str:
+    """A cell of a column of fixed words in the report's language; any other cell as it came."""
+    return t.get(f"cell {cell}", cell) if head in FIXED_UNDER else cell
 
 
 def name_of(t: Strings, tag: str) -> str:

@@ -50,15 +50,50 @@ HEADS = {
     "group": "区分",
 }
 
-VERDICTS = {
+# Cells of the columns that hold nothing else (`strings.FIXED_UNDER`).
+CELLS = {
     "better": "改善", "worse": "悪化", "not distinguishable": "差があるとは言えない", "yes": "はい", "no": "いいえ",
     "held": "満たす", "failed": "満たさない", "held, uncertain": "満たす（不確実）", "failed, uncertain": "満たさない（不確実）",
-    "uncertain": "不確実", "must": "必須", "should": "推奨", "may-give-up": "犠牲可", "Yes:": "はい：", "No:": "いいえ：",
-    "Criteria: met.": "基準：満たしています。", "Criteria: not met.": "基準：満たしていません。", "Criteria": "基準",
-    "passed: every `must` held": "合格：必須の要求をすべて満たしています",
-    "failed: not every `must` held": "不合格：満たしていない必須の要求があります",
+    "uncertain": "不確実", "must": "必須", "should": "推奨", "may-give-up": "犠牲可", "target": "対象言語", "english": "英語",
+    "other": "他の言語", "fidelity": "回答言語", "copy": "転記", "refusal": "回答拒否",
+    "what there is today: the others are compared with it": "現状。他の手法はこれと比較しています",
+    "better in the target language, and nothing else was lost beyond what is tolerated": "対象言語で改善し、"
+                                                                                         "他に許容範囲を超える損失はない",
+    "better in the target language, but more was lost elsewhere than is tolerated": "対象言語で改善したが、"
+                                                                                    "他での損失が許容範囲を超える",
+    "not shown to be worse anywhere, and cheaper to serve": "悪化は認められず、運用コストが下がる",
+    "no difference in the target language that the items can show": "対象言語では、この項目で示せる差がない",
+    "worse in the target language": "対象言語で悪化",
+    "it ran, but there is no difference with an interval to judge by": "実行したが、判定に使える区間付きの差がない",
+    "it could not be run to the end": "最後まで実行できなかった",
+    "set aside after an earlier stage": "前の段階の後に除外", "it does not apply here": "適用外",
 }
 
+# Sentences and notes that are verdicts as a whole, and how conclusions begin.
+VERDICTS = {
+    "Yes:": "はい：", "No:": "いいえ：", "Criteria: met.": "基準：満たしています。",
+    "Criteria: not met.": "基準：満たしていません。", "Criteria": "基準",
+    "passed: every `must` held": "合格：必須の要求をすべて満たしています。",
+    "failed: not every `must` held": "不合格：満たしていない必須の要求があります。",
+}
+
+# Tables of a decision and of a watch.
+DECISION = {
+    "Methods beside doing nothing": "「何もしない場合」との比較",
+    "English, change": "英語、変化", "other languages, worst change": "他の言語、最も悪い変化", "risks": "リスク",
+    "time to make": "作成時間", "training tokens": "学習トークン数", "weights touched": "変更した重み", "stored": "保存サイズ",
+    "read for a token": "1 トークンあたりの読み込み", "tokens a character": "1 文字あたりのトークン数",
+    "Everything that was measured": "測定したすべての項目", "about": "区分", "place": "掲載箇所", "Why": "理由", "reason": "理由",
+    "What to know of each": "各手法の留意点", "Licences of the sources": "入力のライセンス", "named as": "指定",
+    "licence": "ライセンス", "says who": "記載元", "What the mix obliges to": "組み合わせによる義務", "obligation": "義務",
+    "change: the method less doing nothing, on the same items": "変化：同じ項目での「手法 − 何もしない場合」の差。",
+    "place: the step in this report, and the row in its table": "掲載箇所：この報告書のステップと、その表の行。",
+    "no legal advice": "法的助言ではありません。",
+    "later stages train longer and ask more items": "後の段階ほど長く学習し、多くの項目で評価します。",
+    "Drift": "ドリフト", "Checks": "点検の履歴", "Chain of manifests": "マニフェストの連鎖", "made by": "作成したステップ",
+    "Differences on the same items, tested in pairs.": "同じ項目での差（対応のある検定）。",
+    "Complete: polygraft did not make the last one.": "完全：最後のモデルは polygraft が作成したものではありません。",
+}
 UNITS = {
     "points": "ポイント", "nats": "ナット", "items": "項目", "tokens": "トークン", "seconds": "秒", "layers": "層",
     "share": "割合",
@@ -84,5 +119,6 @@ LANGUAGES = {
     "zh-Hant": "中国語（繁体字）", "zu": "ズールー語",
 }
 
-WORDS = UNITS | HEADS | VERDICTS  # what means the same wherever it stands
-JA = SENTENCES | {f"= {word}": said for word, said in WORDS.items()} | {f"language {tag}": name for tag, name in LANGUAGES.items()}
+WORDS = UNITS | HEADS | DECISION | VERDICTS  # what means the same wherever it stands
+JA = SENTENCES | {f"= {word}": said for word, said in WORDS.items()} | {f"cell {word}": said for word, said in CELLS.items()} | {
+    f"language {tag}": name for tag, name in LANGUAGES.items()}

@@ -13,7 +13,7 @@ from polygraft.errors import UserError
 from polygraft.report import charts, intervals, layermap
 from polygraft.report.escape import clean, csv_text, one_line
 from polygraft.report.numbers import duration, number, size
-from polygraft.report.strings import EN, FIXED_UNDER, Strings, name_of, named
+from polygraft.report.strings import EN, Strings, fixed, name_of, named
 from polygraft.result import Cell, Curve, Estimate, Result, Sample, Table
 
 CONCLUDES = ("Yes:", "No:")  # how the sentence begins that answers a step's question
@@ -67,7 +67,7 @@ def cell_view(cell: Cell, axes: dict[tuple[str, bool], intervals.Axis], hide_n: 
     if isinstance(cell, int | float) or cell is None:
         return {"kind": "number", "text": number(cell, t=t)}
     text = shorten(cell, min(400, chars))
-    return {"kind": "text", "text": named(t, text) if head in FIXED_UNDER else text}
+    return {"kind": "text", "text": fixed(t, head, text)}
 
 
 def heat_view(cell: Cell, names: tuple[str, str], reaches: dict[tuple[str, bool], float], t: Strings) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def table_view(table: Table, limits: Limits, csv: str, t: Strings) -> dict[str, 
             for j, cell in enumerate(row):
                 told[j] |= heat_view(cell, (str(row[0]), heads[j]), reaches, t)
     numeric = [bool(rows) and all(row[i]["kind"] == "number" for row in rows) for i in range(len(table.columns))]
-    notes = [shorten(table.note, limits.chars)] if table.note else []
+    notes = [named(t, shorten(table.note, limits.chars))] if table.note else []
     notes = [n if n[-1:] in ".!?。" else n + "." for n in notes]  # others follow it
     if table.heat and rows:
         notes.append(t["heat"])
