@@ -253,6 +253,5 @@ def test_a_unit_that_one_expert_alone_changed_is_that_ones_and_nothing_becomes_n
 def test_no_window_where_no_layer_stands_out():
     with np.errstate(all="raise"):
         judged = rules.relative(flat(np.ones((2, 4, 1))), 0.032)
-    tensors = {k: s for k, s in shapes(layers=4).items()}
     with pytest.raises(InputError, match="no window is better"):
-        propose(Anatomy.of(config(layers=4), tensors), NAMES, judged, "window")
+        propose(Anatomy.of(config(layers=4), shapes(layers=4)), NAMES, judged, "window")

@@ -80,7 +80,7 @@ def filled(kind: type[M], fields: Mapping[str, Any]) -> M:
     try:
         return kind(**fields)
     except ValidationError as e:
-        told = [f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors()]
+        told = [": ".join(filter(None, (".".join(map(str, x["loc"])), x["msg"].removeprefix("Value error, ")))) for x in e.errors()]
         unknown = next((str(x["loc"][0]) for x in e.errors() if x["type"] == "extra_forbidden"), None)
         fix = suggestion(unknown, kind.model_fields) if unknown else None
         raise RecipeError("; ".join(told), where=kind.__name__.lower(), fix=fix) from e

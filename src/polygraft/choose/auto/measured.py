@@ -18,8 +18,6 @@ from polygraft.errors import InputError
 from polygraft.floats import FLOATS
 from polygraft.sources import Source
 
-TELL = "compare other models: what an expert is to give must be in its layers' weights"
-
 
 class Widened(Weights):
     """Weights of any number format as float32, so that an adapter's W + s B A is not rounded to that of W when it is measured."""
@@ -66,9 +64,9 @@ def refuse(delta: Changes, shapes: Shapes) -> None:
             said = "in every weight matrix of its layers" if outside else "in every tensor"
             raise InputError(f"the {role} expert equals the base {said}, so its change says nothing about layers", where=name,
                              fix="is this the base that it was trained from, and the expert after its training?")
-        if not any(c.square_delta and c.square_base for c in changes):
-            what = "lies in matrices that are all zero in the base" if any(c.square_delta for c in changes) else "is below 1e-160"
-            raise InputError(f"the {role} expert's change {what}, so there is no relative change", where=name, fix=TELL)
+        if not any(c.abs_delta and c.abs_base for c in changes):
+            raise InputError(f"the {role} expert changed only matrices that are 0 in the base: there is no relative change",
+                             where=name, fix="name the base that it was trained from")
     pair = [delta.pairs[k] for k in keys]
     if all(p.dot == p.square_a == p.square_b for p in pair):
         raise InputError("the two experts changed the base alike in every layer: there is nothing to choose between",

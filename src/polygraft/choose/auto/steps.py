@@ -23,10 +23,12 @@ from polygraft.merge import steps as merging
 from polygraft.merge import write
 from polygraft.merge.configs import Request
 from polygraft.merge.profile import Profile
-from polygraft.result import Result
+from polygraft.planning import NotMade
+from polygraft.result import InputRef, Result
 from polygraft.sources import Source
 from polygraft.step import Context, Plan, Step
 
+EVIDENCE = {"neurons": evidence.neurons, "deviation": evidence.deviation}
 BUFFERS = 40 << 20  # of the reader: chunks of three models in two threads
 CAVEATS = (
     "Weights alone cannot tell whether this merge helps: a large change need not matter, nor a small one be idle. Compare it with "
@@ -90,13 +92,15 @@ def plan(config: Auto, context: Context) -> Plan:
         cost = merging.plan_job(merging.job(config, o.request, o.sources), o.sources[o.request.donor(config.donor)])
     size = sum(t.nbytes for s in o.sources for t in s.weights.tensors.values())
     rows = sum(sum(s) * 8 for s in o.shapes.values() if len(s) == 2) * 2
-    chosen = by_evidence(config, context, o)
+    try:
+        chosen, unknown = by_evidence(config, context, o), "the change of both experts has been measured"
+    except NotMade as e:  # what comes after this step can be planned all the same
+        chosen, unknown = None, f"the evidence is there ({e.what})"
     if chosen is None:
         lines: tuple[str, ...] = (f"choose among {o.anatomy.layers} layers by rule {config.rule}, {config.by} by {config.by}, "
                                   f"shape {config.shape}",)
         maps = beside.default(o.anatomy, o.names).profile.maps(o.anatomy)
-        notes: tuple[str, ...] = ("which layers go where is known when the change of both experts has been measured; shown: the "
-                                  "paper's default",)
+        notes: tuple[str, ...] = (f"which layers go where is known when {unknown}; shown: the paper's default",)
     else:
         lines, maps, notes = chosen.reasons, chosen.candidate.profile.maps(o.anatomy), ()
     first = f"measure what training changed in {o.names[0]} and {o.names[1]} against {o.names[2]}: {size:,} bytes to read"
@@ -109,7 +113,7 @@ def by_evidence(config: Auto, context: Context, o: Opened) -> Proposal | None:
     if config.rule in WEIGHTS or config.evidence is None:
         return None
     word = evidence.EvidenceName(config.evidence)
-    values, what = getattr(evidence, config.rule)(word, context.folder, o.anatomy)
+    values, what = EVIDENCE[config.rule](word, context.folder, o.anatomy)
     judged = evenness(config.rule, values, config.threshold, what)
     return propose(o.anatomy, o.names, judged, config.shape, alpha=config.alpha, policy=config.policy)
 
@@ -118,8 +122,7 @@ def proposals(config: Auto, context: Context, o: Opened, delta: Changes) -> list
     """The rule that was asked for, then every other one that weights allow; a window where that one has any."""
     measured = units(delta, config.by, o.shapes)
     chosen = by_evidence(config, context, o) or _proposed(config, o, judge(config, measured))
-    rest = [replace_rule for rule in WEIGHTS if rule != config.rule
-            for replace_rule in _maybe(config, o, BY_WEIGHTS[rule](measured, TAU[rule]))]
+    rest = [p for rule in WEIGHTS if rule != config.rule for p in _maybe(config, o, BY_WEIGHTS[rule](measured, TAU[rule]))]
     return [chosen, *rest]
 
 
@@ -171,6 +174,7 @@ def described(config: Auto, o: Opened, delta: Changes, found: Sequence[Proposal]
     """The written merge's result with the reasons, the pictures and what stands beside the proposal."""
     chosen, others = found[0], found[1:]
     compared = [*beside.controls(o.anatomy, o.names, chosen, config.random), *beside.others(others)]
+    read = (InputRef("evidence", str(config.evidence)),) if config.evidence else ()
     data = {p.name: {"rule": p.rule, "shape": p.shape, "reasons": list(p.reasons), **p.candidate.params} for p in found}
     return replace(
         result,
@@ -179,6 +183,7 @@ def described(config: Auto, o: Opened, delta: Changes, found: Sequence[Proposal]
         maps=(*drawing.pictures(delta, o.shapes, chosen, compared), *result.maps),
         tables=(beside.table(chosen, compared), *result.tables),
         curves=tuple(c for p in found for c in p.curves),
+        inputs=(*result.inputs, *read),
         caveats=(*CAVEATS, *result.caveats),
         data=result.data | {"chosen": chosen.name, "proposals": data},
     )

@@ -17,7 +17,6 @@ import numpy as np
 from polygraft.analysis.delta.change import Change, Pair
 from polygraft.analysis.delta.measure import Changes
 from polygraft.anatomy import Anatomy
-from polygraft.errors import InputError
 
 By = Literal["layer", "part"]
 Shapes = Mapping[str, Sequence[int]]
@@ -46,7 +45,7 @@ class Units:
 
 
 def units(delta: Changes, by: By, shapes: Shapes) -> Units:
-    """The figures of two experts' changes, `delta.names` being the task and the language expert. Raises InputError.
+    """The figures of two experts' changes, `delta.names` being the task and the language expert.
 
     `shapes`: of every tensor, to tell matrices from biases and gains. A matrix that is all zero in the base has no relative
     change and is left out.
@@ -63,9 +62,6 @@ def units(delta: Changes, by: By, shapes: Shapes) -> Units:
             cosine[layer, column] = _or_nan(pair.cosine)
             conflict[layer, column] = _or_nan(pair.conflict)
             entries[layer, column] = pair.both
-    if not np.isfinite(size).all():
-        raise InputError("a change is too large to be compared with its weights", where=" and ".join(delta.names),
-                         fix="is one of the models damaged? see `polygraft analyze delta`")
     return Units(by, columns, size, cosine, conflict, entries)
 
 
