@@ -10,7 +10,8 @@ items of the demo's own task.
             swapped by a pointer, texts share what they begin with, the head sees the scored positions alone, the better of two
             batch sizes. Some candidates, evenly over the grid, are timed (all cost the same); their scores are compared.
   practice  write the merge, load it, ask lm-eval in a process that is warm; lm-eval gets the best of several batch sizes.
-  memory    the peak of a process of its own, less that of one that has the sources' headers open and nothing computed.
+  memory    the peak of a process of its own, less that of one that has the sources' headers open and nothing computed. The bound
+            is what the experts take (what both share is held once), as much as one model for blends, and the room of states.
 """
 
 from __future__ import annotations
@@ -237,18 +238,15 @@ def memory(args: argparse.Namespace) -> list[list[str]]:
 
 def measured(args: argparse.Namespace) -> None:
     """In a process of its own: the peak of a grid, and what is allowed."""
-    from polygraft.blocks import whole_bytes
     from polygraft.choose.graft import Grafter
     from polygraft.meter import peak_resident
 
-    found = sources(args)
-    grafter = Grafter.open(found)
+    grafter = Grafter.open(sources(args))
     work = asked(grafter.tokenizer, grafter.max_length, args.items)
     if args.child != "0x0":
         grafter.likelihoods(windows(grafter.anatomy, args.child), work.rows, work.scored)
-    dtype = str(grafter.frame.model.dtype).removeprefix("torch.")
-    one = whole_bytes(found[0].weights, dtype)
-    print(json.dumps({"peak": peak_resident(), "experts": 2 * one, "path": one, "states": grafter.limit}))
+    held = grafter.parameters
+    print(json.dumps({"peak": peak_resident(), "experts": held.held - held.blended, "path": held.room, "states": grafter.limit}))
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -61,8 +61,13 @@ class Parameters:
 
     @property
     def held(self) -> int:
-        """Bytes of parameters in memory, those of blends included."""
-        return sum(p.nbytes for p in (*self._read.values(), *self._blended.values()))
+        """Bytes of parameters in memory: what was read of the sources, and blends."""
+        return sum(p.nbytes for p in self._read.values()) + self.blended
+
+    @property
+    def blended(self) -> int:
+        """Bytes of blends in memory, at most `room` and one tensor."""
+        return sum(p.nbytes for p in self._blended.values())
 
     def _name(self, key: str) -> str:
         name = self.anatomy.live_name(key)
@@ -80,7 +85,7 @@ class Parameters:
             return self._blended[key]
         made = self._filled(name, wanted)
         self._blended[key] = made
-        while len(self._blended) > 1 and sum(p.nbytes for p in self._blended.values()) > self.room:
+        while len(self._blended) > 1 and self.blended > self.room:
             self._blended.popitem(last=False)
         return made
 
