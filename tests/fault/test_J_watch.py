@@ -60,6 +60,7 @@ CASES = {  # what is done to the files before, the words of the command, the exi
     "criteria with a key misspelt": (lambda h, d: (d / "c.yaml").write_text("criterai: []\n"), ["made", "--criteria", "c.yaml"], 2, "criteria"),
     "no criteria file": (None, ["made", "--criteria", "none.yaml"], 3, "none.yaml"),
     "no model": (None, ["nobody"], 3, "no such model"),
+    "a model behind a server": (None, ["server:http://localhost:1#m"], 3, "cannot be watched"),
     "no evaluation": (None, ["made", "--of", "base"], 3, "not a finished evaluation"),
     "a first ancestor that is not there": (None, ["made", "--first", "nobody"], 3, "no such model"),
     "no ancestor at hand": (None, ["base"], 3, "no ancestor of the model is at hand"),

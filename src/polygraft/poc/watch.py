@@ -18,7 +18,7 @@ from polygraft.poc.ancestry import Chain
 from polygraft.poc.drift import FIRST, NOW, PREVIOUS
 from polygraft.poc.history import Check
 from polygraft.result import InputRef, Result
-from polygraft.sources import Source, resolve, with_base
+from polygraft.sources import SERVER, Source, resolve, with_base
 
 if TYPE_CHECKING:
     from polygraft.evals.findings import Findings
@@ -84,11 +84,15 @@ def prepare(model: str, of: Path, criteria: Path, out: Path, *, first: str | Non
     refuse_slips(asked, before)
 
     def find(spec: str, base: Source | None = None) -> Source:
-        return resolve(spec, offline=offline, base=base).downloaded(offline=offline)
+        found = resolve(spec, offline=offline, base=base, headers_only=True)
+        if found.kind == SERVER:
+            raise InputError("a model behind a server cannot be watched: nothing tells which model answers", where=spec,
+                             fix="name its folder")
+        return found
 
-    chain = standing(ancestry.chain(model, find))
+    chain = standing(ancestry.chain(model, find), offline)
     if first is not None:
-        root, name = find(first), ancestry.name_of(first)
+        root, name = find(first).downloaded(offline=offline), ancestry.name_of(first)
     elif chain.ancestors:
         root, name = chain.links[-1].source, chain.links[-1].name
     else:
@@ -99,12 +103,14 @@ def prepare(model: str, of: Path, criteria: Path, out: Path, *, first: str | Non
     return Task(before, asked, chain, root, name, past, out)
 
 
-def standing(chain: Chain) -> Chain:
-    """The chain with every adapter on the model that it was trained from."""
+def standing(chain: Chain, offline: bool) -> Chain:
+    """The chain with every adapter on the model that it was trained from, and the models that are asked on this machine."""
     links = list(chain.links)
     for i in range(len(links) - 2, -1, -1):
         if links[i].source.adapter is not None and links[i].source.base is None:
             links[i] = replace(links[i], source=with_base(links[i].source, links[i + 1].source))
+    for i in {0, min(1, len(links) - 1), len(links) - 1}:
+        links[i] = replace(links[i], source=links[i].source.downloaded(offline=offline))
     return replace(chain, links=tuple(links))
 
 
@@ -124,7 +130,7 @@ def read(of: Path, base: Path | None = None) -> Before:
     try:
         config = EvalConfig.model_validate({k: v for k, v in entry.items() if k not in ("id", "use")} | own)
     except ValidationError as e:
-        raise InputError("the settings of the evaluation cannot be read", where=of / MANIFEST, found=str(e).split("\n")[1:3],
+        raise InputError("the settings of the evaluation cannot be read", where=of / MANIFEST, found=str(e).partition("\n")[2][:200],
                          fix="it was made by another version of polygraft: evaluate again") from e
     return Before(of, config, begin(config, of, base), models)
 
@@ -159,6 +165,7 @@ def run(task: Task, *, language: str = "en", offline: bool = False, tell: Any = 
     from polygraft.lock import lock
 
     with lock(task.out):
+        task = replace(task, past=tuple(history.read(task.out / history.NAME)))  # another check may have ended meanwhile
         moment, links = now(), task.chain.links
         folder = task.out / CHECKS / f"{len(task.past) + 1:04d}-{moment.replace(':', '')}"
         pairs = compared(ask(task, folder, offline=offline, tell=tell), task.before.config.seed)
