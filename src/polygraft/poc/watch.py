@@ -130,7 +130,8 @@ def read(of: Path, base: Path | None = None) -> Before:
     try:
         config = EvalConfig.model_validate({k: v for k, v in entry.items() if k not in ("id", "use")} | own)
     except ValidationError as e:
-        raise InputError("the settings of the evaluation cannot be read", where=of / MANIFEST, found=str(e).partition("\n")[2][:200],
+        said = str(e).partition("\n")[2][:200]
+        raise InputError("the settings of the evaluation cannot be read", where=of / MANIFEST, found=said,
                          fix="it was made by another version of polygraft: evaluate again") from e
     return Before(of, config, begin(config, of, base), models)
 
