@@ -90,12 +90,13 @@ METHODS_JA = {
 # Words that measures are named by: tasks of a proof of concept, and metrics.
 NAMES = {
     "en": {
-        "target": "your evaluation", "problems": "word problems", "bpb": "text",
+        "target": "your evaluation", "problems": "word problems", "bpb": "text", "continue": "continued texts",
+        "copy": "copied sentences",
     },
     "ja": {
-        "target": "貴社の評価", "problems": "文章題", "bpb": "テキスト", "accuracy": "正解率", "exact match": "完全一致率",
-        "bits per byte": "1 バイトあたりのビット数", "language fidelity": "対象言語で答えた割合", "refusal": "回答拒否率",
-        "copy characters": "転記の文字一致率",
+        "target": "貴社の評価", "problems": "文章題", "bpb": "テキスト", "continue": "続きを書かせたテキスト",
+        "copy": "転記させた文", "accuracy": "正解率", "exact match": "完全一致率", "bits per byte": "1 バイトあたりのビット数",
+        "language fidelity": "対象言語で答えた割合", "refusal": "回答拒否率", "copy characters": "転記の文字一致率",
     },
 }  # fmt: skip
 WORDS = {"en": EN, "ja": JA}
