@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,12 +11,13 @@ from hypothesis import strategies as st
 
 from polygraft.errors import InputError
 from polygraft.evals import tasks
-from polygraft.poc import budget, licences, methods
+from polygraft.poc import budget, licences, methods, writing
 from polygraft.poc.config import METHODS, Poc
 from polygraft.poc.decision import REASONS, Licence
 from polygraft.poc.evaluation import target
 from polygraft.poc.facts import Facts, Vocabulary
 from polygraft.poc.texts import HELD, PIECE, deal, opening, pieces, texts
+from polygraft.yamltext import parse_document
 
 WORDS = ("habari", "maji", "mti", "nyumba", "mtoto", "shule")
 
@@ -201,3 +203,24 @@ def test_too_little_text_is_refused_with_its_file(tmp_path):
     file = lines(tmp_path / "sw.jsonl", [{"text": "maji"}])
     with pytest.raises(InputError, match="too little text"):
         texts(Poc(base="b", lang="sw", eval="e", text=str(file)))
+
+
+# ------------------------------------------------------------------------------------------------------------------- recipe
+
+
+def test_the_recipe_keeps_items_apart_and_lays_adapters_on_the_base(tmp_path):
+    words = lines(tmp_path / "sw.jsonl", [{"text": f"{w} {i} " + "neno " * 30} for i, w in enumerate(WORDS * 4)])
+    asked_ = lines(tmp_path / "e.jsonl", [{"question": "Wapi?", "choices": ["a", "b"], "answer": 0}])
+    config = Poc(base="org/base", lang="sw", eval=str(asked_), text=str(words), pairs="pairs.jsonl", task_expert="org/lora")
+    found = replace(facts("task_expert", "text", "pairs"), adapters=frozenset({"task_expert"}))
+    made = writing.recipe("out", config, target(asked_, "sw"), texts(config), found, budget.smoke(512), ["swap", "slam", "neurons", "prune"])
+    tree = parse_document(made.text, "poc.yaml").tree
+    assert tree["models"] == {"base": "org/base", "task_expert": {"adapter": "org/lora", "base": "base"}}
+    steps = {s["id"]: s for s in tree["steps"]}
+    assert list(steps)[:3] == ["read", "owned", "layers"] and set(made.owners) == set(steps)
+    assert made.owners["read"] == ("slam", "neurons") and made.owners["scores-prune"] == ("prune",)
+    for id, step in steps.items():
+        assert step["use"].startswith("tune.") == ("mix" in step), id
+    assert steps["slam"]["mix"]["against"] == [f"inputs/{target(asked_, 'sw').task}"] and steps["slam"]["pairs"]["sw"].startswith("/")
+    assert len({json.dumps(s["tasks"]) for s in steps.values() if s["use"] == "eval"}) == 1, "all are asked the same"
+    assert len({(s["steps"], s["batch"], s["length"]) for s in steps.values() if s["use"].startswith("tune.")}) == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from polygraft.anatomy import Anatomy
 from polygraft.config import parse
 from polygraft.data import open_corpus
+from polygraft.errors import UserError
 from polygraft.poc.config import Prices
 from polygraft.poc.decision import Serving, Spent
 from polygraft.prune.forecast import parts_of
@@ -54,10 +55,13 @@ def serving(source: Source, held: Path | None, language: str) -> Serving:
 
 
 def density(source: Source, documents: Iterable[str]) -> float | None:
-    """Tokens a character, None without text."""
+    """Tokens a character, None without text or a tokenizer.json."""
     texts = list(documents)
-    if not texts:
+    try:
+        tokenizer = read_tokenizer(source.weights.extras).vocabulary.tokenizer if texts else None
+    except UserError:
+        tokenizer = None
+    if tokenizer is None:
         return None
-    tokenizer = read_tokenizer(source.weights.extras).vocabulary.tokenizer
     ids = sum(len(e.ids) for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False))
     return float(ids / sum(map(len, texts)))

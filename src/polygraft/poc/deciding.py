@@ -22,6 +22,7 @@ from polygraft.result import Result
 from polygraft.sources import Source, resolve
 
 LEP = "lep"
+REREAD = 1.5  # times that a text may be read before it is told
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ class Done:
         return folder / "model" if folder is not None and TABLE[method].model else None
 
 
-def decide(setup: Setup, done: Done) -> Decision:
-    """The decision of a stage. Reads headers and tokenizers of the models made; everything else is in the results."""
+def decide(setup: Setup, done: Done, before: Sizes | None = None) -> Decision:
+    """The decision of a stage; `before` are the sizes of the one before it. Reads headers and tokenizers of the models made;
+    everything else is in the results."""
     today = _today(setup)
     said = licences.licences(setup.config, setup.sources, bool(setup.texts.sampled))
     rows = [today, *_rows(setup, done, today, said)]
@@ -75,7 +77,7 @@ def decide(setup: Setup, done: Done) -> Decision:
     return Decision(
         done.stage, setup.config.lang, setup.facts.name, setup.facts.today, verdict, best, reason, tuple(rows),
         named(first) if first else f"{setup.target.metric} of {setup.target.title} ({setup.config.lang})", equal(done.sizes),
-        setup.budget, spent, said, setup.prices.currency if setup.prices else "", _caveats(setup, done, rows, spent))
+        setup.budget, spent, said, setup.prices.currency if setup.prices else "", _caveats(setup, done, rows, spent, before))
 
 
 # ------------------------------------------------------------------------------------------------------------------- rows
@@ -154,7 +156,7 @@ def equal(sizes: Sizes) -> Reason:
     return Reason("equal", {"steps": f"{sizes.steps:,}", "rows": str(sizes.rows), "length": str(sizes.length)})
 
 
-def _caveats(setup: Setup, done: Done, rows: Sequence[Outcome], spent: float) -> tuple[Reason, ...]:
+def _caveats(setup: Setup, done: Done, rows: Sequence[Outcome], spent: float, before: Sizes | None) -> tuple[Reason, ...]:
     """What the numbers cannot tell."""
     compared = sum(any(ends(e) for e in r.of("target")) for r in rows)
     out = [Reason("caveat-chosen")] if compared else []
@@ -162,6 +164,11 @@ def _caveats(setup: Setup, done: Done, rows: Sequence[Outcome], spent: float) ->
     if setup.texts.sampled:
         out.append(Reason("caveat-sampler", {"languages": ", ".join(setup.texts.sampled)}))
     out += [Reason("caveat-text", {"size": size(setup.texts.bytes)})] if setup.texts.cut else []
+    read = done.sizes.steps * done.sizes.rows * done.sizes.length
+    if (there := (rows[0].serving.tokens_per_character or 0.0) * setup.texts.characters) and read > REREAD * there:
+        out.append(Reason("caveat-rounds", {"rounds": f"{read / there:.1f}"}))
+    if before is not None and done.sizes.steps <= before.steps:
+        out.append(Reason("caveat-earlier", {"stage": before.stage}))
     allowed = SHARE[done.stage] * setup.budget
     if spent > allowed:
         out.append(Reason("caveat-budget", {"spent": duration(spent), "allowed": duration(allowed)}))

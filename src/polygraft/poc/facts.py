@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +33,8 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything a method's rule may look at. `given`: names of models, and of text, pairs and data, that there are."""
+    """Everything a method's rule may look at. `given`: names of models, and of text, pairs and data, that there are; `adapters`:
+    those of the models that are adapters of the base."""
 
     language: str
     name: str
@@ -42,18 +44,21 @@ class Facts:
     longest: int
     parameters: int
     vocabulary: Vocabulary
+    adapters: frozenset[str] = frozenset()
 
 
-def facts(config: Poc, texts: Texts, inputs: Path, base: Source) -> Facts:
+def facts(config: Poc, texts: Texts, inputs: Path, sources: Mapping[str, Source]) -> Facts:
     """Look at everything that is given. Raises UserError for a base that is not understood."""
     from polygraft import languages
 
+    base = sources["base"]
     anatomy = Anatomy.of(base.weights.config, base.weights.tensors, where=config.models["base"])
     given = {*config.models, *(n for n in ("text", "pairs", "data") if getattr(config, n) is not None)}
     wanted = "lep" in config.methods and {"instruct", "text"} <= given
     return Facts(config.lang, languages.name(config.lang), config.today, frozenset(given), frozenset(config.methods),
                  anatomy.context or 2048, sum(t.numel for t in base.weights.tensors.values()),
-                 assessed(base, config.lang, inputs / texts.learn) if wanted else Vocabulary())
+                 assessed(base, config.lang, inputs / texts.learn) if wanted else Vocabulary(),
+                 frozenset(name for name, source in sources.items() if source.adapter is not None))
 
 
 def assessed(base: Source, language: str, text: Path) -> Vocabulary:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from polygraft.poc.config import METHODS, Poc, Stage
@@ -88,6 +89,11 @@ def at(name: str) -> str:
     return f"inputs/{name}"
 
 
+def here(path: object) -> str:
+    """A file of the user's, from wherever the recipe is read."""
+    return str(Path(str(path)).expanduser().absolute())
+
+
 def _training(sizes: Sizes, config: Poc, steps: int | None = None) -> Entry:
     return {"steps": steps or sizes.steps, "batch": sizes.rows, "length": sizes.length, "seed": config.seed}
 
@@ -110,7 +116,7 @@ def swap_steps(config: Poc, texts: Texts, facts: Facts, sizes: Sizes) -> list[En
     language = "swap-language" if trained[1] else "language_expert"
     out: list[Entry] = []
     if trained[0]:
-        out.append({"id": "swap-task", "use": "tune.sft", "model": "base", "data": [str(config.data)],
+        out.append({"id": "swap-task", "use": "tune.sft", "model": "base", "data": [here(config.data)],
                     **_training(sizes, config, half)})
     if trained[1]:
         out.append({"id": "swap-language", "use": "tune.sft", "model": "base", **_plain(texts), **_training(sizes, config, half)})
@@ -120,7 +126,7 @@ def swap_steps(config: Poc, texts: Texts, facts: Facts, sizes: Sizes) -> list[En
 def slam_steps(config: Poc, texts: Texts, facts: Facts, sizes: Sizes) -> list[Entry]:
     """SLAM (arXiv 2501.03681) on the layers in which languages differ most."""
     return [{"id": "slam", "use": "tune.slam", "model": facts.today, "select": "layers:chosen",
-             "pairs": {config.lang: str(config.pairs)}, "accumulate": 1, **_training(sizes, config)}]
+             "pairs": {config.lang: here(config.pairs)}, "accumulate": 1, **_training(sizes, config)}]
 
 
 def neuron_steps(config: Poc, texts: Texts, facts: Facts, sizes: Sizes) -> list[Entry]:

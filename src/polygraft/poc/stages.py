@@ -59,11 +59,13 @@ def setup(config: Poc, folder: Path, *, offline: bool) -> Setup:
         if (path := getattr(config, name)) is not None and not Path(path).expanduser().is_file():
             raise InputError("no such file", where=path, expected=f"the file of `{name}`", fix="check the path")
     prices = read_prices(Path(config.prices).expanduser()) if config.prices else None
-    sources = {name: resolve(spec, offline=offline, headers_only=True) for name, spec in config.models.items()}
+    base = resolve(config.models["base"], offline=offline, headers_only=True)
+    sources = {name: base if name == "base" else resolve(spec, offline=offline, base=base, headers_only=True)
+               for name, spec in config.models.items()}
     inputs = folder / INPUTS
     with resource_errors(folder):
         write_inputs(inputs, found, read)
-    known = facts(config, read, inputs, sources["base"])
+    known = facts(config, read, inputs, sources)
     return Setup(config, found, read, known, inputs, parse_duration(config.budget), prices, sources)
 
 
@@ -145,15 +147,18 @@ def run(config: Poc, out: Path, *, offline: bool = False, language: str = "en", 
     ready = setup(config, out, offline=offline)
     write_json(out / ASKED, config.model_dump(mode="json"))
     left: Out = {m: ("absent", reason) for m, reason in lacking(ready.facts).items()}
-    sizes, told = budget.smoke(ready.facts.longest), list[Decision]()
+    sizes, before, told = budget.smoke(ready.facts.longest), None, list[Decision]()
     for stage in STAGES[: STAGES.index(config.stage) + 1]:
         done = _stage(ready, sizes, left, out, offline, tell)
-        told.append(decide(ready, done))
+        told.append(decide(ready, done, before))
         left = carried(told[-1])
+        before = sizes
         if stage != STAGES[-1]:
             sizes = _next(ready, STAGES[STAGES.index(stage) + 1], done)
         write_json(out / STAGED / f"{stage}.json", {"asked": _asked(config), "next": vars(sizes), "decision": told[-1].to_json()})
         write(out, told, language)
+        if len(left) == len(TABLE):
+            break  # every method was set aside: there is nothing left to run
     return told[-1]
 
 

@@ -81,7 +81,7 @@ class Texts:
     """All texts of a proof of concept: `files` to write (name -> bytes), and which file is what.
 
     learn, held: of the target language ("" where no text is given). others: language -> (text to find on, text to measure on), and
-    `sampled` those that are the sampler's. write, copy: task files on the held-out text. `bytes` of the text to learn from.
+    `sampled` those that are the sampler's. write, copy: task files on the held-out text. bytes, characters: of what is to learn.
     """
 
     files: Mapping[str, bytes]
@@ -92,6 +92,7 @@ class Texts:
     write: str
     copy: str
     bytes: int
+    characters: int
     cut: bool
 
 
@@ -111,7 +112,8 @@ def texts(config: Poc) -> Texts:
         some = dealt(language, Path(path).expanduser()) if path else deal(sampler.paragraphs(language), every=2)
         others[language] = (_named(files, f"found-{language}", some.learn), _named(files, f"held-{language}", some.held))
     sampled = tuple(g for g in others if not wanted[g])
-    return Texts(files, learn, held, others, sampled, write, copy, own.bytes if own else 0, bool(own and own.cut))
+    return Texts(files, learn, held, others, sampled, write, copy, own.bytes if own else 0,
+                 sum(map(len, own.learn)) if own else 0, bool(own and own.cut))
 
 
 def _named(files: dict[str, bytes], kind: str, documents: Sequence[str]) -> str:

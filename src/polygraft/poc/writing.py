@@ -42,12 +42,19 @@ def recipe(name: str, config: Poc, target: Target, texts: Texts, facts: Facts, s
             steps.append(entry)
             owners[id] = users
     for m in methods:
-        own = TABLE[m].steps(config, texts, facts, sizes)
+        own = [_apart(e, config, target) for e in TABLE[m].steps(config, texts, facts, sizes)]
         own = [*own, *_measured(m, config, target, texts, facts, sizes)] if TABLE[m].model else [
             *own[:-1], own[-1] | asked(config, target, texts, sizes)]
         steps += own
         owners |= {e["id"]: (m,) for e in own}
     return Written(_text(name, config, facts, sizes, steps), owners)
+
+
+def _apart(entry: Entry, config: Poc, target: Target) -> Entry:
+    """A training leaves out every example that holds an item of the evaluation; any other step is as it was."""
+    if not entry["use"].startswith("tune."):
+        return entry
+    return {**entry, "mix": {"against": [at(target.task)]}, "watch": {"langs": [config.lang]}}
 
 
 def _measured(method: str, config: Poc, target: Target, texts: Texts, facts: Facts, sizes: Sizes) -> list[Entry]:
@@ -73,8 +80,14 @@ def _text(name: str, config: Poc, facts: Facts, sizes: Sizes, steps: list[Entry]
             f"#   polygraft plan {FILE} --root ..\n#   polygraft run {FILE} --root ..\n")
     question = f"Which method makes {facts.today} better in {facts.name}, at what loss elsewhere and at what cost?"
     tree: dict[str, Any] = {"recipe": VERSION, "name": name, "question": question,
-                            "models": {k: rooted(v, Path.cwd()) for k, v in config.models.items()}, "steps": steps}
+                            "models": {k: _model(k, v, facts) for k, v in config.models.items()}, "steps": steps}
     return head + dump(tree)
+
+
+def _model(name: str, spec: str, facts: Facts) -> str | dict[str, str]:
+    """A model as the recipe names it, from wherever it is read."""
+    found = rooted(spec, Path.cwd())
+    return {"adapter": found, "base": "base"} if name in facts.adapters else found
 
 
 def write_inputs(folder: Path, target: Target, texts: Texts) -> None:
