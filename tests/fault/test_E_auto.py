@@ -57,9 +57,9 @@ def zeroed(trio):
 
 
 MODELS = {
-    "the task expert is the base": (lambda t: {"task": t["base"]}, "the task and the base are the same model"),
-    "the language expert is the base": (lambda t: {"language": t["base"]}, "the language and the base are the same model"),
-    "both experts are one": (lambda t: {"language": t["task"]}, "the task and the language are the same model"),
+    "the task expert is the base": (lambda t: {"task": t["base"]}, "the task expert and the base are the same model"),
+    "the language expert is the base": (lambda t: {"language": t["base"]}, "the language expert and the base are the same model"),
+    "both experts are one": (lambda t: {"language": t["task"]}, "the task expert and the language expert are the same model"),
     "a copy of the base": (lambda t: copied(t, "language", "base"), "the language expert equals the base in every tensor"),
     "a copy of the other expert": (lambda t: copied(t, "language", "task"), "changed the base alike in every layer"),
     "only the embedding changed": (lambda t: rewritten(t, "task", lambda k, v: v + ("embed" in k)),

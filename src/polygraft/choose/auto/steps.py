@@ -67,7 +67,7 @@ def opened(config: Auto, context: Context) -> Opened:
     sources = merging.opened(request, context)
     names, base = request.names, sources[2]
     seen: dict[str, str] = {}
-    for name, role, source in zip(names, request.roles, sources):
+    for name, role, source in zip(names, ("task expert", "language expert", "base"), sources):
         if (first := seen.setdefault(source.identity, role)) != role:
             raise InputError(f"the {first} and the {role} are the same model, so there is no change to choose by", where=name,
                              found=source.spec, expected="a task expert, a language expert, and the base of both",
