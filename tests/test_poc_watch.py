@@ -112,7 +112,7 @@ def test_a_step_of_a_run_is_found_by_its_key(home, tmp_path, monkeypatch):
     assert names(ancestry.chain(str(two / "model"), find)) == ["two", "one", "v0"]
     (two / "model" / "manifest.json").unlink()  # as of a step whose model has none of its own: the step's says it
     chain = ancestry.chain(str(two / "model"), find)
-    assert names(chain)[:2] == ["two", "one"]
+    assert names(chain)[:2] == ["two", "one"] and not chain.links[1].note  # the same key, the same content
     shutil.move(tmp_path / "runs", tmp_path / "moved")
     assert names(ancestry.chain(str(tmp_path / "moved/chain/steps" / two.name / "model"), find))[:2] == ["two", "one"]
 

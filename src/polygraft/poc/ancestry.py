@@ -162,7 +162,7 @@ def changed(source: Source, entry: Mapping[str, Any]) -> str:
 
     A model that was moved or copied has other times; its own manifest's digests of tensors then say whether it is the same.
     """
-    if source.identity == entry.get("identity"):
+    if entry.get("identity") in (source.identity, *_keys(source.path)):
         return ""
     manifest = manifest_of(source.path)
     tensors = manifest.get("tensors") if isinstance(manifest, dict) else None
@@ -171,3 +171,14 @@ def changed(source: Source, entry: Mapping[str, Any]) -> str:
 
         return "" if digest(tensors) == entry["tensors_sha256"] else OTHER
     return MOVED
+
+
+def _keys(model: Path) -> Iterator[str]:
+    """The key of the step that made a model, from the manifests of the model and of the folder around it: same key, same content."""
+    for place in (model, model.parent):
+        try:
+            found = read_json(place / MANIFEST) if (place / MANIFEST).is_file() else None
+        except UserError:
+            continue
+        if isinstance(found, dict) and found.get("key"):
+            yield str(found["key"])
