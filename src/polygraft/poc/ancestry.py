@@ -174,7 +174,7 @@ def changed(source: Source, entry: Mapping[str, Any]) -> str:
 
 
 def _keys(model: Path) -> Iterator[str]:
-    """The key of the step that made a model, from the manifests of the model and of the folder around it: same key, same content."""
+    """The key of the step that made a model, as its manifest or that of the folder around it has it: equal keys, equal content."""
     for place in (model, model.parent):
         try:
             found = read_json(place / MANIFEST) if (place / MANIFEST).is_file() else None
