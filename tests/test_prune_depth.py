@@ -16,6 +16,7 @@ from polygraft.errors import InputError, StepFailed
 from polygraft.model import load
 from polygraft.prune import shallower
 from polygraft.prune.depth import lowest, measured, together
+from polygraft.prune.harm import said
 from polygraft.prune.pruning import anatomy_of, read
 from polygraft.prune.reshaped import proved, renumbered, write
 from polygraft.recipe import plan_step, run_step
@@ -200,3 +201,15 @@ def test_a_smaller_model_that_computes_no_numbers_is_not_given_out(tmp_path):
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(StepFailed, match="finite"):
         proved(folder, BATCH)
+
+
+@pytest.mark.parametrize(("added", "words"), [
+    ({"en": 0.0, "sw": 0.0}, "no language shows a loss"), ({"en": -20.0, "sw": 0.0}, "no language shows a loss"),
+    ({"en": 0.0, "sw": 20.0}, "; sw loses ("), ({"en": 30.0, "sw": 20.0}, "en loses most"),
+])  # fmt: skip
+def test_only_a_language_whose_loss_is_told_from_chance_is_named(added, words):
+    rng = np.random.default_rng(0)
+    before = {g: np.stack([rng.normal(100, 5, 40), np.full(40, 50.0)], 1) for g in added}
+    after = {g: b + np.stack([rng.normal(added[g], 3, 40), np.zeros(40)], 1) for g, b in before.items()}
+    after = {g: a - [[(a - before[g])[:, 0].mean() - added[g], 0]] for g, a in after.items()}  # exactly so much, on average
+    assert words in said(before, after)[0]

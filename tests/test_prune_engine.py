@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,30 @@ def test_the_first_layer_s_moments_are_those_of_hooks_on_the_whole_model(tiny, t
         np.testing.assert_allclose(found[key].gram, naive, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(found[key].squares, np.diag(naive), rtol=1e-5, atol=1e-6)
         assert found[key].tokens == pytest.approx(sum(float(w.double().sum()) for w in weighing))
+
+
+def test_a_layer_read_for_its_statistics_alone_is_not_computed_to_the_end(tiny, tmp_path, monkeypatch):
+    real, calls = torch.nn.Linear.forward, []
+
+    def counted(self, x):
+        calls.append(self.in_features)
+        return real(self, x)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", counted)
+    work = job(tiny("llama"))
+    done = prune(work, tmp_path)
+    ffn = work.source.weights.config["intermediate_size"]
+    assert calls.count(ffn) == 2 * len(work.batches)  # of two layers, for what the next one gets
+    assert len(done) == 14 and all(0 < m.error < 1 for m in done.values())
+
+
+def test_without_errors_the_same_weights_go(tiny, tmp_path):
+    for gram in (False, True):
+        a, b = (prune(replace(job(tiny("llama"), gram=gram), judged=j), tmp_path / f"{gram}{j}") for j in (True, False))
+        assert all(m.error > 0 for m in a.values()) and all(m.error is None for m in b.values())
+        assert {k: m.zeros for k, m in a.items()} == {k: m.zeros for k, m in b.items()}
+        one, two = (Overlay(job(tiny("llama")).source.weights, tmp_path / f"{gram}{j}", 2) for j in (True, False))
+        assert all(one.read(key) == two.read(key) for key in a)
 
 
 def test_what_a_token_of_no_weight_is_changes_nothing(tiny, tmp_path):

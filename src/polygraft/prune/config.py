@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from polygraft.config import Strict, changed
+from polygraft.config import Strict, Unfit, changed
 from polygraft.errors import RecipeError
 from polygraft.prune.masks.pattern import Pattern
 from polygraft.step import DataRef, Detail, Language, ModelRef, SelectRef
@@ -44,7 +44,7 @@ class Calibrating(Strict):
         if unknown := sorted(set(shares) - set(self.corpus)):
             raise ValueError(f"`calibrate` names {', '.join(unknown)}, which has no corpus: add --corpus {unknown[0]}=PATH")
         if bad := sorted(g for g, share in shares.items() if share < 0):
-            raise ValueError(f"a share below 0: {', '.join(bad)}")
+            raise Unfit(f"a share below 0: {', '.join(bad)}", found=f"{bad[0]}={shares[bad[0]]:g}")
         if shares and not sum(shares.values()) > 0:
             raise ValueError("all shares of `calibrate` are 0: give one that is more")
         return self
@@ -74,7 +74,7 @@ class Masking(Calibrating):
     @model_validator(mode="after")
     def _reads(self) -> Self:
         if not self.corpus and self.method != "magnitude":
-            raise ValueError(f"{self.method} reads text: give a corpus for each language (--corpus sw=PATH)")
+            raise Unfit(f"{self.method} reads text: give a corpus for each language (--corpus sw=PATH)", found="no corpus")
         if self.swaps and self.method == "sparsegpt":
             raise ValueError("`swaps` are for methods that leave weights as they are: sparsegpt changes them")
         if self.swaps and not self.corpus:
@@ -90,7 +90,7 @@ class Masking(Calibrating):
         try:
             _ = self.asked
         except RecipeError as e:
-            raise ValueError("; ".join(filter(None, (e.what, f"found {e.found}", e.expected, e.fix)))) from None
+            raise Unfit(e.what, found=e.found, expected=e.expected, fix=e.fix) from None
         return self
 
     @property

@@ -191,8 +191,8 @@ def told(config: Depth, source: Source, text: Calibration, found: Influence, rem
     layers = len(next(iter(found.influence.values())))
     score = together(found.influence, found.tokens, config.objective)
     names = ", ".join(map(str, removed))
-    summary = (f"Layers {names} of {layers} went: {sizes[1]:,} of {sizes[0]:,} parameters stay ({sizes[1] / sizes[0]:.1%}). Files "
-               "are that much smaller, and every runtime does that much less work.",
+    summary = (f"Layer{'s' * (len(removed) > 1)} {names} of {layers} went: {sizes[1]:,} of {sizes[0]:,} parameters stay "
+               f"({sizes[1] / sizes[0]:.1%}). Files are that much smaller, and every runtime does that much less work.",
                *disagreed(found, removed), *harm.said(before, after))  # fmt: skip
     tables = (influences(found, removed), *((harm.table(before, {"fewer layers": after}),) if before else ()), text.table)
     data = {"removed": list(removed), "parameters": {"before": sizes[0], "after": sizes[1]}, "score": score.tolist(),

@@ -132,8 +132,8 @@ def run(config: Text, context: Context, folder: Path, judge: Judge, spoken: Spok
     table = Table("What the model wrote", ("language", "texts", "characters", "in the language"), tuple(rows),
                   "the last column: of those whose language can be told")  # fmt: skip
     inputs = (source.ref("model"), *(InputRef(c.language, str(c.path), digest=c.digest) for c in corpora))
-    first = rows[0][0]
-    summary = f"{sum(r[1] for r in rows):,} texts in {len(rows)} languages, each a corpus: --corpus {first}=OUT/{first}.jsonl."
+    first, each = rows[0][0], "a corpus" if len(rows) == 1 else f"in {len(rows)} languages, each a corpus"
+    summary = f"{sum(r[1] for r in rows):,} texts, {each}: --corpus {first}=OUT/{first}.jsonl."
     return Result("prune.text", "", f"Text that {config.model} wrote", (summary,), tables=(table,), samples=tuple(shown),
                   inputs=inputs, caveats=tuple(notes), data={"files": [f"{g}.jsonl" for g in starts]})
 

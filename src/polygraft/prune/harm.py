@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from polygraft import stats
+from polygraft.config import Unfit
 from polygraft.data import open_corpus
 from polygraft.errors import InputError, UserError
 from polygraft.prune.config import Calibrating
@@ -59,7 +60,7 @@ class WithText(Calibrating):
     @model_validator(mode="after")
     def _corpus(self) -> Self:
         if not self.corpus:
-            raise ValueError("give a corpus for each language (--corpus sw=PATH)")
+            raise Unfit("give a corpus for each language (--corpus sw=PATH)", found="no corpus")
         return self
 
 
@@ -133,13 +134,15 @@ def table(before: Bits, after: Mapping[str, Bits], title: str = "What every lang
 
 
 def said(before: Bits, after: Bits) -> tuple[str, ...]:
-    """One sentence on the language that lost most, and what the text is."""
+    """One sentence on what every language lost, and which of them most, as far as the documents tell."""
     if not before:
         return ("What each language lost was not measured: give held-out text with --evaluate LANG=PATH.",)
     found = {g: change(b, after[g]) for g, b in before.items()}
-    worst = max(found, key=lambda g: found[g].value)
     all_of = ", ".join(f"{g} {e.value:+.3f}" for g, e in found.items())
-    return (f"Bits per byte of held-out text change by {all_of}; {worst} loses most.",)
+    losers = [g for g, e in found.items() if e.verdict == "worse"]
+    most = max(losers, key=lambda g: found[g].value, default="")
+    end = f"{most} loses most" if len(losers) > 1 else f"{most} loses" if most else "no language shows a loss"
+    return (f"Bits per byte of held-out text change by {all_of}; {end} (95 % intervals over documents).",)
 
 
 def data(before: Bits, after: Bits) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from polygraft.anatomy import Anatomy
-from polygraft.config import Strict
+from polygraft.config import Strict, Unfit
 from polygraft.errors import InputError, RecipeError, UserError
 from polygraft.maps import Cell as Place
 from polygraft.maps import layer_map
@@ -76,7 +76,7 @@ class Scoring(Strict):
         try:
             _ = self.asked, self.mixtures
         except RecipeError as e:
-            raise ValueError("; ".join(filter(None, (e.what, f"found {e.found}", e.expected, e.fix)))) from None
+            raise Unfit(e.what, found=e.found, expected=e.expected, fix=e.fix) from None
         if self.count is not None and not (min(self.count.values(), default=0) >= 0 and sum(self.count.values()) > 0):
             raise ValueError("`count` needs a weight above 0, and none below")
         return self

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from polygraft import files
-from polygraft.config import filled
+from polygraft.config import Unfit, filled
 from polygraft.errors import RecipeError
 from polygraft.prune.config import Calibrating, Masking, MethodName
 from polygraft.prune.masks.pattern import Pattern
@@ -59,7 +59,8 @@ class Study(Calibrating):
         if missing := [g for g in self.languages if g not in self.corpus]:
             raise ValueError(f"`langs` names {', '.join(missing)}, which has no corpus: add --corpus {missing[0]}=PATH")
         if missing := [g for g in self.languages if g not in self.evaluate]:
-            raise ValueError(f"no text to read in {', '.join(missing)}: add --evaluate {missing[0]}=PATH, not its corpus")
+            raise Unfit(f"no text to read in {', '.join(missing)}: add --evaluate {missing[0]}=PATH, not its corpus",
+                        found=", ".join(self.evaluate) or "none")  # fmt: skip
         if self.reference is not None and self.reference not in self.languages:
             raise ValueError(f"the reference {self.reference} is none of the languages studied: {', '.join(self.languages)}")
         if bad := [x for x in self.noise if not 0 < x <= 1]:
@@ -72,7 +73,7 @@ class Study(Calibrating):
                 if cell.protected:
                     halved(asked(cell))
         except RecipeError as e:
-            raise ValueError(e.what) from None
+            raise Unfit(e.what, found=e.found, expected=e.expected, fix=e.fix) from None
         return self
 
     @property
