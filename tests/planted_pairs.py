@@ -73,3 +73,19 @@ def words(model, documents: int, tokens: int, seed: int) -> list[str]:
             drawn = torch.multinomial(logits.softmax(-1), 1, generator=g)
             ids = torch.cat([ids, allowed[drawn]], 1)
     return ["".join(LETTERS[allowed.tolist().index(i)] for i in row[1:].tolist()) for row in ids]
+
+
+def hunt(root: Path, seed: int) -> tuple[bool, bool]:
+    """(is the planted window found, is every random window rejected by the held-out items) of one pair, searched as `merge search`
+    does, over windows up to one layer wider at either side."""
+    from polygraft.choose.search.config import Search
+    from polygraft.choose.search.steps import STEPS
+    from polygraft.recipe import run_step
+
+    p = pair(root / "pair", seed=seed)
+    config = Search(task=(str(p.task),), language=(str(p.language),), tasks=(), corpora={"en": str(p.corpus)}, windows=2,
+                    bottoms=f"0..{p.bottom + 1}", tops=f"0..{p.top + 1}", seed=seed)
+    made = run_step(STEPS[0], config, root / "out", offline=True).data
+    chosen = made["chosen"]["params"]
+    drawn = [d for d in made["differences"] if d["kind"] == "random" and d["finalist"] == made["chosen"]["name"]]
+    return (chosen["bottom"], chosen["top"]) == (p.bottom, p.top), bool(drawn) and all(d["verdict"] == "better" for d in drawn)

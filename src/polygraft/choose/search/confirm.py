@@ -107,15 +107,16 @@ def confirmed(judge: Judge, picked: Chosen, against: Sequence[Candidate], seed: 
     """Ask finalists and controls the held-out items and compare each with each."""
     held, finalists = picked.trail.held, picked.finalists
     everyone = list({content(c): c for c in (*against, *finalists)}.values())
-    judge.ask(everyone, held)
-    judge.ask(everyone, picked.trail.select)
     named = [*{c.name: c for c in (*finalists, *against)}.values()]
-    measures, before = judge.measures(named, held), judge.measures(named, picked.trail.select)
+    known = [c for c in named if c.params["kind"] != "random"]  # random windows took no part in the choice
+    judge.ask(everyone, held)
+    judge.ask(known, picked.trail.select)
+    measures, before = judge.measures(named, held), judge.measures(known, picked.trail.select)
     figures = {o.name: o.figure(measures) for o in judge.objectives}
     samples = compare.draw([f for f in figures.values() if not f.exact], seed)
     values = {o: {c.name: compare.estimate(f, c.name, samples) for c in named if c.name in f.models} for o, f in figures.items()}
     verdicts = [v for f in finalists for v in _verdicts(f, against, figures, samples)]
-    seen = _plain(judge.objectives, before, [c.name for c in named])
+    seen = _plain(judge.objectives, before, [c.name for c in known])
     return Confirmed(tuple(held), tuple(against), values, seen, tuple(verdicts))
 
 
@@ -137,7 +138,7 @@ def optimism(objective: Objective, done: Confirmed, finalist: str, reference: st
     """The gain over the reference among the items that chose, less the gain among held-out ones, more being better; in the
     metric's unit. None for the reference itself."""
     seen, held = done.seen[objective.name], done.values[objective.name]
-    if finalist == reference or reference not in held or finalist not in held:
+    if finalist == reference or not {finalist, reference} <= set(held) & set(seen):
         return None
     return objective.sign * ((seen[finalist] - seen[reference]) - (held[finalist].value - held[reference].value))
 
