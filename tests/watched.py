@@ -16,7 +16,7 @@ from polygraft import cli
 from polygraft.evals.steps import STEPS, EvalConfig
 from polygraft.recipe import run_step
 
-UPDATES = 3
+UPDATES, WRONG = 3, 8  # so sure that every share of it is worse than knowing nothing
 WORDS = ("a small model", "drifts a little", "at every update", "and nobody sees it", "until somebody looks", "back to the first")
 
 
@@ -31,9 +31,10 @@ def family(root: Path) -> Path:
     """`root` with v0 .. v3, each but the first with a manifest that names the one before, and a corpus."""
     shutil.copytree(tiny.folder(root / "tiny", "llama", seed=3, max_position_embeddings=128), root / "wrong")
     shutil.copytree(root / "wrong", root / "v0")
-    weights = load_file(root / "v0" / "model.safetensors")
-    weights["lm_head.weight"] = weights["lm_head.weight"] * 0
-    save_file(weights, root / "v0" / "model.safetensors", {"format": "pt"})
+    for name, factor in (("wrong", WRONG), ("v0", 0)):
+        path = root / name / "model.safetensors"
+        weights = load_file(path)
+        save_file(weights | {"lm_head.weight": weights["lm_head.weight"] * factor}, path, {"format": "pt"})
     for k in range(1, UPDATES + 1):
         assert cli.run(["merge", "soup", str(root / f"v{k - 1}"), str(root / "wrong"), "--weights", "0.8,0.2", "--out", str(root / f"v{k}")]) == 0
     corpus(root / "en.jsonl")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -118,7 +119,7 @@ BROKEN = {
 def test_where_a_chain_breaks_is_said(name, home, tmp_path):
     text, said = BROKEN[name]
     model = tmp_path / "model-x"
-    tiny.folder(tmp_path, "llama").rename(model)
+    shutil.copytree(home / "base", model)
     (model / "manifest.json").write_text(text)
     chain = ancestry.chain(str(model), lambda spec, base=None: resolve(spec, offline=True, base=base))
     assert len(chain.links) == 1 and said in chain.broken
