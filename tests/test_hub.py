@@ -104,7 +104,7 @@ def test_the_download_is_the_commit_whose_headers_were_read(server, tmp_path):
 def test_a_step_that_reads_headers_alone_leaves_the_weights_on_the_hub(server, tmp_path, tmp_path_factory):
 
     server.add("lab/whole", folder(tmp_path_factory.mktemp("whole"), "llama", hidden_size=64, vocab_size=2000))
-    (tmp_path / "ru.txt").write_text("кошка сидела на окне и смотрела на собаку\n" * 60)
+    (tmp_path / "ru.txt").write_text("кошка сидела на окне и смотрела на собаку\n" * 300)
     step = next(s for s in TABLE if s.name == "vocab.assess")
     made = run_step(step, Assess(model="lab/whole", corpus={"ru": "ru.txt"}, sizes=(20,)), tmp_path / "out", folder=tmp_path)
     assert made.data["options"][1]["added"] == 20 and made.data["shape"]["rows"] == 2000

@@ -40,7 +40,7 @@ def russian(lines: int, seed: int = 0) -> list[str]:
 def place(tmp_path_factory):
     path = tmp_path_factory.mktemp("assess")
     (path / "ru.txt").write_text("\n".join(russian(400)))
-    (path / "en.txt").write_text("\n".join(["the cat sat on the mat and the dog sat on the log"] * 100))
+    (path / "en.txt").write_text("\n".join(["the cat sat on the mat and the dog sat on the log"] * 300))
     (path / "one.txt").write_text("x")
     return path, folder(path, "llama")
 
@@ -195,9 +195,28 @@ def test_several_languages_are_told_apart(place, tmp_path):
     assert [row[0] for row in table.rows] == ["Russian", "English"] and len(table.columns) == 4
 
 
-def test_nothing_to_measure_on_is_refused(place, tmp_path):
-    with pytest.raises(InputError, match="too little text"):
-        assessed(place, tmp_path, corpus={"ru": "one.txt"})
+@pytest.mark.parametrize("text", ["x", "one short line", "\n".join(russian(130))[:9_999]], ids=["a letter", "a line", "less than a page"])
+def test_too_little_text_to_decide_on_is_refused(place, tmp_path, text):
+    (tmp_path / "few.txt").write_text(text)
+    with pytest.raises(InputError, match=r"(?s)too little text.*corpus\.ru|corpus\.ru.*too little text") as refused:
+        assessed(place, tmp_path, corpus={"ru": str(tmp_path / "few.txt")})
+    assert "10,000" in str(refused.value)
+
+
+def test_a_rule_that_parts_words_is_told(place, tmp_path):
+    syllables = [c + v for c in "कखगमनसर" for v in ("ा", "ि", "ी", "े", "्य")]
+    rng = np.random.default_rng(0)
+    lines = [" ".join("".join(rng.choice(syllables, 3)) for _ in range(12)) for _ in range(400)]
+    (tmp_path / "hi.txt").write_text("\n".join(lines))
+    core = json.loads((place[1] / "tokenizer.json").read_text())
+    assert core["pre_tokenizer"]["type"] == "ByteLevel", "GPT-2's pattern"
+    made = assessed(place, tmp_path, corpus={"hi": str(tmp_path / "hi.txt")})
+    assert made.data["parted"]["hi"]["words"] == 1 == made.data["parted"]["hi"]["marked"] and made.data["parted"]["hi"]["most"] < 2
+    assert any("Hindi" in line and "before any merge (at vowel signs" in line for line in made.summary)
+    best = max(o["per_token"] for o in made.data["options"])
+    assert best <= made.data["parted"]["hi"]["most"], "no vocabulary goes over it"
+    russian_one = assessed(place, tmp_path / "ru")
+    assert russian_one.data["parted"]["ru"]["words"] == 0 and not any("before any merge" in line for line in russian_one.summary)
 
 
 def test_a_unigram_tokenizer_is_compared_with_a_new_one(place, tmp_path):

@@ -134,6 +134,14 @@ def test_ids_follow_their_tokens_into_both_configs(three, tmp_path):
     assert said["hidden_size"] == 32 and said["num_hidden_layers"] == 2
 
 
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_an_id_without_a_token_stays_within_the_rows_or_is_refused(three, tmp_path, name):
+    file = three[1] / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"pad_token_id": 9_999}))
+    with pytest.raises(InputError, match=rf"(?s){name}: pad_token_id.*9999"):
+        run(three, tmp_path / "out")
+
+
 def test_chats_are_rendered_and_cut_as_before(three, tmp_path):
     found = {c.name: c for c in steps.run(config(three), CONTEXT, tmp_path / "out").data["checks"] and
              steps.checks.loadable(tmp_path / "out/model", before=resolve(three[1]).weights.extras)}

@@ -111,6 +111,7 @@ def test_the_step_writes_a_tokenizer_that_loads_everywhere(tmp_path, kind):
     old = read_tokenizer(model)
     assert set(new.vocabulary.control) == set(old.vocabulary.control)
     assert result.data["tokens"] == new.vocabulary.size <= 340 and result.data["shared"] >= 256
+    assert ("340 were asked for" in result.summary[0]) is (new.vocabulary.size < 340)
     found = [c for c in result.caveats if "a check found" in c]
     assert not found if kind == "bpe" else all(": llama.cpp" in c or ": reach" in c for c in found), found
     figures = {row[0]: row[1:] for row in result.tables[0].rows}

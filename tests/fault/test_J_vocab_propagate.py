@@ -91,6 +91,7 @@ def renamed(tree):
 
 REFUSED = {  # what it is -> (which model, how it is made, words of the refusal: both values)
     "donor with another body": ("donor", other, ("not built on the base", "tensors differ")),
+    "instruct model of another base": ("instruct", other, ("not trained from the base", "|instruct - base| / |base| 1.")),
     "donor with more layers": ("donor", lambda s, o: tensors(lambda v: v | {k.replace("layers.1", "layers.2"): x for k, x in v.items()},
                                num_hidden_layers=3)(s, o), ("layers", ": 2;", ": 3")),
     "donor of another architecture": ("donor", tensors(lambda v: v, model_type="mistral"), ("model_type", "llama", "mistral")),

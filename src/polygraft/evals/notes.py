@@ -17,6 +17,9 @@ def notes(jobs: Sequence[Job], found: Sequence[Records], *, limit: int | None, m
         out.append(f"Only the first {limit} items of each task were asked.")
     if any(size(j) >= max_bytes for j in jobs if j.documents):
         out.append(f"Corpora were read until {max_bytes:,} bytes.")
+    if alone := [j.language for j in jobs if len(j.documents) == 1]:
+        out.append(f"The corpus of {', '.join(alone)} is one document here, of which no difference can be told from chance: give "
+                   "shorter documents, or read more bytes.")
     if any(j.reading for j in jobs):
         out.append("The written answers are for reading; too few to score.")
     return (*out, *(said for job, records in zip(jobs, found) for model, rows in records.items() for said in _of(job, model, rows)))

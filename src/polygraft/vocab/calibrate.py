@@ -181,6 +181,15 @@ def own(config: Calibrate, context: Context, folder: Path, around: Around) -> tu
     return made, Table("Own answers", columns, tuple(rows), "greedy, through the chat template")
 
 
+def _why(heard: Table | None) -> str | None:
+    """How many answers there were, and why they were left out: the sums of the table of own answers."""
+    if heard is None:
+        return None
+    asked, *out = ([sum(int(row[i]) for row in heard.rows) for i in range(2, 3 + len(REASONS))])  # type: ignore[arg-type, misc]
+    why = ", ".join(f"{n:,} {reason}" for reason, n in zip(REASONS, out) if n)
+    return f"{asked:,} answers" + (f": {why}" if why else "")
+
+
 def chosen(path: Path, config: Calibrate) -> list[str]:
     """Different prompts of a file by their hash, `answers` at most. Raises InputError where there are none."""
     found = sorted(dict.fromkeys(prompts(path)), key=lambda p: files.digest([config.seed, p]))
@@ -214,7 +223,8 @@ def run(config: Calibrate, context: Context, folder: Path, around: Around) -> Re
     asked, heard = own(config, context, folder, around) if config.prompts else ([], None)
     rows = sorted([*made, *asked], key=lambda r: files.digest([config.seed, r.asked]))
     if not rows:
-        raise RecipeError("no example is left", where="vocab calibrate", fix="ask more prompts, raise `max_tokens`, or add text")
+        raise RecipeError("no example is left", where="vocab calibrate", found=_why(heard),
+                          fix="ask more prompts, raise `max_tokens`, or add text")
     text = "".join(json.dumps(r.line(), ensure_ascii=False) + "\n" for r in rows)
     files.write_atomic(folder / OUT, text.encode())
     source = () if config.model is None else (context.model(config.model).ref("model"),)

@@ -25,11 +25,12 @@ from polygraft.vocab.assess.gains import Sized, Split
 from polygraft.vocab.metrics import digits, figures
 from polygraft.vocab.metrics.counting import Counted, Reader, sample
 from polygraft.vocab.tables import check_fits, tables
-from polygraft.vocab.tokenizer import trim
+from polygraft.vocab.tokenizer import parted, trim
 from polygraft.vocab.tokenizer.folder import read_tokenizer
 from polygraft.vocab.tokenizer.texts import corpora
 
 PEAK = 900 << 20  # bytes: the libraries, two vocabularies, a sample's words
+FEWEST = 10_000  # characters of a language, below which nothing is decided: some pages
 SPEED = 2e5  # characters a second that are counted, merged and measured, about
 
 
@@ -114,15 +115,18 @@ def run(config: Assess, context: Context, folder: Path) -> Result:
     other = gains.replaced(job.vocabulary, splits, job.vocabulary.size)
     seen = np.flatnonzero(np.sum([c.counts for c in counted.values()], axis=0))
     kept = len(trim.closed(job.vocabulary, seen.tolist()))
-    return words.result(judged(config, job, found, other, counted, kept), _inputs(config, job), context.step_id)
+    limits = parted.found({x: s.held for x, s in splits.items()}, job.vocabulary)
+    return words.result(judged(config, job, found, other, counted, kept, limits), _inputs(config, job), context.step_id)
 
 
 def short(splits: dict[str, Split]) -> None:
-    """Raise InputError for a sample that leaves nothing to measure on."""
+    """Raise InputError for a sample that a decision cannot rest on."""
     for language, split in splits.items():
-        if not sum(map(len, split.held)) or not split.counted.seen:
+        characters = split.characters + sum(map(len, split.held))
+        if characters < FEWEST or not sum(map(len, split.held)) or not split.counted.seen:
             raise InputError("too little text to learn from and to measure on", where=f"corpus.{language}",
-                             found=f"{split.characters:,} characters", expected="some sentences; millions of characters help")
+                             found=f"{characters:,} characters", expected=f"at least {FEWEST:,}; millions help",
+                             fix="give more text of this language, or leave it out")
 
 
 def _documents(corpus: Corpus, characters: int) -> Iterator[str]:
@@ -134,7 +138,7 @@ def _inputs(config: Assess, job: Job) -> tuple[InputRef, ...]:
 
 
 def judged(config: Assess, job: Job, found: list[Sized], other: Sized | None, counted: dict[str, Counted],
-           kept: int) -> words.Assessed:  # fmt: skip
+           kept: int, limits: dict[str, parted.Parted]) -> words.Assessed:  # fmt: skip
     """Put together what was measured, and decide."""
     shape, size = job.shape, job.vocabulary.size
     rate = [s.estimate().value for s in found]
@@ -154,7 +158,7 @@ def judged(config: Assess, job: Job, found: list[Sized], other: Sized | None, co
         vocabulary=job.vocabulary, shape=shape, found=found, options=options, other=other, replacement=new, chosen=chosen,
         route=way, why=why, kept=kept, counted=counted, bytes_per_character=bytes_per, available=available, cost=cost,
         digits=digits.scheme(job.vocabulary), text=config.text, sightings=config.sightings, served=config.served,
-        months=config.months, limits=config.limits)
+        months=config.months, limits=config.limits, parted=limits)
 
 
 STEPS = (Step("vocab.assess", 1, Assess, plan, run, headers=True),)

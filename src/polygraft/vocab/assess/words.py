@@ -15,6 +15,7 @@ from polygraft.vocab.assess.decide import Check, Limits, Option, Route
 from polygraft.vocab.assess.gains import Sized
 from polygraft.vocab.metrics.counting import Counted
 from polygraft.vocab.metrics.digits import Digits
+from polygraft.vocab.tokenizer.parted import Parted, as_data, said
 
 LEAST = 50_000  # characters held out, below which a gain is a guess
 RULES = (  # what others spent on new tables, by source: bytes of text, or tokens
@@ -24,8 +25,8 @@ RULES = (  # what others spent on new tables, by source: bytes of text, or token
     ("rows from a hypernetwork, then trained (ZeTT, arXiv 2405.07883)", None, 1e9),
 )
 ROUTES: dict[Route, str] = {
-    "none": "Leave the vocabulary as it is", "trim": "Trim the vocabulary (`vocab trim`); nothing needs training",
-    "extend": "Extend the vocabulary (`vocab extend`)", "replace": "Replace the vocabulary (`vocab train`)",
+    "none": "leave the vocabulary as it is", "trim": "trim the vocabulary (`vocab trim`); nothing needs training",
+    "extend": "extend the vocabulary (`vocab extend`)", "replace": "replace the vocabulary (`vocab train`)",
 }  # fmt: skip
 
 
@@ -65,6 +66,7 @@ class Assessed:
     served: float | None
     months: float
     limits: Limits
+    parted: Mapping[str, Parted]
 
     @property
     def held(self) -> int:
@@ -230,19 +232,21 @@ def curve(a: Assessed) -> Curve:
 def summary(a: Assessed) -> tuple[str, ...]:
     """The decision, and what it rests on."""
     go = {"go": "Go", "caution": "Go, with care", "no-go": "No-go"}[a.verdict]
-    said = [f"{go}: {ROUTES[a.route].lower() if a.route == 'none' else ROUTES[a.route]}. {a.why[0].upper()}{a.why[1:]}."]
+    why = f"{a.why[0].upper()}{a.why[1:]}."
+    best = a.verdict == "no-go" and a.route != "none"
+    lines = [f"{go}. The best there is would be to {ROUTES[a.route]}. {why}" if best else f"{go}: {ROUTES[a.route]}. {why}"]
     c = a.chosen
     if a.route in ("extend", "replace"):
-        said.append(f"{_what(a)}: {c.per_token:.2f} characters a token instead of {a.options[0].per_token:.2f}; generation "
+        lines.append(f"{_what(a)}: {c.per_token:.2f} characters a token instead of {a.options[0].per_token:.2f}; generation "
                     f"{c.speed:.2f} times as fast in characters; the model grows by "
                     f"{size(max(0, a.shape.bytes(c.rows) - a.shape.bytes(a.shape.rows)))}.")
         against = [x for x in a.checks if x.verdict != "go"]
-        said += [f"{x.name}: {x.found}; wanted: {x.threshold} ({x.verdict})." for x in against]
+        lines += [f"{x.name}: {x.found}; wanted: {x.threshold} ({x.verdict})." for x in against]
     if a.kept < a.shape.rows and a.route == "trim":
-        said.append("What the sample does not hold, other languages too, is then written in smaller pieces.")
+        lines.append("What the sample does not hold, other languages too, is then written in smaller pieces.")
     if a.route == "extend" and a.shape.share(c.rows) > a.limits.share:
-        said.append("The tables would be most of the model: `vocab extend --keep N` drops the least used tokens first.")
-    return tuple(said)
+        lines.append("The tables would be most of the model: `vocab extend --keep N` drops the least used tokens first.")
+    return (*lines, *said(a.parted))
 
 
 def caveats(a: Assessed) -> tuple[str, ...]:
@@ -266,4 +270,5 @@ def data(a: Assessed) -> dict[str, Any]:
         "needed_bytes": a.needed, "available_bytes": a.available, "kept": a.kept, "shape": asdict(a.shape),
         "languages": {x: {n: s.estimate(x).value for n, _, s in rows_of(a)} for x in a.counted},
         "digits": {"kind": a.digits.kind, "longest": a.digits.longest}, "limits": asdict(a.limits), "held_characters": a.held,
+        "parted": as_data(a.parted),
     }  # fmt: skip

@@ -14,6 +14,7 @@ from polygraft.vocab.propagation.trio import FROM, Trio
 
 ELEMENTS = 1 << 20  # of a tensor that are in memory at a time
 STRANGERS = 1.0  # |donor - base| / |base| of two bodies that know nothing of each other is this or more, whatever their sizes
+SAMPLED = 1 << 16  # numbers of each matrix by which base and instruct model are compared
 Tell = Callable[[int, int], None]
 
 
@@ -77,6 +78,26 @@ def judge(found: Moved, share: float | None, trio: Trio) -> None:
         raise InputError("the donor's body was trained too", where=trio.donor.source.spec, found=f"{words}; first {found.names[0]}",
                          expected=f"the body of {trio.base.source.spec}, byte for byte",
                          fix="say what to do with that change: `body: 1` adds it to the instruct model's body, `body: 0` does not")
+
+
+def check_related(trio: Trio) -> None:
+    """Raise InputError for an instruct model that was not trained from the base, told by the beginning of every matrix of the body.
+
+    Those of strangers differ by more than their own length. Numbers that are none are left to whoever computes with them.
+    """
+    size = far = 0.0
+    for name, key in trio.base.body.items():
+        other = trio.instruct.body[name]
+        info, theirs = trio.base.weights.tensors[key], trio.instruct.weights.tensors[other]
+        if len(info.shape) > 1 and info.dtype in FLOATS and theirs.dtype in FLOATS:
+            stop = min(SAMPLED, info.numel)
+            a, b = (w.f32(k, 0, stop).astype(np.float64) for w, k in ((trio.base.weights, key), (trio.instruct.weights, other)))
+            with np.errstate(invalid="ignore", over="ignore"):
+                size, far = size + float(a @ a), far + float((b - a) @ (b - a))
+    if size and np.isfinite([size, far]).all() and (apart := float(np.sqrt(far / size))) >= STRANGERS:
+        raise InputError("the instruct model was not trained from the base: their bodies have nothing in common",
+                         where=trio.instruct.source.spec, found=f"|instruct - base| / |base| {apart:.3g}",
+                         expected=f"a body like that of {trio.base.source.spec}", fix=FROM)
 
 
 class Carried(Weights):

@@ -100,7 +100,7 @@ def configs(trio: Trio, join: joining.Joined, size: int) -> tuple[dict[str, Any]
     config = control.remap(trio.instruct.weights.config, old, join.vocabulary, "config.json", size)
     if GENERATION not in extras:
         return config, None
-    return config, control.remap(files.read_json(extras[GENERATION]), old, join.vocabulary, GENERATION)
+    return config, control.remap(files.read_json(extras[GENERATION]), old, join.vocabulary, GENERATION, size)
 
 
 # -------------------------------------------------------------------------------------------------------------------- plan
@@ -146,6 +146,7 @@ def into(config: Propagate, context: Context, model: Path) -> Result:
     join = joining.joined(trio.instruct, trio.donor)
     size = rows_of(trio, join)
     configs(trio, join, size)
+    body.check_related(trio)
     moved = body.moved(trio, lambda done, total: context.progress(done, total, "comparing the donor's body with the base's"))
     body.judge(moved, config.body, trio)
     pieces = decompose(trio.base.vocabulary, trio.donor.vocabulary)

@@ -154,9 +154,9 @@ def run_train(config: Train, context: Context, folder: Path) -> Result:
     stale = write_tokenizer(folder / "tokenizer", tree, job.folder, {"tokenizer_class": "PreTrainedTokenizerFast"})
     new = Vocabulary.open(folder / "tokenizer")
     both = sum(1 for content in new.contents if content is not None and content in job.vocabulary.by_bytes)
-    less = f" instead of the {config.size:,} asked for, since this text has no more" if new.size < config.size else ""
-    first = (f"A {new.kind} tokenizer of {new.size:,} tokens{less} in place of {job.vocabulary.size:,}; {both:,} of them are old "
-             "ones.",)
+    less = f" {config.size:,} were asked for; this text has no more." if new.size < config.size else ""
+    first = (f"A {new.kind} tokenizer of {new.size:,} tokens in place of {job.vocabulary.size:,}; {both:,} of them are old ones."
+             f"{less}",)
     return told("vocab.train", job, new, stream.read(), context, folder, first, stale, (), {"tokens": new.size, "shared": both})
 
 
