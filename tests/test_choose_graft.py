@@ -114,7 +114,7 @@ def test_adapters_as_sources(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3_moe", "gemma2"])
-def test_layers_from_files_and_states_on_disk_change_no_bit(pair, tmp_path, family):
+def test_layers_from_files_and_states_on_disk_change_nothing(pair, tmp_path, family):
     sources = pair(family)
     whole, streamed = (Grafter.open(sources, dtype="float32", whole=w, spill=tmp_path / "states", limit=4096) for w in (True, False))
     profiles = swaps(whole.anatomy)

@@ -92,3 +92,15 @@ def test_sources_that_do_not_belong_together(tiny, other, said):
     sources = [resolve(tiny("llama", layers=4, seed=1, noise=0.05)), resolve(tiny("llama", **({"layers": 4, "seed": 2, "noise": 0.05} | other)))]
     with pytest.raises(InputError, match=said):
         Grafter.open(sources, dtype="float32")
+
+
+@J
+def test_layers_that_share_more_than_the_hidden_state_are_refused(broken, monkeypatch):
+    from polygraft.choose.graft.pieces import Piece
+
+    grafter, profiles = opened(broken(None))
+    many = Piece.many
+    monkeypatch.setattr(Piece, "many", lambda self, states: many(self, states) | {"shared_states": {}})
+    with pytest.raises(InputError, match="share more than the hidden state") as caught:
+        grafter.likelihoods(profiles, ROWS, SCORED)
+    assert "shared_states" in str(caught.value) and "write each merge" in str(caught.value)

@@ -104,7 +104,8 @@ class Grafter:
         weights, names = [s.weights for s in sources], tuple(s.spec for s in sources)
         compat.check(list(zip(names, weights)))
         notes = tokens.check([(n, w.extras) for n, w in zip(names, weights)], lead)
-        place = live_models.device_for(device)
+        if (place := live_models.device_for(device)) == live_models.SPREAD:
+            raise InputError("candidates are computed on one device", found=device, fix="name one, such as cuda:0, or cpu")
         dtype, _ = live_models.dtype_for(place, dtype)
         live = unfilled(sources[lead], dtype=dtype, device=place)
         size = whole_bytes(weights[lead], dtype)
