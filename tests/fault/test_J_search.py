@@ -24,6 +24,7 @@ BAD = {
     "no window fits": (["--bottoms", "9", "--tops", "0"], 2, "no window fits this model"),
     "a part that is none": (["--parts", "attn+mlp"], 2, "not kinds of parts"),
     "a part twice": (["--parts", "attn+attn"], 2, "not kinds of parts"),
+    "a kind in two mixtures": (["--strategy", "greedy", "--parts", "attn+ffn,ffn"], 2, "chooses each kind of parts once"),
     "a transition of another kind": (["--weights", "steep"], 2, "one of plain, magnitude, ramp"),
     "magnitude without a base": (["--weights", "magnitude"], 2, "`base` is not named"),
     "embedding of a base that is not named": (["--embed", "base"], 2, "`base` is not named"),

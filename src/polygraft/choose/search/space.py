@@ -10,7 +10,7 @@ from typing import Any
 from polygraft.anatomy import Anatomy
 from polygraft.choose.candidates import Candidate, custom, default, experts, mean, placed, window
 from polygraft.choose.search import numbers
-from polygraft.choose.search.config import EVERY, Search
+from polygraft.choose.search.config import Search
 from polygraft.errors import RecipeError
 from polygraft.merge.makers import Policy
 from polygraft.merge.profile import Profile
@@ -106,8 +106,13 @@ class Space:
         return [range(a, b) for a, b in itertools.pairwise(ends)]
 
     def kinds(self) -> list[tuple[str, ...]]:
-        """The kinds of parts that change together: what `parts` lists, or all of a layer."""
-        return [tuple(p.split("+")) for p in self.config.parts] if self.config.parts != (EVERY,) else [tuple(EVERY.split("+"))]
+        """The kinds of parts that change together, as `parts` lists them. Raises RecipeError where two have a kind in common."""
+        found = [tuple(p.split("+")) for p in self.config.parts]
+        every = [kind for group in found for kind in group]
+        if len(set(every)) < len(every):
+            raise RecipeError("a mixture chooses each kind of parts once", where="parts", found=", ".join(self.config.parts),
+                              expected="no kind in two of them, such as attn+norm,ffn")
+        return found
 
     def genes(self) -> list[tuple[int, int]]:
         """What a mixture is free in: (number of the run, number of the kinds)."""
