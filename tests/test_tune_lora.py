@@ -101,6 +101,8 @@ def test_words_of_parts(words, labels, at, tiny):
     selection, left = picked(context, parts=words)
     assert {parts[k].label for k in selection.rows} == labels and not left
     assert {parts[k].layer for k in picked(context, parts=words, layers=["1-"])[0].rows} == {1}
+    assert {parts[k].layer for k in picked(context, parts=words, layers=["last"])[0].rows} == {1}
+    assert {parts[k].layer for k in picked(context, parts=words, layers=[0, "last"])[0].rows} == {0, 1}
 
 
 def test_words_of_fused_parts_are_rows(at):

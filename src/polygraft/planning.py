@@ -27,6 +27,7 @@ from polygraft.store import RunFolder
 if TYPE_CHECKING:
     from polygraft.sources import Source
 
+LATER = "planned in full when it can be"  # how the note begins on a step whose inputs other steps have yet to make
 DATA_SUFFIXES = {".txt", ".jsonl", ".json", ".tsv", ".csv", ".parquet", ".gz", ".xz"}
 
 
@@ -299,7 +300,7 @@ class Workspace:
         try:
             plan = use.step.plan(use.config, self.context(use.id, planning=not probe, probe=probe))
         except NotMade as e:
-            return self._plan(use, probe=False) if probe else (Plan(notes=(f"planned in full when it can be: {e.what}",)), [])
+            return self._plan(use, probe=False) if probe else (Plan(notes=(f"{LATER}: {e.what}",)), [])
         except UserError as e:
             return Plan(), [_at(use, e)]
         return plan, [_at(use, p if isinstance(p, UserError) else InputError(p)) for p in plan.problems]

@@ -17,6 +17,7 @@ GOALS = {
     "slam": "a model that reasons in English learns to read a language by a few layers",
     "partition": "a task and a language at once, each in a part of the model that is its own",
     "tune-neurons": "train a language's neurons and nothing else, beside random ones",
+    "vocabulary": "give an instruct model a vocabulary that fits a language, from plain text",
 }
 
 

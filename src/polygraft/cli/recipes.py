@@ -46,6 +46,7 @@ def plan(recipe: Path, sets: tuple[str, ...], root: Path, offline: bool, as_json
 def show_plan(planned: Any) -> None:
     """The plan of a recipe, step by step, then the totals."""
     from polygraft.cli import show
+    from polygraft.planning import LATER
     from polygraft.report.numbers import duration, size
 
     if planned.recipe.question:
@@ -56,12 +57,14 @@ def show_plan(planned: Any) -> None:
     for note in planned.notes:
         click.echo(note)
     todo = sum(not s.cached for s in planned.steps)
+    later = sum(not s.cached and any(n.startswith(LATER) for n in s.plan.notes) for s in planned.steps)
     if planned.errors and not planned.seconds:
         click.echo(f"\n{todo} of {len(planned.steps)} steps to do in {planned.folder}; needs are told when these are mended")
         return
     click.echo(f"\n{todo} of {len(planned.steps)} steps to do in {planned.folder}: about {duration(planned.seconds)}, peak memory "
                f"{size(planned.peak_bytes)}, disk {size(planned.disk_bytes)}, reads {size(planned.read_bytes)}"
-               + (f", downloads {size(planned.download_bytes)}" if planned.download_bytes else ""))
+               + (f", downloads {size(planned.download_bytes)}" if planned.download_bytes else "")
+               + (f", and what {later} of them need that can be planned only later" if later else ""))
 
 
 def plan_json(planned: Any) -> dict[str, Any]:

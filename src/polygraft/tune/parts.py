@@ -33,14 +33,16 @@ Listed = Annotated[tuple[str, ...], BeforeValidator(listed)]
 
 
 def numbers(words: Sequence[str], count: int, what: str, where: str) -> list[int]:
-    """`3`, `0-5` (both ends), `7-` (to the last) among 0 to count - 1, rising and each once. Raises RecipeError naming the word."""
+    """`3`, `0-5` (both ends), `7-` (to the last), `last` among 0 to count - 1, rising and each once. Raises RecipeError naming the
+    word."""
     found: set[int] = set()
     for word in (w.strip() for given in words for w in str(given).split(",")):
-        run = RUN.match(word)
+        run = RUN.match(str(count - 1) if word == "last" else word)
         start, stop = (int(run[1]), int(run[3] or count - 1) if run[2] else int(run[1])) if run else (1, 0)
         if start > stop or stop >= count:
             raise RecipeError(f"this model has no such {what}", where=where, found=repr(word)[:80], expected=f"0 to {count - 1}",
-                              fix=f"one as `3`, several as `0-{min(5, count - 1)}`, from one to the last as `{count // 2}-`")
+                              fix=f"one as `3`, several as `0-{min(5, count - 1)}`, from one to the last as `{count // 2}-`, "
+                                  "that alone as `last`")
         found.update(range(start, stop + 1))
     return sorted(found)
 
