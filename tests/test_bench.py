@@ -56,3 +56,26 @@ def test_stages_add_up(capsys):
     assert "Freezing alone: 2.00 times less" in said
     # an example costs 1, 2 and 4 seconds: (2 + 4) / 1 where stage two has as many examples, and (2 + 4) / (1 + 4) with the start's training
     assert "= 6.0 (SLAM's abstract" in said and "counted too: 1.20" in said
+
+
+def test_sparsegpt_s_reference_sums_the_same_in_batches_as_one_by_one():
+    import torch
+
+    bench, x = script("bench_prune"), torch.randn(5, 3, 6)
+    together, alone = bench.Reference(torch.nn.Linear(6, 4)), bench.Reference(torch.nn.Linear(6, 4))
+    for some in x.split(2):
+        together.add(some)
+    for window in x:
+        alone.add(window[None])
+    flat = x.reshape(-1, 6)
+    assert torch.allclose(together.h, alone.h, atol=1e-5) and torch.allclose(alone.h, 2 / 5 * flat.T @ flat, atol=1e-5)
+
+
+def test_the_study_s_time_is_counted_by_what_it_was_spent_on():
+    bench = script("bench_prune_study")
+    place = SimpleNamespace(work=lambda x: x + 1)
+    real = place.work
+    with bench.counted({"work": (place, "work")}) as spent:
+        assert place.work(1) == 2 and place.work(x=2) == 3
+    assert place.work is real and set(spent) == {"work"} and 0 <= spent["work"] < 5
+    assert bench.shown(None) == "" and bench.shown(0.25) == "0.2500" and bench.shown("en") == "en"
