@@ -139,3 +139,14 @@ def test_lightness_alone_orders_the_sequential_scale(theme):
 def test_oklab_goes_there_and_back():
     for colour in ("#000000", "#ffffff", "#ff0000", "#1b2f6b", "#e9f2bd"):
         assert palette.from_oklab(palette.to_oklab(colour)) == colour
+
+
+@pytest.mark.parametrize(("layers", "unit"), [(4, "|Wx - W'x|^2 / |Wx|^2"), (4, ""), (24, "|Wx - W'x|^2 / |Wx|^2")])
+def test_what_the_numbers_in_cells_are_multiplied_by_stands_within_the_picture(layers, unit):
+    m = LayerMap("map", ("attn.q",), layers, ((0.0306,) * layers,), unit=unit)
+    drawn = svg(m)
+    width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn).groups())
+    at, y = map(float, re.search(r'<text x="([\d.]+)" y="([\d.]+)"[^>]*>numbers in cells', drawn).groups())
+    assert at + 24 * 6.1 <= width
+    top = float(re.findall(r'<g transform="translate\(0 ([\d.]+)\)">', drawn)[-1])
+    assert top + y <= height

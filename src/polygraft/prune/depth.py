@@ -234,7 +234,8 @@ def curves(found: Influence) -> tuple[Curve, ...]:
     if not any(found.turned.values()):
         return ()
     x = tuple(float(i) for i in range(len(next(iter(found.turned.values())))))
-    return (Curve(f"What {found.n} layers in a row turn the stream", x, {g: tuple(v) for g, v in found.turned.items()},
+    title = "What a layer turns the stream" if found.n == 1 else f"What {found.n} layers in a row turn the stream"
+    return (Curve(title, x, {g: tuple(v) for g, v in found.turned.items()},
                   "first of them", "angle / pi"),)  # fmt: skip
 
 

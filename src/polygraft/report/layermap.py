@@ -20,6 +20,7 @@ from polygraft.result import LayerMap
 LEFT, RIGHT = ("embed", "position"), ("final_norm", "head")  # before the first layer and after the last; others after these
 ROW, GAP, SIDE, LABEL_PX = 20, 8, 42, 6.1
 INNER = 900  # width that the layers share, in SVG units
+FACTOR_PX = 170  # width of what says by how much the numbers in cells are multiplied
 
 
 # ----------------------------------------------------------------------------------------------------------------- scale
@@ -231,7 +232,7 @@ def legend(m: LayerMap, scale: Scale, frame: Frame) -> tuple[str, float]:
     items = [(f"k{i % len(palette.CATEGORIES['light'])}", named(frame.t, one_line(m.labels.get(k, k), 60)))
              for i, k in enumerate(scale.keys)]
     if scale.kind != "categorical":
-        bar, x = colour_bar(m, scale, frame)
+        bar, x, y = colour_bar(m, scale, frame)
         out.append(bar)
     if any(v is None or not math.isfinite(v) for v in all_values(m)):
         items.append(("na", frame.t["not_present"]))
@@ -244,8 +245,8 @@ def legend(m: LayerMap, scale: Scale, frame: Frame) -> tuple[str, float]:
     return "".join(out), (y + 14 if out else 0)
 
 
-def colour_bar(m: LayerMap, scale: Scale, frame: Frame) -> tuple[str, float]:
-    """The colours from low to high with their ends named, and where the next item of the legend may begin."""
+def colour_bar(m: LayerMap, scale: Scale, frame: Frame) -> tuple[str, float, float]:
+    """The colours from low to high with their ends named, and where (x, y) the next item of the legend may begin."""
     low, high = bound(m, scale.low, t=frame.t), bound(m, scale.high, True, frame.t)
     letter = "d" if scale.kind == "diverging" else "q"
     x = frame.gutter + min(40, columns(low)) * LABEL_PX + 6
@@ -253,10 +254,11 @@ def colour_bar(m: LayerMap, scale: Scale, frame: Frame) -> tuple[str, float]:
     bar = "".join(box(f"{letter}{i}", x + 7 * i, 0, 7.2, 11) for i in range(palette.STEPS + 1))
     bar += word(frame.gutter, 10, low, "soft", width=40) + word(end + 6, 10, high, "soft", width=40)
     end += min(40, columns(high)) * LABEL_PX + 36
-    if frame.cell >= 26 and scale.factor != 1.0:
-        bar += word(end, 10, f"{frame.t['cell_factor']}{superscript(-round(math.log10(scale.factor)))}", "soft")
-        end += 170
-    return bar, end
+    if frame.cell < 26 or scale.factor == 1.0:
+        return bar, end, 0.0
+    end, y = (end, 0.0) if end + FACTOR_PX <= frame.width else (frame.gutter, 18.0)  # a narrow map has no room beside the bar
+    bar += word(end, y + 10, f"{frame.t['cell_factor']}{superscript(-round(math.log10(scale.factor)))}", "soft")
+    return bar, end + FACTOR_PX, y
 
 
 def bound(m: LayerMap, value: float, unit: bool = False, t: Strings = EN) -> str:

@@ -14,6 +14,7 @@ from polygraft.blocks import LIMIT, block_bytes
 from polygraft.meter import LIBRARIES
 from polygraft.prune.calibration import Calibration, Spoken, planned, shares_of
 from polygraft.prune.costs import FLOPS, Extent, states, width
+from polygraft.prune.forecast import gigabytes
 from polygraft.prune.grams import store
 from polygraft.prune.grams.store import Grams
 from polygraft.prune.harm import WithText
@@ -42,7 +43,7 @@ def plan(config: Gram, context: Context) -> Plan:
     layers = extent.grams()
     disk, squares = store.nbytes([w for widths in layers for w in widths], 1), max(4 * sum(w * w for w in ws) for ws in layers)
     held = block_bytes(weights, anatomy, "float32" if width(config, weights) == 4 else config.dtype)
-    lines = (f"{n} language{'s' * (n != 1)}, {disk / 1e9:.3g} GB each on the disk", *text.lines)
+    lines = (f"{n} language{'s' * (n != 1)}, {gigabytes(disk)} each on the disk", *text.lines)
     sums = sum(w * w for ws in layers for w in ws) * text.tokens
     work = 2 * sum(extent.sizes.values()) * text.tokens + sums + sum(out * w * w for out, w in extent.matrices.values())
     peak = LIBRARIES + held + n * (squares + squares // 2) + 2 * squares + min(states(config, weights, anatomy), LIMIT)
@@ -69,7 +70,8 @@ def told(config: Gram, source: Source, text: Calibration, grams: Grams, anatomy:
     inputs = (source.ref("model"), *(InputRef(t.language, t.path, digest=t.digest) for t in text.told))
     size = store.nbytes([kept.width for kept in grams.sites.values()], len(grams.languages))
     alike = agreement(grams)
-    summary = [f"{len(grams.languages)} languages, {len(grams.sites):,} inputs of matrices, {size / 1e9:.3g} GB."]
+    n = len(grams.languages)
+    summary = [f"{n} language{'s' * (n != 1)}, {len(grams.sites):,} inputs of matrices, {gigabytes(size)}."]
     maps, tables = list[LayerMap](), [text.table]
     if alike:
         mean = float(np.mean(list(alike.values())))

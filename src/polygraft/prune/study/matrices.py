@@ -73,7 +73,9 @@ def _beside(config: Study, group: Group, target: str, c: Compared) -> list[Cell]
     known = {role: group.settings.index(s) for role, s in roles(config, target).items() if s in group.settings}
     best = chosen(c, list(known.values()))
     names = {i: role for role, i in known.items()}
-    advice = " or ".join(names[i] for i in best) if len(best) < len(known) or len(known) == 1 else "no difference found"
+    advice = "no difference found" if len(best) == len(known) else " or ".join(names[i] for i in best)
+    if len(known) == 1:
+        advice = f"{names[best[0]]}: nothing to compare it with"
     return [advice, *(c.estimate(known[role]) if role in known else None for role in ORDER)]
 
 
@@ -86,7 +88,7 @@ def summary(found: Found, group: Group, bits: Mapping[str, Compared], judged: Ma
     if len(alone) < 2:
         return []
     lowest = [g for g in alone if min(alone, key=lambda s: bits[g].values[group.settings.index(s)]) == g]
-    told = [f"{group.name}: of {len(alone)} languages, {len(lowest)} lose least by calibration on their own text"
+    told = [f"{group.name}: in {len(lowest)} of {len(alone)} languages bits per byte are lowest by calibration on their own text"
             + (f" ({', '.join(lowest)})." if lowest else ".")]  # fmt: skip
     own = {g: judged[g, g].verdict for g in alone if (g, g) in judged}
     if own:
