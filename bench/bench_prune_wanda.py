@@ -115,7 +115,7 @@ def agreement(root: Path) -> tuple[float, float, float]:
     """Zeros of ours and of theirs among the weights of the layers, and the share of weights that are zero in both or neither."""
     from polygraft.checkpoint import Checkpoint
 
-    a, b, counts = Checkpoint.open(root / "ours" / "model"), Checkpoint.open(root / "theirs"), np.zeros(4)
+    a, b, counts = Checkpoint.open(root / "ours"), Checkpoint.open(root / "theirs"), np.zeros(4)
     for key in (key for key in a.tensors if "_proj." in key):
         mine, other = a.f32(key, 0, a.info(key).numel) == 0, b.f32(key, 0, b.info(key).numel) == 0
         counts += mine.sum(), other.sum(), (mine == other).sum(), mine.size
