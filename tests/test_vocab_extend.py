@@ -16,7 +16,7 @@ from polygraft.errors import InputError, RecipeError, StepFailed
 from polygraft.step import Step
 from polygraft.tokenfile import Vocabulary
 from polygraft.vocab.scripts import script_of
-from polygraft.vocab.tokenizer import checks, counting, extend, filters, optimise, steps, texts, trim
+from polygraft.vocab.tokenizer import checks, counting, extend, filters, optimise, parted, steps, texts, trim
 from polygraft.vocab.tokenizer.folder import read_tokenizer, write_tokenizer
 from polygraft.vocab.tokenizer.merges import WALL, Words, learn
 from test_tokenfile import TEXT, byte_level, sentencepiece
@@ -436,6 +436,22 @@ def test_only_the_scripts_asked_for(tmp_path):
     added = [new.contents[i].decode("utf-8", "ignore") for i in range(old.vocabulary.size, new.size)]
     assert 0 < result.data["new_tokens"] < 200 and "no pair that may be merged" in result.summary[0]
     assert all(c == " " or script_of(c, marks=True) == "CYRILLIC" for text in added for c in text)
+
+
+@pytest.mark.parametrize(("make", "text", "words", "most"), [
+    (byte_level, ["हिंदी भाषा"], 1.0, 10 / 8), (byte_level, ["кот и пёс", "v2 x-y 10"], 0.0, 18 / 9), (byte_level, ["कमल हिंदी"], 0.5, 9 / 5),
+    (sentencepiece, ["हिंदी भाषा"], 0.0, 5.0),
+], ids=["marks", "none", "half", "sentencepiece"])  # fmt: skip
+def test_how_far_a_rule_parts_words(tmp_path, make, text, words, most):
+    """GPT-2's pattern: ह|िं|द|ी| भ|ा|ष|ा are parts; numbers and hyphened words are not counted as words, but as parts."""
+    found = parted.parted(text, opened(tmp_path, make()).vocabulary)
+    assert found.words == words and found.marked == (words > 0)
+    assert len(parted.said({"hi": found})) == (words > 0)
+    assert found.most == pytest.approx(most)
+
+
+def test_a_text_without_words_says_nothing_of_parts(tmp_path):
+    assert parted.parted(["1 2 3", "--"], opened(tmp_path, byte_level()).vocabulary) is None
 
 
 def test_text_without_anything_to_merge_is_a_failure(tmp_path):
