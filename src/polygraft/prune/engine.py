@@ -57,7 +57,7 @@ Method = Callable[[Mapping[str, "torch.Tensor"], Moments], Mapping[str, Pruned]]
 @dataclass(frozen=True)
 class Module:
     """One pruned matrix: its zeros, weights, and relative output error on the calibration text: of all tokens where products
-    are kept, else of about a thousand of them (`gather.SAMPLED`); None where no token came. `errors`: in every language, where
+    are kept, else of some hundred of them (`gather.SAMPLED`); None where no token came. `errors`: in every language, where
     each has products of its own."""
 
     key: str

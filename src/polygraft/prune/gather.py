@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from polygraft.blocks import Block
     from polygraft.model import Live
 
-SAMPLED = 1024  # inputs of a site that its error is measured on, where products are not kept
+SAMPLED = 256  # inputs of a site that its error is measured on, where products are not kept
 Weighing = Sequence["torch.Tensor"]  # of every batch: float32 [rows, tokens], 0 where nothing counts (padding)
 
 
