@@ -176,10 +176,15 @@ def scorable(jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
     """(jobs that every candidate is asked, those whose answers are written, for the finalists). Raises RecipeError for others."""
     for job in jobs:
         if job.foreign is not None:
-            raise RecipeError("lm-eval's own tasks cannot be asked of a model that is never made", where=job.name,
-                              fix="evaluate the chosen merge on them: --write best, then eval")
+            raise foreign(job.name)
     scored = [j for j in jobs if j.task is None or not j.task.written]
     if not scored:
         raise RecipeError("nothing that candidates can be scored on", where="tasks", found="written answers only",
                           fix="add a task that is scored by likelihood, or a corpus")
     return scored, [j for j in jobs if j.task is not None and j.task.written]
+
+
+def foreign(name: str) -> RecipeError:
+    """What is said of lm-eval's own tasks: it asks them of whole models."""
+    return RecipeError("lm-eval's own tasks cannot be asked of a model that is never made", where=name,
+                       fix="evaluate the chosen merge on them: --write best, then eval")

@@ -17,7 +17,7 @@ from polygraft.choose.search.space import Space, paths
 from polygraft.errors import UserError
 from polygraft.evals import estimate
 from polygraft.evals.budget import parse_duration
-from polygraft.evals.jobs import faults, fetched, said
+from polygraft.evals.jobs import faults, fetched, foreign_words, said
 from polygraft.evals.opening import lacks_template, no_template
 from polygraft.evals.run import Job
 from polygraft.evals.timed import picked
@@ -49,7 +49,7 @@ def plan(config: Search, context: Context) -> Plan:
     """From headers and data files: what is tried, asked and confirmed, roughly what it takes, and all that is wrong."""
     found, draft = sources.opened(config, context), Draft()
     jobs, wrong = faults(config.evaluation(), context)
-    draft.wrong += wrong
+    draft.wrong += [*wrong, *map(asking.foreign, foreign_words(config.evaluation(), context))]
     draft.wrong += [e for e in ((proposals.missing() if config.strategy == "optuna" else None),
                                 (fanout.missing() if config.workers > 1 else None)) if e is not None]
     if config.chat and lacks_template(found.sources[0]):
