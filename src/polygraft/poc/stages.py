@@ -147,7 +147,8 @@ def run(config: Poc, out: Path, *, offline: bool = False, language: str = "en", 
     ready = setup(config, out, offline=offline)
     write_json(out / ASKED, config.model_dump(mode="json"))
     left: Out = {m: ("absent", reason) for m, reason in lacking(ready.facts).items()}
-    sizes, before, told = budget.smoke(ready.facts.longest), None, list[Decision]()
+    before: Sizes | None = None
+    sizes, told = budget.smoke(ready.facts.longest), list[Decision]()
     for stage in STAGES[: STAGES.index(config.stage) + 1]:
         done = _stage(ready, sizes, left, out, offline, tell)
         told.append(decide(ready, done, before))
