@@ -20,7 +20,7 @@ from polygraft.choose.auto.config import Auto
 from polygraft.choose.auto.measured import Widened, exact
 from polygraft.choose.auto.proposals import spans
 from polygraft.choose.auto.units import norm_owner
-from polygraft.errors import InputError, RecipeError
+from polygraft.errors import RecipeError
 from polygraft.result import Result
 from polygraft.selectionfile import Entry
 from polygraft.sources import resolve, with_base

@@ -157,4 +157,4 @@ def test_a_pilot_stands_on_the_smoke_stage(smoke, ground):
     assert "stage by stage" in (ground.out / "report.html").read_text()
     assert {"swap-language", "scores-swap", "scores-prune"} <= set(begun)
     assert sorted(p.name for p in (ground.out / "stages").iterdir()) == ["pilot.json", "smoke.json"]
-    assert decision.verdict in ("keep", "adopt") and decision.outcome("swap").of("target")[0].difference.n == 4
+    assert decision.verdict in ("keep", "adopt") and decision.outcome("swap").of("target")[0].difference.n in range(4, 10)  # as many as the time that the smoke stage took leaves

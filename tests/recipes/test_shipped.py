@@ -189,4 +189,5 @@ def test_every_verb_has_a_page():
     alone = {verb for verb, entry in cli.VERBS.items() if not isinstance(entry, dict)}
     within = {f"{group}-{verb}" for group in ("analyze", "tune", "vocab") for verb in cli.VERBS[group]}
     within |= {"prune", *(f"prune-{verb}" for verb in cli.VERBS["prune"] if f"prune-{verb}" in pages)}  # the others stand in its own
+    within |= {f"merge-{verb}" for verb in ("auto", "search")}
     assert alone - {"plan", "run"} | within | {"plan-run", "merge", "ab"} == pages

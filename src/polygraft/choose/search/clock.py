@@ -79,8 +79,8 @@ class Clock:
                               expected=f"about {spoken((each * min(8, len(candidates)) + self.budget.seconds - left) * 1.2)}",
                               fix="give more time, or shorter and fewer items")
         step = -(-len(candidates) // most)
-        self.notes.append(f"{len(candidates):,} candidates do not fit the time budget of {spoken(self.budget.seconds)}: every "
-                          f"{step}th was tried.")
+        self.notes.append(f"{len(candidates):,} candidates do not fit the time budget of {spoken(self.budget.seconds)}: one "
+                          f"in {step} was tried.")
         return list(candidates[::step])
 
     def another(self, seconds: float, held: Some) -> bool:
