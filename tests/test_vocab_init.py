@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from newtokens import extended
 from oracle import init_oracle as oracle
+from polygraft import cli
 from polygraft.checkpoint import Checkpoint
 from polygraft.errors import InputError, RecipeError
 from polygraft.files import verify_folder
@@ -457,6 +458,16 @@ def test_methods_are_tried_and_the_best_is_kept(tiny, tmp_path):
     run_step(STEP, Init(model=str(base), tokenizer=str(tmp_path / "t"), method=(found["best"],)), alone)
     assert Checkpoint.open(alone).read("lm_head.weight") == Checkpoint.open(made).read("lm_head.weight")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["alone", "made", "ru.txt", "t"]
+
+
+@pytest.mark.parametrize("more", [[], ["--plan"]])
+def test_probe_is_a_number_of_steps_on_the_command_line(tiny, tmp_path, more):
+    """Other verbs have a flag of that name, which measures for a plan."""
+    base = tiny("llama")
+    words = [str(base), "--tokenizer", str(extended(base, tmp_path / "t")), "--method", "composed,random", "--probe", "2", "--corpus",
+             f"ru={russian(tmp_path)}", "--probe-batch", "2", "--probe-length", "32", "--out", str(tmp_path / "made"), *more]
+    assert cli.run(["vocab", "init", *words]) == 0
+    assert more or json.loads((tmp_path / "made" / "init.json").read_text())["probe"]["steps"] == 2
 
 
 def test_a_trial_that_was_finished_is_not_done_again(tiny, tmp_path, monkeypatch):

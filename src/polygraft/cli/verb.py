@@ -61,7 +61,7 @@ def run_verb(step: Any, given: dict[str, Any]) -> int:
     if given["recipe_only"]:
         click.echo(text, nl=False)
         return 0
-    if given.get("probe") and not given["plan_only"]:
+    if step.probes and given["probe"] and not given["plan_only"]:
         raise RecipeError("`--probe` measures for a plan, and would do nothing here", where="--probe",
                           fix="add --plan, or leave --probe out")
     if given["plan_only"]:
@@ -111,7 +111,7 @@ def plan_verb(step: Any, config: Any, given: dict[str, Any]) -> int:
     from polygraft.planning import raise_all
     from polygraft.result import encode
 
-    planned = engine.plan_step(step, config, offline=given["offline"], probe=given.get("probe", False))
+    planned = engine.plan_step(step, config, offline=given["offline"], probe=step.probes and given["probe"])
     if ranks.rank():
         return 0  # the first process speaks for all
     if given["as_json"]:
