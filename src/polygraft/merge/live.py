@@ -12,7 +12,11 @@ from polygraft.merge.engine import Merge, settle
 from polygraft.merge.profile import Profile
 
 if TYPE_CHECKING:
+    import torch
+
     from polygraft.model import Live
+
+FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}  # of safetensors: torch's names
 
 
 def apply(profile: Profile, live: Live, sources: Sequence[Weights]) -> None:
@@ -22,18 +26,23 @@ def apply(profile: Profile, live: Live, sources: Sequence[Weights]) -> None:
     in the sources' dtype its bytes are the written merge's, in another one these are converted. Raises InputError for sources that
     cannot be merged, and for numbers that are not finite in what is blended; tensors before those have been overwritten then.
     """
-    import torch
-
     from polygraft.model import view
 
     if len(sources) != len(profile.sources):
         raise InputError("not the sources of this profile", found=f"{len(sources)} models", expected=", ".join(profile.sources))
     compat.check(list(zip(profile.sources, sources)))
-    dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
     merge = Merge(settle(profile, sources), sources)
     for key in profile.weights:
-        info, target = sources[0].info(key), view(live.model, live.anatomy, key)
-        if target is None or info.dtype not in dtypes:
+        target = view(live.model, live.anatomy, key)
+        if target is None or sources[0].info(key).dtype not in FLOATS:
             continue  # buffers: the model computes them itself
-        values = torch.frombuffer(bytearray().join(merge.stream(key)), dtype=dtypes[info.dtype])
-        target.copy_(values.reshape(info.shape))
+        target.copy_(tensor(merge, key))
+
+
+def tensor(merge: Merge, key: str) -> torch.Tensor:
+    """The bytes that the written merge would have for a tensor of `FLOATS`, in its own shape and dtype."""
+    import torch
+
+    info = merge.models[0].info(key)
+    values = torch.frombuffer(bytearray().join(merge.stream(key)), dtype=getattr(torch, FLOATS[info.dtype]))
+    return values.reshape(info.shape)

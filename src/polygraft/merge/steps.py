@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,9 +105,14 @@ def plan_job(made: Job, donor: Source) -> Plan:
 
 def run(config: Config, context: Context, folder: Path) -> Result:
     """Write `folder/model`, complete with its own manifest."""
+    return sealed(folder, lambda model: into(config, context, model))
+
+
+def sealed(folder: Path, fill: Callable[[Path], tuple[Result, dict[str, Any]]]) -> Result:
+    """What `fill` writes into the new `folder/model`, closed with the manifest that it gives."""
     model = folder / "model"
     files.OPS.mkdir(str(model))
-    result, manifest = into(config, context, model)
+    result, manifest = fill(model)
     files.seal(model, manifest)
     return result
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from polygraft import files
 from polygraft.analysis.delta.measure import Changes, check
 from polygraft.anatomy import Anatomy
 from polygraft.choose.auto import beside, drawing, evidence
@@ -146,11 +145,7 @@ def _maybe(config: Auto, o: Opened, judged: Judged) -> list[Proposal]:
 
 def run(config: Auto, context: Context, folder: Path) -> Result:
     """Write `folder/model`, complete with its own manifest."""
-    model = folder / "model"
-    files.OPS.mkdir(str(model))
-    result, manifest = into(config, context, model)
-    files.seal(model, manifest)
-    return result
+    return merging.sealed(folder, lambda model: into(config, context, model))
 
 
 def into(config: Auto, context: Context, model: Path) -> tuple[Result, dict[str, Any]]:

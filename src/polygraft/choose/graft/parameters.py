@@ -12,6 +12,7 @@ from polygraft.checkpoint import Weights
 from polygraft.choose.graft.variants import Blend, Origin, Variant
 from polygraft.errors import InputError
 from polygraft.merge.engine import Merge, settle
+from polygraft.merge.live import tensor
 from polygraft.merge.profile import Profile
 from polygraft.model import inside
 from polygraft.standins import empty_parameter, places, read
@@ -119,14 +120,7 @@ class Parameters:
         return made
 
     def _computed(self, blend: Blend, key: str) -> torch.Tensor:
-        """The bytes that a written merge would have, as a tensor."""
-        import torch
-
-        dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
-        info = self.sources[0].info(key)
-        merge = Merge(blend.profile, [self.sources[i] for i in blend.models])
-        values = torch.frombuffer(bytearray().join(merge.stream(key)), dtype=dtypes[info.dtype])
-        return values.reshape(info.shape)
+        return tensor(Merge(blend.profile, [self.sources[i] for i in blend.models]), key)
 
     def settled(self, profile: Profile, models: Sequence[int]) -> Profile:
         """The profile with what cannot be computed copied from its heaviest source, as a written merge has it."""

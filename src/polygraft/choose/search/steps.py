@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from polygraft import files
 from polygraft.choose.candidates import Candidate, needed
 from polygraft.choose.search import asking, confirm, fanout, proposals, report, strategies, written
 from polygraft.choose.search import opening as sources
@@ -23,6 +22,7 @@ from polygraft.choose.search.strategies import Strategy
 from polygraft.evals.budget import parse_duration
 from polygraft.evals.jobs import make_jobs, said
 from polygraft.merge import write
+from polygraft.merge.steps import sealed
 from polygraft.result import Result
 from polygraft.step import Context, Step
 
@@ -85,16 +85,13 @@ def _score(config: Search, found: Opened, grafter: Any, context: Context) -> Sco
 
 def _written(config: Search, found: Opened, best: Candidate, folder: Path, context: Context) -> dict[str, Any]:
     """The chosen merge in `folder/model`, complete with its own manifest."""
-    model = folder / "model"
-    shutil.rmtree(model, ignore_errors=True)  # half of one, from a run that was cut off
-    files.OPS.mkdir(str(model))
+    shutil.rmtree(folder / "model", ignore_errors=True)  # half of one, from a run that was cut off
     profile, places = needed(best.profile)
     named = [found.named[i] for i in places]
     donor = next((n.name for n in named if n.name == best.params["task"]), named[0].name)
     recipe = {"use": "merge.search@1", **config.model_dump(mode="json"), "chosen": dict(best.params)}
     job = write.job(profile, named, found.anatomy, donor, recipe=recipe, shard_bytes=config.shard_bytes)
-    made, manifest = write.fill(job, model, context.progress)
-    files.seal(model, manifest)
+    made = sealed(folder, lambda model: write.fill(job, model, context.progress))
     return {"model": {"donor": made.data["donor"], "bytes": made.data["bytes"]}}
 
 
