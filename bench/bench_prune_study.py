@@ -83,7 +83,7 @@ def main() -> None:
         start, cpu = time.perf_counter(), time.process_time()
         result = step.run(study, Context(model=resolve, data=Path, folder=Path), Path(folder))
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-    for table in result.tables[:3]:
+    for table in result.tables:
         print(f"\n{table.title}\n\n| {' | '.join(table.columns)} |\n|{' --- |' * len(table.columns)}")
         for row in table.rows:
             print("| " + " | ".join(shown(value) for value in row) + " |")

@@ -111,16 +111,19 @@ def _peak(said: str) -> int:
     return int(said.rpartition("peak")[2])
 
 
-def agreement(root: Path) -> tuple[float, float, float]:
-    """Zeros of ours and of theirs among the weights of the layers, and the share of weights that are zero in both or neither."""
+def agreement(root: Path) -> tuple[float, float, float, float]:
+    """Zeros of ours and of theirs among the weights of the layers, the share of weights that are zero in both or neither, and that
+    share in the first layer's q, k and v, which read the same in both."""
     from polygraft.checkpoint import Checkpoint
 
-    a, b, counts = Checkpoint.open(root / "ours"), Checkpoint.open(root / "theirs"), np.zeros(4)
+    a, b, counts, first = Checkpoint.open(root / "ours"), Checkpoint.open(root / "theirs"), np.zeros(4), np.zeros(2)
     for key in (key for key in a.tensors if "_proj." in key):
         mine, other = a.f32(key, 0, a.info(key).numel) == 0, b.f32(key, 0, b.info(key).numel) == 0
         counts += mine.sum(), other.sum(), (mine == other).sum(), mine.size
+        if "layers.0.self_attn" in key and "o_proj" not in key:
+            first += (mine == other).sum(), mine.size
     zeros, zeros_too, same = counts[:3] / counts[3]
-    return float(zeros), float(zeros_too), float(same)
+    return float(zeros), float(zeros_too), float(same), float(first[0] / first[1])
 
 
 def main() -> None:
@@ -139,7 +142,7 @@ def main() -> None:
         mine = ours(args, root)
         tried = {batch: theirs(args, root, python, batch) for batch in map(int, args.batches.split(","))}
         batch = min(tried, key=lambda b: tried[b][0])
-        other, (zeros, zeros_too, same) = tried[batch], agreement(root)
+        other, (zeros, zeros_too, same, first) = tried[batch], agreement(root)
     parameters = sum(int(np.prod(shape)) for _, shape in synthetic.specs(args).values())
     print(f"Wanda at {args.sparsity:g}, {parameters / 1e9:.2f}B parameters, {args.layers} layers, {args.samples} x {args.seq_len} "
           f"tokens, {args.dtype}, {os.environ.get('OMP_NUM_THREADS', 'all')} threads; {LLMCOMPRESSOR} by windows read together: "
@@ -148,7 +151,7 @@ def main() -> None:
     print(f"| llmcompressor, {batch} together | {other[0]:.1f} | {other[1] / 1e6:,.0f} | {zeros_too:.4f} |")
     print(f"| ours | {mine[0]:.1f} | {mine[1] / 1e6:,.0f} | {zeros:.4f} |")
     print(f"| ratio | {other[0] / mine[0]:.2f} (>= {GOALS['wall']:g}) | {mine[1] / other[1]:.2f} (<= {GOALS['memory']:g}) | "
-          f"masks agree in {same:.4%} of the weights |")
+          f"masks agree in {same:.4%} of the weights, {first:.4%} of the first q, k, v |")
 
 
 if __name__ == "__main__":

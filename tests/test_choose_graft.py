@@ -174,14 +174,27 @@ def test_memory_that_runs_out_halves_what_goes_side_by_side(pair, monkeypatch):
     grafter, little = Grafter.open(sources, dtype="float32"), Grafter.open(sources, dtype="float32")
     real = little.frame.layer
 
-    def layer(number, pieces, states, out):
+    def layer(number, pieces, states, *more):
         if len(states) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        real(number, pieces, states, out)
+        real(number, pieces, states, *more)
 
     monkeypatch.setattr(little.frame, "layer", layer)
     profiles = swaps(grafter.anatomy)
     assert little.likelihoods(profiles, ROWS, SCORED).nats == pytest.approx(grafter.likelihoods(profiles, ROWS, SCORED).nats, abs=1e-5)
+
+
+def test_the_last_ffn_computes_the_tokens_that_are_looked_at_alone(pair):
+    grafter = Grafter.open(pair(), dtype="float32")
+    computed = dict.fromkeys(range(grafter.anatomy.layers), 0)
+    for number, layer in enumerate(grafter.frame.modules):
+        layer.mlp.up_proj.register_forward_pre_hook(
+            lambda _m, args, number=number: computed.__setitem__(number, computed[number] + args[0].shape[:-1].numel()))
+    profile = swaps(grafter.anatomy)[:1]
+    grafter.likelihoods(profile, ROWS, SCORED)  # tries whether rows may stand in a tree
+    computed.update(dict.fromkeys(computed, 0))
+    grafter.likelihoods(profile, ROWS, SCORED)
+    assert 0 < computed[grafter.anatomy.layers - 1] <= sum(SCORED) < computed[0]
 
 
 def test_another_number_of_sources_is_refused(pair):

@@ -56,6 +56,7 @@ class Gathering:
             site.expert: view(live.model, live.anatomy, key) for site, keys in found.items() if site.expert >= 0
             for key in keys if live.anatomy.parts[key].role == "experts.up"}  # fmt: skip
         self.weights: Any = None
+        self.plain = False  # every token counts once: nothing to leave out or to weigh
         self.entered: Any = None
 
     @property
@@ -66,6 +67,7 @@ class Gathering:
 
     def begin(self, index: int, _batch: Any) -> None:
         self.weights = self.weighing[index].reshape(-1).to(self.live.device)
+        self.plain = bool((self.weights == 1).all())
 
     def seen(self, passing: Passing) -> None:
         value = passing.value.reshape(-1, passing.value.shape[-1])
@@ -85,9 +87,10 @@ class Gathering:
         self._add(Site(layer, "down", expert), gate * (x @ self.ups[expert].T), weights)
 
     def _add(self, site: Site, value: Any, weights: Any) -> None:
-        counted = weights > 0
-        value, weights = value[counted], weights[counted]
-        self.moments[site].add(value, weights)
+        if not self.plain:
+            counted = weights > 0
+            value, weights = value[counted], weights[counted]
+        self.moments[site].add(value, None if self.plain else weights)
         if self.samples is not None:
             self.samples.take(site, value, weights)
 

@@ -6,8 +6,11 @@ called as the family calls them, on whatever parameters they wear.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
 
 from polygraft.anatomy import Anatomy
 from polygraft.choose.graft.pieces import Piece
@@ -50,8 +53,13 @@ class Frame:
         found = self._follow(piece.many(1), lambda _number, args, kwargs: stop(hidden_of(args, kwargs)))
         return found.reshape(-1, found.shape[-1])
 
-    def layer(self, number: int, pieces: Sequence[Piece], states: Sequence[Any], out: Sequence[Any]) -> None:
-        """Send states [tokens, hidden] through one layer, side by side, into `out`, which may be the same tensors."""
+    def layer(self, number: int, pieces: Sequence[Piece], states: Sequence[Any], out: Sequence[Any],
+              spots: np.ndarray | None = None) -> None:  # fmt: skip
+        """Send states [tokens, hidden] through one layer, side by side, into `out`, which may be the same tensors.
+
+        spots: int64, ascending, the tokens that are looked at behind this layer, if they are not all: its FFN computes no others,
+        and what stands at the others in `out` means nothing.
+        """
         import torch
 
         cache = Columns()
@@ -59,7 +67,8 @@ class Frame:
             for k, piece in enumerate(pieces):
                 inside = slice(piece.start, piece.stop)
                 together = torch.stack([s[inside] for s in states]).view(-1, piece.width, states[0].shape[-1])
-                found = self._run(number, k, piece, len(states), together, cache)
+                with self._narrowed(number, piece, len(states), spots):
+                    found = self._run(number, k, piece, len(states), together, cache)
                 for target, value in zip(out, found.view(len(states), -1, found.shape[-1])):
                     target[inside] = value
                 cache = _carried(cache, piece)
@@ -76,6 +85,40 @@ class Frame:
         with instead(self.modules, place):
             ids = torch.zeros(len(hidden), 1, dtype=torch.long, device=self.device)
             return self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, 0]
+
+    @contextmanager
+    def _narrowed(self, number: int, piece: Piece, states: int, spots: np.ndarray | None) -> Iterator[None]:
+        """Within: the layer's FFN computes some of a piece's tokens, and gives 0 for the others."""
+        import torch
+
+        module = None if spots is None else self._ffn(number)
+        if module is None or spots is None:
+            yield
+            return
+        size, real = piece.stop - piece.start, module.forward
+        at = spots[slice(*np.searchsorted(spots, [piece.start, piece.stop]))] - piece.start
+        some = torch.from_numpy((np.arange(states)[:, None] * size + at).reshape(-1)).to(self.device)
+
+        def forward(x: Any, *args: Any, **kwargs: Any) -> Any:
+            if args or kwargs:  # it adds to a residual of its own
+                return real(x, *args, **kwargs)
+            found = x.new_zeros(x.numel() // x.shape[-1], x.shape[-1])
+            if len(some):
+                found[some] = real(x.reshape(found.shape)[some][None])[0]
+            return found.view(x.shape)
+
+        module.forward = forward
+        try:
+            yield
+        finally:
+            del module.forward
+
+    def _ffn(self, number: int) -> Any:
+        """The module that is one layer's FFN and nothing else; None for a mixture, and where a family has no such module."""
+        keys = [key for key in self.anatomy.keys(layer=number, kind="ffn") if self.anatomy.parts[key].role == "down"]
+        names = {(self.anatomy.live_name(key) or "").rpartition(".")[0].rpartition(".")[0] for key in keys}
+        module = self.model.get_submodule(names.pop()) if len(names) == 1 else None
+        return None if module is self.modules[number] else module
 
     def _run(self, number: int, k: int, piece: Piece, states: int, hidden: Any, cache: Columns) -> Any:
         args, kwargs = self._called(number, k, piece, states)
@@ -119,8 +162,6 @@ class Frame:
 
 def _carried(cache: Columns, piece: Piece) -> Columns:
     """The columns that the next piece attends to."""
-    import numpy as np
-
     if piece.keep is None:
         return Columns()
     cache.advance(piece.inputs["position_ids"][0].cpu().numpy().astype(np.int64))

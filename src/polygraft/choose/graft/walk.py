@@ -97,5 +97,5 @@ class Walk:
         before = [self.states.get(trie.parent[node], self.frame.device) for node in nodes]
         # the last to need a state may overwrite it; of two halves of a batch the second may fail, so only where it is alone
         out = [h if len(nodes) == 1 and agenda.left[trie.parent[n]] == 1 else torch.empty_like(h) for n, h in zip(nodes, before)]
-        self.frame.layer(depth - 1, read.pieces, before, out)
+        self.frame.layer(depth - 1, read.pieces, before, out, read.spots if depth == self.frame.anatomy.layers else None)
         return out
