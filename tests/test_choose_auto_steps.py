@@ -243,6 +243,26 @@ steps:
     assert graft.plan.like is not None and graft.plan.disk_bytes > 0
 
 
+def test_experts_that_steps_have_yet_to_train_are_not_one_model(tmp_path, trio):
+    from polygraft import recipe
+    from polygraft.steps import TABLE
+
+    training = "use: tune.sft@1\n  model: base\n  method: full\n  steps: 1\n  length: 64\n  data:"
+    (tmp_path / "r.yaml").write_text(f"""recipe: 1
+models: {{base: {trio['base']}}}
+steps:
+- id: math
+  {training} ["problems:en?n=20&seed=1"]
+- id: sw
+  {training} ["problems:es?n=20&seed=2"]
+- {{id: graft, use: merge.auto@1, task: math, language: sw, base: base}}
+- {{id: same, use: merge.auto@1, task: base, language: sw, base: base}}
+""")
+    graft, same = recipe.plan(recipe.read_recipe(tmp_path / "r.yaml", TABLE), tmp_path / "runs").steps[2:]
+    assert not graft.errors and not any("same model" in n for n in graft.plan.notes)
+    assert "the task expert and the base are the same model" in str(same.errors[0])
+
+
 def test_neither_torch_nor_transformers_is_imported(trio, tmp_path):
     code = f"""import sys; from polygraft.cli import run
 run(["merge", "auto", "--task", {str(trio['task'])!r}, "--language", {str(trio['language'])!r}, "--base", {str(trio['base'])!r}, "--out", {str(tmp_path / 'o')!r}])

@@ -150,7 +150,7 @@ class Workspace:
         if folder is not None and self.run.state(folder) is None:
             return self._open(str(folder / "model"), None, planning)
         if planning and id in self.likes:
-            return self.likes[id]
+            return replace(self.likes[id], coming=id)
         raise NotMade(f"the model of the step `{id}` is not made yet")
 
     def _open(self, spec: str, base: Source | None, planning: bool) -> Source:

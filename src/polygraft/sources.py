@@ -19,7 +19,10 @@ __all__ = ["Adapter", "MergedView", "Source", "merged_view", "open_model", "reso
 
 @dataclass(frozen=True)
 class Source:
-    """What a name stands for. `kind` is folder, hub, adapter, gguf, demo or server; an adapter has `adapter` and maybe `base`."""
+    """What a name stands for. `kind` is folder, hub, adapter, gguf, demo or server; an adapter has `adapter` and maybe `base`.
+
+    `coming`: the step that has yet to write it; then this is a model of the shapes that it will have, for a plan.
+    """
 
     spec: str
     kind: str
@@ -28,6 +31,7 @@ class Source:
     checkpoint: Checkpoint | None = None
     adapter: Adapter | None = None
     base: Source | None = None
+    coming: str = ""
 
     @property
     def identity(self) -> str:

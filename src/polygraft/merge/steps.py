@@ -38,7 +38,8 @@ def opened(request: Request, context: Context) -> list[Source]:
 
 
 def named(request: Request, sources: list[Source]) -> tuple[Named, ...]:
-    return tuple(Named(name, s.weights, s.spec, s.revision, s.kind, hub_ids(s)) for name, s in zip(request.names, sources))
+    return tuple(Named(name, s.weights, s.spec, s.revision, s.kind, hub_ids(s), s.coming)
+                 for name, s in zip(request.names, sources))  # fmt: skip
 
 
 def hub_ids(source: Source) -> tuple[str, ...]:

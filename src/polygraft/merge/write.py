@@ -44,6 +44,7 @@ class Named:
     revision: str = ""
     kind: str = "folder"
     hub: tuple[str, ...] = ()
+    coming: str = ""  # the step that has yet to write it
 
     @property
     def origin(self) -> Origin:
@@ -95,7 +96,7 @@ def same_notes(sources: Sequence[Named]) -> tuple[str, ...]:
     """Two names for one model are seldom meant."""
     first: dict[str, str] = {}
     return tuple(f"{s.name} and {n} are the same model" for s in sources
-                 if (n := first.setdefault(s.weights.identity, s.name)) != s.name)  # fmt: skip
+                 if not s.coming and (n := first.setdefault(s.weights.identity, s.name)) != s.name)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------------ plan

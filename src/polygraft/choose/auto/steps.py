@@ -67,7 +67,7 @@ def opened(config: Auto, context: Context) -> Opened:
     names, base = request.names, sources[2]
     seen: dict[str, str] = {}
     for name, role, source in zip(names, ("task expert", "language expert", "base"), sources):
-        if (first := seen.setdefault(source.identity, role)) != role:
+        if not source.coming and (first := seen.setdefault(source.identity, role)) != role:
             raise InputError(f"the {first} and the {role} are the same model, so there is no change to choose by", where=name,
                              found=source.spec, expected="a task expert, a language expert, and the base of both",
                              fix="name three different models")
