@@ -17,6 +17,7 @@ from polygraft.choose.search.asking import Ask, Question, Sheet, split
 from polygraft.choose.search.clock import Clock
 from polygraft.choose.search.config import Search
 from polygraft.choose.search.judge import Judge
+from polygraft.choose.search.kept import Kept
 from polygraft.choose.search.space import Space, content, ordered
 from polygraft.config import Unfit
 from polygraft.errors import InputError, RecipeError
@@ -80,9 +81,11 @@ def planted(here: Anatomy, bottom: int, top: int, each: float = 1.0):
     return lambda found: each * float(np.abs(found - wanted).sum())
 
 
-def search(sp: Space, asked: Sheet, rule, folder=None, clock: Clock | None = None) -> report.Outcome:
-    judge = Judge(asked, objectives.resolve(sp.config.objectives, asked.asks, sp.config.metric), rule, {}, folder)
-    return steps.searched(sp.config, sp, judge, clock or Clock())
+def search(sp: Space, asked: Sheet, rule, folder=None, clock: Clock | None = None, how="the same models") -> report.Outcome:
+    kept = None if folder is None else Kept.open(folder, asked.rows, asked.scored, {}, how)
+    clock = clock or Clock()
+    judge = Judge(asked, objectives.resolve(sp.config.objectives, asked.asks, sp.config.metric), rule, {}, kept, spent=clock.spend)
+    return steps.searched(sp.config, sp, judge, clock)
 
 
 # ------------------------------------------------------------------------------------------------------------ strategies
@@ -235,6 +238,14 @@ def test_a_search_goes_on_where_it_was_cut_off(tmp_path):
     assert after.calls > 0
 
 
+def test_what_another_search_left_in_the_folder_is_not_read(tmp_path):
+    sp = space(strategy="halving")
+    search(sp, sheet(), Rule(sp.anatomy, planted(sp.anatomy, 2, 1)), tmp_path, how="these models")
+    other = Rule(sp.anatomy, planted(sp.anatomy, 1, 0))
+    o = search(sp, sheet(), other, tmp_path, how="others of the same names")
+    assert other.calls > 3 and (o.best.params["bottom"], o.best.params["top"]) == (1, 0)
+
+
 class Watch:
     """A clock that moves by what is asked."""
 
@@ -256,6 +267,46 @@ def test_a_budget_cuts_items_and_then_candidates(seconds, said, monkeypatch):
     assert any(said in note for note in clock.notes) if said else not clock.notes
     assert watch() <= 1.1 * seconds
     assert o.done.verdicts
+
+
+@pytest.mark.parametrize("strategy", ["grid", "halving", "greedy"])
+def test_a_search_within_a_budget_that_was_cut_off_goes_on_with_what_is_left_of_it(strategy, tmp_path, monkeypatch):
+    """The seconds of what was answered before the cut count as they did then: the same items, and no second budget."""
+    sp = space(bottoms="0..3", tops="0..2", strategy=strategy, groups=4)
+    rule, limit = Rule(sp.anatomy, planted(sp.anatomy, 2, 1), noise=0.5), 20.0
+    watch = Watch(rule, 0.01)
+    monkeypatch.setattr("polygraft.choose.search.judge.time.monotonic", watch)
+    whole = search(sp, sheet(160), rule, tmp_path / "whole", Clock(Budget(limit, watch)))
+    assert watch() <= 1.1 * limit
+    stop = rule.calls + rule.calls // 2
+
+    def cut(*call):
+        if rule.calls == stop:
+            raise KeyboardInterrupt
+        return rule(*call)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(sp, sheet(160), cut, tmp_path / "cut", Clock(Budget(limit, watch)))
+    before, clock = rule.asked, Clock(Budget(limit, watch))
+    again = search(sp, sheet(160), rule, tmp_path / "cut", clock)
+    assert report.data(again) == report.data(whole)
+    assert 0 < (rule.asked - before) * 0.01 < limit and clock.budget.left == pytest.approx(limit - watch.each * rule.asked / 2, abs=0.05)
+
+
+def test_halving_that_turns_out_slower_than_timed_stops_with_what_all_were_asked(monkeypatch):
+    sp = space(bottoms="0..7", tops="0..3", strategy="halving")
+    rule = Rule(sp.anatomy, planted(sp.anatomy, 2, 1), noise=0.2)
+
+    class Slower(Watch):
+        def __call__(self) -> float:
+            return 0.001 * min(self.rule.asked, 800) + 0.02 * max(0, self.rule.asked - 800)
+
+    watch = Slower(rule, 0.0)
+    monkeypatch.setattr("polygraft.choose.search.judge.time.monotonic", watch)
+    clock = Clock(Budget(30.0, watch))
+    o = search(sp, sheet(400), rule, clock=clock)
+    assert any("The time was over after" in note for note in clock.notes)
+    assert len(o.picked.trail.candidates) + len(o.picked.trail.dropped) == len(sp.grid()) and o.done.verdicts
 
 
 def test_a_budget_that_holds_nothing_is_refused(monkeypatch):

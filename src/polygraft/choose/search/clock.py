@@ -22,24 +22,31 @@ SHARED = 3.0  # a grid's candidates are predicted to take no more than a third o
 class Clock:
     """The time of one search; budget None: no limit. `each`: seconds that a candidate which shares nothing takes for an item.
 
-    finalists: candidates that are confirmed. notes: what a reader must know of what there was no time for.
+    finalists: candidates that are confirmed; anchors: those of them that are asked every item that chose, too. notes: what a reader must know of what there was no time for.
     """
 
     budget: Budget | None = None
     finalists: int = 10
+    anchors: int = 0
     each: float = 0.0
     notes: list[str] = field(default_factory=list)
 
-    def left(self, held: Some) -> float:
-        """Seconds that choosing may still take: what is left, less confirming."""
+    def spend(self, seconds: float) -> None:
+        """Count what an earlier run of this search took for answers that it left: all runs together have one budget."""
+        if self.budget is not None:
+            self.budget.start -= seconds
+
+    def left(self, held: Some, select: Some = ()) -> float:
+        """Seconds that choosing may still take: what is left, less confirming, and less asking the anchors what chose."""
         if self.budget is None:
             return float("inf")
-        return SHARE * self.budget.left - self.each * self.finalists * size(held)
+        return SHARE * self.budget.left - self.each * (self.finalists * size(held) + self.anchors * size(select))
 
     def start(self, judge: Judge, anchors: Sequence[Candidate], some: Some, least: int) -> None:
         """Time the anchors on the first items, which are asked in any case: once to warm up, and once to measure."""
         if self.budget is None:
             return
+        self.anchors = len(anchors)
         judge.ask(anchors[:1], first(some, 0.0))
         began = judge.asked
         part = first(some, 0.0, least)
@@ -58,7 +65,7 @@ class Clock:
         confirming = first(held, CONFIRMING * self.budget.left / max(1e-9, self.each * self.finalists * size(held)), least)
         few = first(select, 0.0, least)
         some = self._thinned(candidates, size(few), confirming)
-        rate = judge.ask(some, few) / size(few) * times  # seconds an item
+        rate = judge.ask(some, few) / size(few) * times + self.each * self.anchors  # seconds an item
         asked = size(few) + self.left(confirming) / max(1e-9, rate)
         choosing = first(select, asked / size(select), least)
         if size(choosing) < size(select) or size(confirming) < size(held):
@@ -83,9 +90,13 @@ class Clock:
                           f"in {step} was tried.")
         return list(candidates[::step])
 
-    def another(self, seconds: float, held: Some) -> bool:
-        """Whether a round that is predicted to take so long still fits."""
-        return seconds <= self.left(held)
+    def another(self, seconds: float, held: Some, select: Some = ()) -> bool:
+        """Whether a round that is predicted to take so long still fits, where all are asked `select` then."""
+        return seconds <= self.left(held, select)
+
+    def over(self, select: Some, every: Some) -> None:
+        """Say how many items chose where there was no time for another round."""
+        self.notes.append(f"The time was over after {size(select):,} of {size(every):,} items to choose by.")
 
 
 def clock(seconds: float | None, finalists: int, now: Callable[[], float] | None = None) -> Clock:

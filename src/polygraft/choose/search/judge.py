@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from polygraft import arrays, files
 from polygraft.choose.candidates import Candidate
 from polygraft.choose.search.asking import Sheet, Units
+from polygraft.choose.search.kept import GREEDY, SECONDS, VALUE, Kept
 from polygraft.choose.search.objectives import Objective, Part
 from polygraft.choose.search.space import content
 from polygraft.errors import InputError
@@ -22,22 +21,26 @@ Found = tuple[np.ndarray, np.ndarray]  # nats (or a divergence) float64 [profile
 Progress = Callable[..., None]
 Score = Callable[[Sequence[Profile], Sequence[Sequence[int]], Sequence[int], Profile | None, Progress], Found]
 Some = Sequence[Units]  # units of each ask
-FOLDER = "scores"
 
 
 def _quiet(done: float, total: float, text: str = "") -> None:
     """Progress that nobody watches."""
 
 
+def _unspent(seconds: float) -> None:
+    """Nobody counts the time."""
+
+
 class Judge:
-    """Asks candidates what they have not been asked, through `score`, and keeps every call's answers in `folder`, so that a search
-    that was cut off finds them again. `near` are the profiles of the sources that divergence is measured from."""
+    """Asks candidates what they have not been asked, through `score`, and keeps every call's answers in `kept`, so that a search
+    that was cut off finds them again. `near` are the profiles of the sources that divergence is measured from. `spent` is told of
+    the seconds that answers took which an earlier run had computed."""
 
     def __init__(self, sheet: Sheet, objectives: Sequence[Objective], score: Score, near: Mapping[str, Profile],
-                 folder: Path | None = None, progress: Progress = _quiet):
+                 kept: Kept | None = None, progress: Progress = _quiet, spent: Callable[[float], None] = _unspent):
         self.sheet, self.objectives, self.score, self.near = sheet, tuple(objectives), score, near
-        self.folder, self.progress = folder, progress
-        self.seconds, self.asked = 0.0, 0  # spent in calls, and the (candidate, row) pairs that they answered
+        self.kept, self.progress, self.spent = kept, progress, spent
+        self.asked = 0  # (candidate, row) pairs that were answered
         self._values: dict[tuple[Any, ...], np.ndarray] = {}
         self._greedy: dict[tuple[Any, ...], np.ndarray] = {}
         self._records: dict[tuple[Any, ...], dict[tuple[int, int], dict[str, Any]]] = {}
@@ -45,20 +48,33 @@ class Judge:
     # ----------------------------------------------------------------------------------------------------------- asking
 
     def ask(self, candidates: Sequence[Candidate], some: Some) -> float:
-        """Have all of them answer these items; what one has answered before it is not asked again. -> seconds that it took."""
-        started = time.monotonic()
+        """Have all of them answer these items; what one has answered before it is not asked again. -> seconds that it took, those
+        of an earlier run among them."""
+        started, before = time.monotonic(), 0.0
         unique = {content(c): c for c in candidates}
         for ask_rows, near in self._kinds(some):
             groups: dict[tuple[int, ...], list[Candidate]] = {}
             for key, c in unique.items():
                 values = self._of(key)
+                before += self._recall(c, ask_rows)
                 if missing := tuple(r for r in ask_rows if np.isnan(values[r])):
                     groups.setdefault(missing, []).append(c)
             for rows, group in groups.items():
                 self._call(group, rows, near)
-        took = time.monotonic() - started
-        self.seconds += took
-        return took
+        if before:
+            self.spent(before)
+        return time.monotonic() - started + before
+
+    def _recall(self, candidate: Candidate, rows: Sequence[int]) -> float:
+        """Take what an earlier run left of these rows; -> seconds that it took then."""
+        found = self.kept.of(candidate.profile) if self.kept is not None else None
+        if found is None:
+            return 0.0
+        key = content(candidate)
+        here = [r for r in rows if np.isnan(self._values[key][r]) and not np.isnan(found[VALUE, r])]
+        self._values[key][here], self._greedy[key][here] = found[VALUE, here], found[GREEDY, here] > 0
+        self.asked += len(here)
+        return float(found[SECONDS, here].sum())
 
     def _kinds(self, some: Some) -> list[tuple[list[int], Profile | None]]:
         """The rows to be scored, then those on which each reference is to be near."""
@@ -75,29 +91,18 @@ class Judge:
         return self._values[key]
 
     def _call(self, group: Sequence[Candidate], rows: Sequence[int], near: Profile | None) -> None:
-        values, greedy = self._found([c.profile for c in group], rows, near)
+        profiles, started = [c.profile for c in group], time.monotonic()
+        ids, scored = [self.sheet.rows[r] for r in rows], [self.sheet.scored[r] for r in rows]
+        values, greedy = self.score(profiles, ids, scored, near, self.progress)
         for c, v, g in zip(group, values, greedy):
             if not np.isfinite(v).all():
                 raise InputError("a candidate's likelihoods are not numbers", where=c.name, found=str(v[~np.isfinite(v)][0]),
                                  fix="inspect the sources with --check, or compute in float32 (dtype: float32)")
             key = content(c)
             self._values[key][list(rows)], self._greedy[key][list(rows)] = v, g
+        if self.kept is not None:
+            self.kept.add(profiles, rows, values, greedy, time.monotonic() - started)
         self.asked += len(group) * len(rows)
-
-    def _found(self, profiles: Sequence[Profile], rows: Sequence[int], near: Profile | None) -> Found:
-        """From the folder, where an interrupted search left it, else computed and left there."""
-        ids, scored = [self.sheet.rows[r] for r in rows], [self.sheet.scored[r] for r in rows]
-        if self.folder is None:
-            return self.score(profiles, ids, scored, near, self.progress)
-        name = files.digest([[_said(p) for p in profiles], ids, scored, _said(near) if near else None])
-        path = self.folder / FOLDER / f"{name}.safetensors"
-        if path.is_file():
-            kept = arrays.Arrays(path)
-            return kept["values"], kept["greedy"]
-        values, greedy = self.score(profiles, ids, scored, near, self.progress)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        arrays.write(path, {"values": values, "greedy": greedy})
-        return values, greedy
 
     # ----------------------------------------------------------------------------------------------------------- scores
 
@@ -134,9 +139,3 @@ def first(some: Some, share: float, least: int = 1) -> list[Units]:
 def size(some: Some) -> int:
     """How many items or documents these are."""
     return sum(len(unit) for part in some for unit in part)
-
-
-def _said(profile: Profile) -> dict[str, Any]:
-    """What decides a profile's numbers, without what it is called."""
-    return {k: v for k, v in profile.to_json().items() if k not in ("name", "params")} | (
-        {} if profile.method in ("linear", "slerp") else {"params": profile.params})

@@ -43,7 +43,7 @@ def optuna(search: Search, select: Some, held: Some) -> Trail:
     seen: dict[str, Candidate] = {}
     told: list[Round] = []
     took, trials, left = 0.0, space.config.trials, space.config.trials
-    while left > 0 and clock.another(took, held):
+    while left > 0 and clock.another(took, held, select if seen else ()):
         asked = [study.ask() for _ in range(min(BATCH, left))]
         batch = [_candidate(space, trial) for trial in asked]
         if not seen:

@@ -13,7 +13,8 @@ from polygraft.choose.search import asking, confirm, fanout, proposals, report, 
 from polygraft.choose.search import opening as sources
 from polygraft.choose.search.clock import Clock, clock
 from polygraft.choose.search.config import CONFIRM, SELECT, Search
-from polygraft.choose.search.judge import FOLDER, Judge, Score
+from polygraft.choose.search.judge import Judge, Score
+from polygraft.choose.search.kept import FOLDER, Kept
 from polygraft.choose.search.objectives import resolve
 from polygraft.choose.search.opening import Opened
 from polygraft.choose.search.planning import plan
@@ -42,11 +43,13 @@ def run(config: Search, context: Context, folder: Path) -> Result:
                          confirm=config.confirm, seed=config.seed, least=LEAST)
     objectives = resolve(config.objectives, sheet.asks, config.metric)
     space = Space(config, found.anatomy, found.names, sources.measured(config, found, context))
-    judge = Judge(sheet, objectives, _score(config, found, grafter, context), found.near(config), folder, context.progress)
+    how = [[s.identity for s in found.sources], str(grafter.frame.model.dtype)]
+    kept = Kept.open(folder, sheet.rows, sheet.scored, found.near(config), how)
+    judge = Judge(sheet, objectives, _score(config, found, grafter, context), found.near(config), kept, context.progress, begun.spend)
     outcome = searched(config, space, judge, begun)
     if writing:
         some = [*outcome.picked.finalists[:1], *(a for a in outcome.done.controls if a.params["kind"] != "random")]
-        outcome = replace(outcome, written=written.asked(config, found, writing, some, context, LEAST))
+        outcome = replace(outcome, written=written.asked(config, found, writing, some, context, LEAST, begun))
     caveats = (*found.notes, *grafter.notes, *begun.notes, *said(config.evaluation(), context))
     made = _written(config, found, outcome.best, folder, context) if config.write == "best" else {}
     for scratch in (FOLDER, SPILL):

@@ -83,10 +83,11 @@ def blocks(search: Search, candidates: Sequence[Candidate], select: Some, held: 
     parts = max(1, -(-size(select) // BLOCK))
     done, longest = first(select, 0.0, LEAST), 0.0
     for k in range(1, parts + 1):
-        if not search.clock.another(longest, held):
-            search.clock.notes.append(f"The time was over after {size(done):,} of {size(select):,} items to choose by.")
+        more = first(select, k / parts, LEAST)
+        if not search.clock.another(longest, held, more):
+            search.clock.over(done, select)
             break
-        done = first(select, k / parts, LEAST)
+        done = more
         longest = max(longest, search.judge.ask(candidates, done))
     return done
 
@@ -97,10 +98,16 @@ def halving(search: Search, select: Some, held: Some) -> Trail:
     rounds = max(1, min(search.space.config.rounds, 1 + int(math.log2(max(1, len(every) / FINAL)))))
     left, select, held = search.clock.fitting(search.judge, every, select, held, LEAST, times=rounds / 2 ** (rounds - 1))
     dropped: list[Candidate] = []
-    told = []
+    told, done, rate = [], first(select, 0.0, LEAST), 0.0  # seconds of a candidate for an item
     for k in range(rounds):
         part = first(select, 2.0 ** (k + 1 - rounds), LEAST)
-        search.judge.ask(left, part)
+        work = len(left) * max(0, size(part) - size(done))
+        if not search.clock.another(rate * work, held, part):
+            search.clock.over(done, select)
+            select = done
+            break
+        took = search.judge.ask(left, part)
+        done, rate = part, took / work if work else rate
         told.append(search.round(left, part))
         if k == rounds - 1 or size(part) == size(select):
             break
@@ -130,7 +137,7 @@ def greedy(search: Search, select: Some, held: Some) -> Trail:
         seen[now.name] = now
         took = search.judge.ask([now], select)
         for _ in range(space.config.rounds):
-            if not search.clock.another(took, held):
+            if not search.clock.another(took, held, select):
                 search.clock.notes.append(f"The time was over after {len(told)} rounds of exchanges.")
                 break
             tried = _exchanges(space, pair, genes)
