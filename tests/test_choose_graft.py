@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -111,6 +113,21 @@ def test_adapters_as_sources(tiny, tmp_path):
     whole = sum(t.numel * 4 for t in base.weights.tensors.values())
     both = sum(base.weights.info(k).numel * 4 for k in sources[0].weights.changed())
     assert grafter.parameters.held <= whole + both + whole
+
+
+def test_checkpoints_out_of_one_archive_are_not_taken_for_one_another(tiny, tmp_path):
+    """Equal shapes and equal times give equal identities; their bytes are still each one's own."""
+    import os
+
+    folders = [tiny("llama", layers=4, seed=s, noise=0.05) for s in (1, 2)]
+    copies = [shutil.copytree(f, tmp_path / str(i)) for i, f in enumerate(folders)]
+    for path in (p for c in copies for p in c.iterdir()):
+        os.utime(path, (1e9, 1e9))
+    alike, sources = ([resolve(f) for f in some] for some in (copies, folders))
+    assert alike[0].identity == alike[1].identity
+    grafter, other = (Grafter.open(s, dtype="float32") for s in (alike, sources))
+    one, two = (g.likelihoods(swaps(g.anatomy), ROWS, SCORED).nats for g in (grafter, other))
+    assert (one == two).all() and len(np.unique(one, axis=0)) == len(GRID)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3_moe", "gemma2"])

@@ -97,11 +97,17 @@ class Parameters:
         return self._read[held]
 
     def _owner(self, source: int, keys: Sequence[str]) -> Any:
-        """Whose bytes these are: of a tensor that an adapter leaves alone, its base's, which other adapters may share."""
+        """Whose bytes these are: of a tensor that an adapter leaves alone its base's, which other adapters may share.
+
+        An identity is made of headers and times, which two checkpoints out of one archive have in common: the folder tells them
+        apart.
+        """
         weights = self.sources[source]
-        if isinstance(weights, MergedView) and self.changed[source].isdisjoint(keys):
-            return weights.base.identity
-        return weights.identity
+        if not isinstance(weights, MergedView):
+            return str(weights.path), weights.identity
+        if self.changed[source].isdisjoint(keys):
+            return str(weights.base.path), weights.base.identity
+        return source
 
     def _filled(self, name: str, wanted: tuple[Origin, ...]) -> Any:
         """A new parameter from the tensors of the files that make it up. Raises InputError where they do not fill it."""

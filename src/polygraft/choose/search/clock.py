@@ -22,7 +22,8 @@ SHARED = 3.0  # a grid's candidates are predicted to take no more than a third o
 class Clock:
     """The time of one search; budget None: no limit. `each`: seconds that a candidate which shares nothing takes for an item.
 
-    finalists: candidates that are confirmed; anchors: those of them that are asked every item that chose, too. notes: what a reader must know of what there was no time for.
+    finalists: candidates that are confirmed; anchors: those of them that are asked every item that chose, too. notes: what a
+    reader must know of what there was no time for.
     """
 
     budget: Budget | None = None

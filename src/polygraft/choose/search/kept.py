@@ -28,7 +28,8 @@ class Kept:
     _known: dict[str, np.ndarray] = field(default_factory=dict)  # float64 [3, rows]: value, greedy, seconds; NaN: not answered
 
     @classmethod
-    def open(cls, folder: Path, rows: Sequence[Sequence[int]], scored: Sequence[int], near: Mapping[str, Profile], how: Any) -> Kept:
+    def open(cls, folder: Path, rows: Sequence[Sequence[int]], scored: Sequence[int], near: Mapping[str, Profile],
+             how: Any) -> Kept:
         """Read what is there. how: as JSON, the sources' identities and whatever else makes other numbers of the same rows."""
         said = {name: told(profile) for name, profile in near.items()}
         kept = cls(folder / FOLDER, files.digest([list(map(list, rows)), list(scored), said, how])[:32], len(rows))

@@ -43,9 +43,9 @@ def run(config: Search, context: Context, folder: Path) -> Result:
                          confirm=config.confirm, seed=config.seed, least=LEAST)
     objectives = resolve(config.objectives, sheet.asks, config.metric)
     space = Space(config, found.anatomy, found.names, sources.measured(config, found, context))
-    how = [[s.identity for s in found.sources], str(grafter.frame.model.dtype)]
-    kept = Kept.open(folder, sheet.rows, sheet.scored, found.near(config), how)
-    judge = Judge(sheet, objectives, _score(config, found, grafter, context), found.near(config), kept, context.progress, begun.spend)
+    near, how = found.near(config), [[[s.spec, s.identity] for s in found.sources], str(grafter.frame.model.dtype)]
+    kept = Kept.open(folder, sheet.rows, sheet.scored, near, how)
+    judge = Judge(sheet, objectives, _score(config, found, grafter, context), near, kept, context.progress, begun.spend)
     outcome = searched(config, space, judge, begun)
     if writing:
         some = [*outcome.picked.finalists[:1], *(a for a in outcome.done.controls if a.params["kind"] != "random")]
