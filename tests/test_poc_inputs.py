@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,12 +12,15 @@ from hypothesis import strategies as st
 
 from polygraft.errors import InputError
 from polygraft.evals import tasks
-from polygraft.poc import budget, licences, methods, writing
+from polygraft.poc import budget, licences, methods, stages, writing
 from polygraft.poc.config import METHODS, Poc
-from polygraft.poc.decision import REASONS, Licence
+from polygraft.poc.deciding import carried
+from polygraft.poc.decision import REASONS, Decision, Licence, Outcome, Reason
 from polygraft.poc.evaluation import target
 from polygraft.poc.facts import Facts, Vocabulary
+from polygraft.poc.facts import windows as count_windows
 from polygraft.poc.texts import HELD, PIECE, deal, opening, pieces, texts
+from polygraft.sources import resolve
 from polygraft.yamltext import parse_document
 
 WORDS = ("habari", "maji", "mti", "nyumba", "mtoto", "shule")
@@ -129,6 +133,48 @@ def test_what_does_not_apply_says_why_in_one_sentence(found, lacking):
     assert {m: r.code for m, r in said.items()} == lacking
     for reason in said.values():
         assert reason.text.endswith(".") and "{" not in reason.text and "\n" not in reason.text
+
+
+@pytest.mark.parametrize("there, asked, wanted", [
+    ({"sw": 32, "en": 32}, 32, {"sw": 16, "en": 16}),
+    ({"sw": 32, "en": 3}, 32, {"sw": 29, "en": 3}),
+    ({"sw": 5, "en": 3}, 32, {"sw": 5, "en": 3}),
+    ({}, 4, {"sw": 2, "en": 2}),
+    ({"sw": 1, "en": 1}, 4, {"sw": 1, "en": 1}),
+])
+def test_pruning_is_calibrated_on_the_text_that_there_is(there, asked, wanted):
+    """The sampler has a page of English: a pilot that wants sixteen windows of it must not lose the method."""
+    found = replace(facts("instruct", "text"), windows=there)
+    assert methods.calibration(found, replace(budget.smoke(512), windows=asked)) == wanted and methods.prune_lacks(found) is None
+
+
+@pytest.mark.parametrize("there, words", [({"sw": 9, "en": 0}, "--other en=FILE"), ({"sw": 0, "en": 9}, "--text")])
+def test_text_that_makes_no_window_calibrates_nothing(there, words):
+    said = methods.prune_lacks(replace(facts("instruct", "text"), windows=there))
+    assert said.code == "short-text" and words in said.text
+
+
+def test_windows_are_counted_by_the_model_s_own_tokenizer(tmp_path, tiny):
+    path = lines(tmp_path / "en.jsonl", [{"text": "x" * 60} for _ in range(10)])
+    source = resolve(str(tiny("llama")), offline=True)
+    assert [count_windows(source, "en", path, n) for n in (1000, 60, 10)] == [0, 10, 32]
+
+
+def test_what_planning_refused_is_looked_at_again_in_the_next_stage():
+    """A smoke stage reads little: a language without neurons of its own there may have some in the pilot's text."""
+    out = {m: ("absent", Reason(code, values)) for m, code, values in (
+        ("steer", "no-neurons", {"language": "Swahili"}), ("prune", "refused", {"why": "x"}), ("lep", "no-instruct", {}))}
+    rows = tuple(Outcome(m, m, status, reason) for m, (status, reason) in out.items())
+    found = Decision("smoke", "sw", "Swahili", "base", "undecided", "", Reason("undecided-unmeasured"), rows, "", Reason("keep"), 1.0, 1.0)
+    assert set(carried(found)) == {"lep"}
+
+
+def test_the_steps_that_find_no_neurons_say_so_in_words_that_are_known():
+    """`stages.EMPTY` is what these two modules raise."""
+    from polygraft.analysis.steering import ways
+    from polygraft.tune import neurons
+
+    assert f'"{stages.EMPTY[0]}"' in Path(neurons.__file__).read_text() and f'"{stages.EMPTY[1]}"' in Path(ways.__file__).read_text()
 
 
 def test_two_trained_experts_share_the_steps_of_one():

@@ -139,6 +139,14 @@ def test_effects_have_the_roles_that_their_rows_mean():
     assert (found[0].before, found[0].after, found[0].place) == (40.0, 45.0, "scores-swap: target sw accuracy")
 
 
+def test_a_loss_that_its_own_test_shows_is_one_although_the_evaluation_adjusts_it_away():
+    """-50 points with an interval below 0 must not read "not distinguishable" on the page that adopts the method."""
+    row = difference("problems", "en", "accuracy", -50.0, low=-75.0, high=-15.0, p=0.03125, verdict="not distinguishable")
+    (found,) = gather.effects({"differences": [row]}, "scores-swap", "target", "accuracy", "sw")
+    assert found.difference.verdict == "worse" and lost(found, RULES)
+    assert gather.own_verdict(row | {"p": None}) == "not distinguishable" and gather.own_verdict(row | {"p": 0.2}) == "not distinguishable"
+
+
 BITS_NAME = gather.BITS
 
 
@@ -187,8 +195,10 @@ def test_a_decision_goes_through_json_with_its_sentences():
 
 def test_the_result_has_the_verdict_first_and_money_only_where_it_is_priced():
     plain, priced_ = as_result(a_decision()), as_result(a_decision("EUR"))
-    assert plain.summary[0] == a_decision().sentence and plain.tables[0].rows[1][0] == "Swap"
-    assert not any("EUR" in c for t in plain.tables for c in t.columns) and any("EUR" in c for c in priced_.tables[0].columns)
+    assert plain.summary[0] == a_decision().sentence.replace("target (sw)", "your evaluation (Swahili)")
+    assert plain.tables[0].rows[1][0] == "Swap" and plain.tables[0].columns[2] == "accuracy of your evaluation (Swahili), change"
+    assert not any("EUR" in c for t in plain.tables for c in t.columns)
+    assert [c for t in priced_.tables for c in t.columns if "EUR" in c] == ["cost to make, EUR", "to serve a million characters, EUR"]
     assert all(len(r) == len(t.columns) for r_ in (plain, priced_) for t in r_.tables for r in t.rows)
 
 

@@ -166,6 +166,15 @@ def test_a_verdict_that_none_can_tell_is_no_plain_score():
     assert "+3.0 points (−1.0 to 7.0), no verdict" in text and "This rests on 200 items." in text
 
 
+@pytest.mark.parametrize("language, words", [
+    ("en", "A loss beyond what is tolerated is not excluded in: accuracy of word problems (English)."),
+    ("ja", "許容範囲を超える損失の可能性が残るもの：文章題の正解率（英語）。")])
+def test_what_is_not_excluded_is_said_in_plain_words(language, words):
+    note = Reason("note-unsure", {"measure": "accuracy of problems (en)", "value": "−1.0 points [−5.0, 3.0]"})
+    text = plain(meeting.page(decision(outcomes=(NOTHING, outcome(notes=(note,)))), language))
+    assert words in text and "accuracy of problems" not in text and "(en)" not in text
+
+
 @pytest.mark.parametrize("payload", ["<script>alert(1)</script>", "{0} {measure} {{7*7}}", "\" onmouseover=\"x", "مرحبا", "a\u202eb\x1b[31m"])
 def test_whatever_a_decision_holds_is_text(payload):
     bad = outcome("swap", payload, reason=Reason("refused", {"why": payload}), obligations=(Reason("oblige-terms", {"sources": payload}),),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from polygraft import cli
 
-GOOD = [{"question": f"Swali {i}?", "choices": ["a", "b"], "answer": 0} for i in range(4)]
+GOOD = [{"question": f"Swali {i}?", "choices": ["a", "b"], "answer": 0} for i in range(6)]
 
 
 def rows(path, some):
@@ -41,6 +42,7 @@ EVALUATIONS = {
     "choices that are alike": ([{"question": "x", "choices": ["a", "a"], "answer": 0}], 3, "alike"),
     "the same question twice": ([*GOOD, GOOD[0]], 3, "asked before"),
     "choices for some alone": ([*GOOD, {"question": "x", "answer": "y"}], 3, "some questions have choices"),
+    "items too few to show anything": (GOOD[:5], 3, "too few items"),
     "a row that is a list": ([["x"]], 3, "object"),
 }
 
@@ -99,6 +101,37 @@ def test_flags(case, given, tmp_path, capsys, monkeypatch):
     more, code, words = FLAGS[case]
     found, said = run(given | more, capsys, "--plan")
     assert found == code and words in said and "Traceback" not in said, said
+
+
+PAIRS = {
+    "no English side": ([{"question": "Ngapi?"}], "no such column"),
+    "no question": ([{"en": "How many?"}], "no such column"),
+    "both sides alike": ([{"question": "OK?", "en": "OK?"}], "no pair of Swahili is left"),
+    "a question that is a number": ([{"question": 3, "en": "How many?"}], "is not text"),
+    "no pairs at all": ([], "no pairs"),
+}
+
+
+@pytest.mark.group("J")
+@pytest.mark.parametrize("case", PAIRS)
+def test_pairs_are_the_user_s_to_mend_and_cost_no_method(case, given, tmp_path, capsys):
+    some, words = PAIRS[case]
+    found, said = run(given | {"--pairs": rows(tmp_path / "pairs.jsonl", some)}, capsys, "--plan")
+    assert found == 3 and words in said and "pairs.jsonl" in said and not (tmp_path / "out").exists(), said
+
+
+@pytest.mark.group("J")
+@pytest.mark.parametrize("name, family, layers", [("--task-expert", "qwen2", 4), ("--language-expert", "llama", 2), ("--instruct", "gpt2", 4)])
+def test_a_model_that_was_not_made_from_the_base(name, family, layers, given, tiny, capsys):
+    found, said = run(given | {name: str(tiny(family, layers=layers))}, capsys, "--plan")
+    assert found == 3 and "not made from the base" in said and "llama, 4 layers of 32" in said, said
+
+
+@pytest.mark.group("J")
+def test_a_base_without_a_tokenizer(given, tmp_path, capsys):
+    shutil.copytree(given["--base"], tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer.json"))
+    found, said = run(given | {"--base": str(tmp_path / "bare")}, capsys, "--plan")
+    assert found == 3 and "has no tokenizer" in said and "bare" in said, said
 
 
 @pytest.mark.group("J")

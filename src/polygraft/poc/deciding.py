@@ -14,14 +14,15 @@ from polygraft.poc.decision import Decision, Effect, Licence, Outcome, Reason, S
 from polygraft.poc.evaluation import Target
 from polygraft.poc.facts import Facts
 from polygraft.poc.judging import BITS, POINTS, Rules, adjusted, ends, judged, named, verdict_of
-from polygraft.poc.methods import TABLE, Sizes, trained_experts
-from polygraft.poc.texts import Texts
+from polygraft.poc.methods import TABLE, Sizes, calibration, trained_experts
+from polygraft.poc.texts import ENGLISH, Texts
 from polygraft.poc.writing import CHANGE
 from polygraft.report.numbers import duration, number, size
 from polygraft.result import Result
 from polygraft.sources import Source, resolve
 
 LEP = "lep"
+ANEW = ("refused", "no-neurons")  # reasons of one stage that need not hold in the next
 REREAD = 1.5  # times that a text may be read before it is told
 
 
@@ -122,6 +123,10 @@ def _row(setup: Setup, done: Done, method: str, effects: tuple[Effect, ...], tod
     own = serving_price(serving(source, _held(setup), setup.config.lang), today.serving, setup.prices) if source else today.serving
     notes = [Reason(code) for code in TABLE[method].notes]
     notes += [Reason("note-half")] if method == "swap" and all(trained_experts(setup.facts)) else []
+    parts = calibration(setup.facts, done.sizes)
+    if method == "prune" and parts[ENGLISH] < done.sizes.windows // 2:
+        notes.append(Reason("note-calibration", {"language": setup.facts.name, "own": str(parts[setup.config.lang]),
+                                                 "english": str(parts[ENGLISH])}))
     if TABLE[method].trains and most and spent.tokens < 0.9 * most:
         notes.append(Reason("note-tokens", {"tokens": number(spent.tokens), "share": f"{spent.tokens / most:.0%}"}))
     touched = gather.touched(done.results.get(f"{CHANGE}{method}"), method)
@@ -160,6 +165,7 @@ def _caveats(setup: Setup, done: Done, rows: Sequence[Outcome], spent: float, be
     """What the numbers cannot tell."""
     compared = sum(any(ends(e) for e in r.of("target")) for r in rows)
     out = [Reason("caveat-chosen")] if compared else []
+    out += [Reason("caveat-losses")] if compared else []
     out += [Reason("caveat-family", {"count": str(compared)})] if compared > 1 else []
     if setup.texts.sampled:
         out.append(Reason("caveat-sampler", {"languages": ", ".join(setup.texts.sampled)}))
@@ -176,9 +182,10 @@ def _caveats(setup: Setup, done: Done, rows: Sequence[Outcome], spent: float, be
 
 
 def carried(decision: Decision) -> dict[str, tuple[str, Reason]]:
-    """What the next stage leaves out: methods that do not apply, and after the pilot those that are worse. A method that failed is
-    tried again: with more text it may not."""
-    out = {r.method: (r.status, r.reason) for r in decision.outcomes if r.status in ("dropped", "absent")}
+    """What the next stage leaves out: methods that do not apply, and after the pilot those that are worse. A method that failed, or
+    that planning refused by what was found until then, is tried again: with more text it may not."""
+    out = {r.method: (r.status, r.reason) for r in decision.outcomes
+           if r.status == "dropped" or (r.status == "absent" and r.reason.code not in ANEW)}
     for r in decision.outcomes:
         if r.status == "worse" and decision.stage != "smoke":
             values = {"stage": decision.stage, "measure": r.reason.values["measure"], "value": r.reason.values["value"]}

@@ -37,6 +37,8 @@ REASONS = {
     "tokenizer-fits": "The tokenizer already fits: an extension would put {gain} times as much text into a token, and {wanted} "
                       "times is wanted.",
     "tokenizer-fixed": "The tokenizer cannot be extended: {why}.",
+    "short-text": "There is not enough text in {language} to calibrate on: give more with {give}.",
+    "no-neurons": "No neuron of {language}'s own was found in the text that was read; more text or a later stage may show some.",
     "refused": "Planning refuses it: {why}.",
     "not-asked": "It was left out: --methods does not name it.",
     # what became of a method that was planned
@@ -67,12 +69,16 @@ REASONS = {
     "note-edits": "The model is edited while it runs, which vLLM cannot do; its files stay as they are.",
     "note-vocabulary": "A new tokenizer: whatever counts tokens, and every cache of them, changes with it.",
     "note-tables": "Embedding and head were counted as changed as a whole.",
+    "note-calibration": "It was calibrated on {own} windows of {language} and {english} of English: there is no more English text, "
+                        "and --other en=FILE gives some.",
     "note-half": "Two experts were trained, each with half of the steps.",
     "note-tokens": "It saw {tokens} training tokens, {share} of what the method with the most saw.",
     "note-unsure": "{measure} may have changed by more than is tolerated: {value}.",
     # caveats of the whole
     "caveat-chosen": "A method is chosen by the same items that tell its gain: expect somewhat less on others.",
     "caveat-family": "Verdicts on the target are corrected for {count} methods compared; each interval stands for itself.",
+    "caveat-losses": "Changes elsewhere are each judged by their own test, without correction, so that no loss is overlooked: of "
+                     "twenty without a cause, one shows.",
     "caveat-sampler": "Text in {languages} is the small sampler that comes along: losses there show when they are large.",
     "caveat-text": "Only the first {size} of the text were used.",
     "caveat-rounds": "The text was read {rounds} times over: more text would do more.",

@@ -68,10 +68,14 @@ def deciding(asked: Criteria, check: Check) -> Key | None:
 
 def sentences(check: Check, judged: Mapping[str, Verdict]) -> tuple[str, ...]:
     """The check in words."""
+    from polygraft.evals.verdicts.criteria import FAILED, MUST
+
     ago = f" ({len(check.chain) - 1} updates ago)" if len(check.chain) > 2 else ""
     last = [e for c in check.changes for e in c.since_previous]
+    missed = [j.words() for j in judged[FIRST].judgements if j.status == FAILED and j.priority != MUST] if FIRST in judged else []
     out = [f"Criteria: {'met' if check.passed else 'not met'}.",
            f"Since {check.first}{ago}: {counted([c.since_first for c in check.changes])}."]
+    out += [f"Failed, but no `must`: {words}." for words in missed[:NAMED]]
     if last:
         out.append(f"Since {check.previous}, the last update: {counted(last)}.")
     if PREVIOUS in judged and judged[PREVIOUS].passed and not check.passed:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from polygraft.anatomy import Anatomy
 from polygraft.config import filled
+from polygraft.data import open_corpus
 from polygraft.errors import UserError
 from polygraft.files import digest, read_json, write_json
 from polygraft.poc.config import Poc
-from polygraft.poc.texts import Texts
+from polygraft.poc.texts import ENGLISH, Texts
+from polygraft.prune.calibration import BYTES_A_TOKEN
 from polygraft.sources import Source
 from polygraft.step import Context
+from polygraft.vocab.tokenizer.folder import read_tokenizer
 
+LENGTH = 256  # tokens of a training example, and of a window that pruning is calibrated on, at most
+WINDOWS = 32  # of these that pruning reads, at most
 SAMPLE = 400_000  # characters that an extension of the vocabulary is tried on
 SIZES = (500, 1000, 2000, 4000, 8000)  # tokens that are tried
 WANTED = 1.3  # characters a token, new over old: `vocab assess`'s own bar (LEP's extension gained as much, arXiv 2412.21140)
@@ -34,7 +39,8 @@ class Vocabulary:
 @dataclass(frozen=True)
 class Facts:
     """Everything a method's rule may look at. `given`: names of models, and of text, pairs and data, that there are; `adapters`:
-    those of the models that are adapters of the base."""
+    those of the models that are adapters of the base; `windows`: how many windows of `LENGTH` tokens there are to calibrate
+    pruning on, by language (at most `WINDOWS`; a language that is not there was not counted)."""
 
     language: str
     name: str
@@ -45,6 +51,7 @@ class Facts:
     parameters: int
     vocabulary: Vocabulary
     adapters: frozenset[str] = frozenset()
+    windows: Mapping[str, int] = field(default_factory=dict)
 
 
 def facts(config: Poc, texts: Texts, inputs: Path, sources: Mapping[str, Source]) -> Facts:
@@ -55,10 +62,27 @@ def facts(config: Poc, texts: Texts, inputs: Path, sources: Mapping[str, Source]
     anatomy = Anatomy.of(base.weights.config, base.weights.tensors, where=config.models["base"])
     given = {*config.models, *(n for n in ("text", "pairs", "data") if getattr(config, n) is not None)}
     wanted = "lep" in config.methods and {"instruct", "text"} <= given
+    longest = anatomy.context or 2048
+    read = {config.lang: texts.learn, ENGLISH: texts.others[ENGLISH][0]} if "prune" in config.methods and texts.learn else {}
     return Facts(config.lang, languages.name(config.lang), config.today, frozenset(given), frozenset(config.methods),
-                 anatomy.context or 2048, sum(t.numel for t in base.weights.tensors.values()),
+                 longest, sum(t.numel for t in base.weights.tensors.values()),
                  assessed(base, config.lang, inputs / texts.learn) if wanted else Vocabulary(),
-                 frozenset(name for name, source in sources.items() if source.adapter is not None))
+                 frozenset(name for name, source in sources.items() if source.adapter is not None),
+                 {g: windows(sources[config.today], g, inputs / name, min(LENGTH, longest)) for g, name in read.items()})
+
+
+def windows(source: Source, language: str, text: Path, length: int) -> int:
+    """How many windows of `length` tokens a text makes, at most `WINDOWS`; where no tokenizer.json can count, by its bytes."""
+    try:
+        tokenizer = read_tokenizer(source.weights.extras).vocabulary.tokenizer
+    except UserError:
+        return min(WINDOWS, text.stat().st_size // (BYTES_A_TOKEN * length))
+    tokens = 0
+    for document in open_corpus(language, text).documents():
+        tokens += len(tokenizer.encode(document, add_special_tokens=False).ids)
+        if tokens >= WINDOWS * length:
+            break
+    return min(WINDOWS, tokens // length)
 
 
 def assessed(base: Source, language: str, text: Path) -> Vocabulary:

@@ -11,6 +11,7 @@ from polygraft.poc.methods import TABLE
 from polygraft.poc.texts import ENGLISH
 from polygraft.poc.writing import CHANGE, SCORES
 from polygraft.result import Estimate, Result
+from polygraft.stats import verdict
 
 BITS = "bits per byte"
 FIDELITY, REFUSAL, COPY = "language fidelity", "refusal", "copy characters"
@@ -39,11 +40,18 @@ def effects(evaluation: Mapping[str, Any], place: str, title: str, metric: str, 
             continue
         key = d["task"], d["language"], d["metric"]
         name = BITS if d["metric"] == BITS else f"{d['metric']} of {d['task'].partition('@')[0]}"
-        told = Estimate(d["value"], d["low"], d["high"], d["n"], d["unit"], d["verdict"])
+        told = Estimate(d["value"], d["low"], d["high"], d["n"], d["unit"], own_verdict(d))
         before, after = scores.get((*key, d["reference"])), scores.get((*key, d["model"]))
         found.append(Effect(about, name, d["language"], told, before, after, metrics.get(d["metric"]).higher_is_better,
                             f"{place}: {' '.join(key)}", d.get("detectable"), d.get("p")))
     return tuple(sorted(found, key=lambda e: (e.role != "target", e.measure == BITS)))
+
+
+def own_verdict(row: Mapping[str, Any]) -> str:
+    """By the row's own test. The evaluation adjusts its verdicts over many rows, which would hide losses."""
+    if row.get("p") is None or not row["verdict"]:
+        return str(row["verdict"])
+    return verdict(row["value"], row["p"], higher_is_better=metrics.get(row["metric"]).higher_is_better)
 
 
 def evaluated(results: Mapping[str, Result], method: str) -> tuple[Mapping[str, Any], str] | None:

@@ -70,7 +70,11 @@ def read(path: Path) -> list[Check]:
 
 
 def _check(line: bytes, where: str) -> Check:
-    row = parse_json(line, where)
+    try:
+        row = parse_json(line, where)
+    except InputError as e:
+        raise InputError("not a check", where=where, found=e.found, expected="a line that `polygraft watch` wrote",
+                         fix=AGAIN) from e
     try:
         found: Check = decode(Check, row)
         numbers = [v for c in found.changes for e in (c.now, c.since_first) for v in (e.value, e.low, e.high)]

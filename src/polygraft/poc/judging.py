@@ -1,9 +1,9 @@
 """The rules of a decision, as pure functions of measured effects: ours, and written to be disappointing rather than wrong.
 
 1. A method is *better* in the target language only by the deciding measure of the user's own evaluation, by a paired test adjusted
-   over all methods (Holm). 2. A *loss* counts where it is shown (by the evaluation's own adjusted test) and larger than tolerated.
-3. Of those that are better without such a loss the one with the highest lower end of its interval is adopted. 4. Else one that is
-   cheaper to serve is, if its interval excludes a loss beyond the tolerance. 5. Else doing nothing is.
+   over all methods (Holm). 2. A *loss* counts where it is shown, by its own test (adjusting would hide losses), and larger than
+   tolerated. 3. Of those that are better without such a loss the one with the highest lower end of its interval is adopted.
+4. Else one that is cheaper to serve is, if its interval excludes a loss beyond the tolerance. 5. Else doing nothing is.
 """
 
 from __future__ import annotations

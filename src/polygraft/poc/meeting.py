@@ -70,9 +70,15 @@ class Tongue:
     def reason(self, found: Reason) -> Markup:
         """The sentence of a reason. A language or method that it names is named in the page's language."""
         names = {self.decision.language_name: self.target} | {o.title: self.method(o) for o in self.decision.outcomes}
-        names |= {e.measure: self.measure(e) for o in self.decision.outcomes for e in o.effects}
+        effects = [e for o in self.decision.outcomes for e in o.effects]
+        names |= {e.measure: self.measure(e) for e in effects}
+        names |= {f"{e.measure} ({e.language})": measured(self, e) for e in effects}
         values = {k: names.get(v, self._interval(v)) for k, v in found.values.items()}
         return fill((REASONS_EN | REASONS.get(self.language, {}))[found.code], values)
+
+    def plain(self, found: Reason) -> str:
+        """The same as plain text, for what is no page."""
+        return self.reason(found).unescape()
 
     def _interval(self, text: str) -> str:
         """A ready-made text, with the words between its numbers, and units, in the page's language."""
@@ -203,6 +209,9 @@ def risks(tongue: Tongue, o: Outcome) -> list[Markup]:
     out = [tongue.say("risk" if worse else "no_risk", changes=tongue.join(parts))] if parts else []
     if missing := [tongue.t[role] for role in RISKS if not o.of(role)]:
         out.append(tongue.say("unmeasured", names=tongue.t["and"].join(missing)))
+    unsure = {n.values["measure"] for n in o.notes if n.code == "note-unsure"}
+    if open_ := [e for e in o.effects if f"{e.measure} ({e.language})" in unsure]:
+        out.append(tongue.say("not_excluded", changes=tongue.join(link(where(o, e), measured(tongue, e)) for e in open_)))
     return out
 
 

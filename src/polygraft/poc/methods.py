@@ -64,6 +64,16 @@ def swap_lacks(facts: Facts) -> Reason | None:
     return None
 
 
+def prune_lacks(facts: Facts) -> Reason | None:
+    """A window of the language and one of English are the least that calibration can read."""
+    if lacking := _text(facts):
+        return lacking
+    for language, name, give in ((facts.language, facts.name, "--text"), (ENGLISH, "English", "--other en=FILE")):
+        if facts.windows.get(language, 1) < 1:
+            return Reason("short-text", {"language": name, "give": give})
+    return None
+
+
 def slam_lacks(facts: Facts) -> Reason | None:
     return _text(facts) if "pairs" in facts.given else Reason("no-pairs", {"language": facts.name})
 
@@ -148,10 +158,19 @@ def lep_steps(config: Poc, texts: Texts, facts: Facts, sizes: Sizes) -> list[Ent
 
 
 def prune_steps(config: Poc, texts: Texts, facts: Facts, sizes: Sizes) -> list[Entry]:
-    """Wanda (arXiv 2306.11695), calibrated on the language and on English, half of each."""
+    """Wanda (arXiv 2306.11695), calibrated on the language and on English."""
+    parts = calibration(facts, sizes)
     corpus = {config.lang: at(texts.learn), ENGLISH: at(texts.others[ENGLISH][0])}
-    return [{"id": "prune", "use": "prune", "model": facts.today, "corpus": corpus, "samples": sizes.windows,
-             "seq_len": sizes.length, "seed": config.seed}]
+    return [{"id": "prune", "use": "prune", "model": facts.today, "corpus": corpus, "samples": sum(parts.values()),
+             "calibrate": parts, "seq_len": sizes.length, "seed": config.seed}]
+
+
+def calibration(facts: Facts, sizes: Sizes) -> dict[str, int]:
+    """Windows by language: half are English, or as many as there are; the others are of the language, as far as it has them."""
+    half = max(1, sizes.windows // 2)
+    english = min(half, facts.windows.get(ENGLISH, half))
+    rest = max(1, sizes.windows - english)
+    return {facts.language: min(rest, facts.windows.get(facts.language, rest)), ENGLISH: english}
 
 
 def steer_steps(config: Poc, texts: Texts, facts: Facts, sizes: Sizes) -> list[Entry]:
@@ -177,7 +196,7 @@ TABLE: Mapping[str, Method] = {m.name: m for m in (
     Method("slam", "SLAM", slam_lacks, slam_steps, ("read", "layers")),
     Method("neurons", "Neuron rows", _text, neuron_steps, ("read", "owned")),
     Method("lep", "New vocabulary (LEP)", lep_lacks, lep_steps, notes=("note-vocabulary", "note-tables")),
-    Method("prune", "Calibrated pruning", _text, prune_steps, trains=False, notes=("note-zeros",)),
+    Method("prune", "Calibrated pruning", prune_lacks, prune_steps, trains=False, notes=("note-zeros",)),
     Method("steer", "Steering", _text, steer_steps, ("read", "owned"), trains=False, model=False, notes=("note-edits",)),
 )}  # fmt: skip
 assert tuple(TABLE) == METHODS

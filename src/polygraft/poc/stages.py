@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from polygraft import recipe as engine
-from polygraft.errors import InputError, RecipeError, ResourceError, UserError
+from polygraft.errors import RecipeError, ResourceError, UserError
 from polygraft.evals.budget import parse_duration
 from polygraft.files import digest, read_json, resource_errors, write_atomic, write_json
 from polygraft.planning import RunPlan
@@ -19,6 +19,7 @@ from polygraft.poc.deciding import Done, Setup, carried, decide, equal
 from polygraft.poc.decision import Decision, Reason
 from polygraft.poc.evaluation import target
 from polygraft.poc.facts import facts
+from polygraft.poc.given import check_files, check_models
 from polygraft.poc.methods import TABLE, Sizes, lacking
 from polygraft.poc.report import write
 from polygraft.poc.texts import texts
@@ -30,6 +31,8 @@ from polygraft.steps import TABLE as STEP_TABLE
 from polygraft.store import RunFolder, read_result
 
 ASKED, STAGED = "poc.json", "stages"
+OWN_NEURONS = ("neurons", "steer")  # methods that act on the neurons that the language has for itself
+EMPTY = ("no neuron is selected: nothing would be trained", "no neurons to edit")  # what their steps say where it has none
 Tell = Callable[[Event], None]
 Out = dict[str, tuple[str, Reason]]
 
@@ -55,13 +58,12 @@ class Planned:
 def setup(config: Poc, folder: Path, *, offline: bool) -> Setup:
     """Everything read, checked and dealt; input files are written below `folder / "inputs"`. Raises UserError."""
     found, read = target(Path(config.eval).expanduser(), config.lang), texts(config)
-    for name in ("pairs", "data"):
-        if (path := getattr(config, name)) is not None and not Path(path).expanduser().is_file():
-            raise InputError("no such file", where=path, expected=f"the file of `{name}`", fix="check the path")
+    check_files(config, found)
     prices = read_prices(Path(config.prices).expanduser()) if config.prices else None
     base = resolve(config.models["base"], offline=offline, headers_only=True)
     sources = {name: base if name == "base" else resolve(spec, offline=offline, base=base, headers_only=True)
                for name, spec in config.models.items()}
+    check_models(config, sources)
     inputs = folder / INPUTS
     with resource_errors(folder):
         write_inputs(inputs, found, read)
@@ -97,6 +99,13 @@ def none_applies(out: Out) -> RecipeError:
     return RecipeError(f"no method applies to what is given\n{lines}", where="poc", fix="give what one of them needs")
 
 
+def why(method: str, step: str, ready: Setup, error: UserError, code: str = "refused") -> Reason:
+    """Why a method cannot go on, in words that say what the user may do."""
+    if method in OWN_NEURONS and error.what in EMPTY:
+        return Reason("no-neurons", {"language": ready.facts.name})
+    return Reason(code, {"why": error.what} | ({"step": step} if code == "failed" else {}))
+
+
 # ------------------------------------------------------------------------------------------------------------------- plan
 
 
@@ -128,7 +137,7 @@ def _plannable(ready: Setup, sizes: Sizes, left: Out, folder: Path, out: Path, o
         if not wrong:
             return planned, left, written
         for id, error in wrong.items():
-            left |= {m: ("absent", Reason("refused", {"why": error.what})) for m in written.owners[id] if m not in left}
+            left |= {m: ("absent", why(m, id, ready, error)) for m in written.owners[id] if m not in left}
     raise none_applies(left)
 
 
@@ -177,8 +186,7 @@ def _stage(ready: Setup, sizes: Sizes, left: Out, out: Path, offline: bool, tell
         except UserError as e:
             if heard.step not in written.owners:
                 raise
-            why = Reason("failed", {"step": heard.step, "why": e.what})
-            left |= dict.fromkeys(written.owners[heard.step], ("failed", why))
+            left |= {m: ("failed", why(m, heard.step, ready, e, "failed")) for m in written.owners[heard.step]}
             tell(Event("note", f"{', '.join(written.owners[heard.step])} cannot go on: {e.render()}"))
             if len(left) == len(TABLE):
                 return Done(sizes.stage, sizes, out=left)

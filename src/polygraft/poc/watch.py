@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polygraft.errors import InputError
+from polygraft.errors import InputError, RecipeError
 from polygraft.files import MANIFEST, digest, now, read_json, write_atomic, write_json
 from polygraft.poc import ancestry, drift, history
 from polygraft.poc.ancestry import Chain
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 RESULT, REPORT, CHECKS = "result.json", "report.html", "checks"
+OWN = {CHECKS, "run.lock"}  # what the folder of a watch has whose first check was not finished
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,17 @@ def prepare(model: str, of: Path, criteria: Path, out: Path, *, first: str | Non
     else:
         raise InputError("no ancestor of the model is at hand", where=model, found=chain.broken or "no manifest: polygraft did not "
                          "make this model", fix="name what it is to be compared with: --first MODEL")
+    refuse_taken(out)
     past = tuple(history.read(out / history.NAME))
     history.refuse_other(past, out / history.NAME, evaluation=before.digest, first=name, first_digest=model_digest(root))
     return Task(before, asked, chain, root, name, past, out)
+
+
+def refuse_taken(out: Path) -> None:
+    """Raise RecipeError for a folder of something else: nothing of a watch goes into it."""
+    if out.exists() and not (out.is_dir() and ((out / history.NAME).exists() or {p.name for p in out.iterdir()} <= OWN)):
+        raise RecipeError("the output is taken by something else", where=out, expected="a new folder, or one of `polygraft watch`",
+                          fix="name a new folder")
 
 
 def standing(chain: Chain, offline: bool) -> Chain:

@@ -80,7 +80,13 @@ VERDICTS = {
 # Tables of a decision and of a watch.
 DECISION = {
     "Methods beside doing nothing": "「何もしない場合」との比較",
-    "English, change": "英語、変化", "other languages, worst change": "他の言語、最も悪い変化", "risks": "リスク",
+    "English, worst change": "英語、最も悪い変化", "other languages, worst change": "他の言語、最も悪い変化", "Risks": "リスク",
+    "answers in the language, change": "対象言語での回答、変化", "copied characters, change": "転記された文字、変化",
+    "refusals, change": "回答拒否、変化",
+    "change: the method less doing nothing, on the same items; fewer refusals count as better":
+        "変化：同じ項目での「手法 − 何もしない場合」の差。回答拒否は少ないほどよいとします。",
+    "money: your own prices; serving: the bound for few sequences at once":
+        "金額：指定された単価によります。運用：同時に処理する系列が少ない場合の見積もりです。",
     "time to make": "作成時間", "training tokens": "学習トークン数", "weights touched": "変更した重み", "stored": "保存サイズ",
     "read for a token": "1 トークンあたりの読み込み", "tokens a character": "1 文字あたりのトークン数",
     "Everything that was measured": "測定したすべての項目", "about": "区分", "place": "掲載箇所", "Why": "理由", "reason": "理由",
