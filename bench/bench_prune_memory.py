@@ -4,8 +4,11 @@
     .venv/bin/python bench/bench_prune_memory.py --hidden 1024 --ffn 2816           0.35B: a first look
     .venv/bin/python bench/bench_prune_memory.py --method sparsegpt                 with products of inputs
 
-Random bf16 weights of a llama, random text. The peak is that of a process of its own, less what Python takes with torch and
-transformers imported; it runs under a limit on its data segment (`--limit`), so that a larger one fails.
+Random bf16 weights of a llama, random text. A block is its parameters in the numbers that the model computes with (`--dtype`): what
+one in memory takes, in float32 twice what the file does. States are those of all the text. Not allowed for are activations of the
+windows read together, products of inputs (SparseGPT), and what libraries take beyond their import. The peak is that of a process
+of its own, less what Python takes with torch and transformers imported; it runs under a limit on its data segment (`--limit`), so
+that a larger one fails.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from polygraft.anatomy import Anatomy
 from polygraft.blocks import block_bytes
 from polygraft.checkpoint import Checkpoint
 from polygraft.floats import from_f32
+from polygraft.prune.costs import Extent
+from polygraft.prune.masks import METHODS
 from polygraft.writer import CheckpointWriter
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -105,11 +110,12 @@ def measured(args: argparse.Namespace, root: Path) -> None:
     states = args.samples * args.seq_len * args.hidden * width
     allowed = 2 * block + width * outside + states
     parameters = sum(t.numel for t in weights.tensors.values())
-    peak = cost["peak_bytes"] - bare
+    peak, products = cost["peak_bytes"] - bare, 4 * sum(n * n for n in Extent.of(weights, anatomy).grams()[0])
     print(f"{args.method}, {parameters / 1e9:.2f}B parameters in {args.layers} blocks, {args.samples} x {args.seq_len} tokens, "
           f"{args.dtype}: {cost['seconds']:.0f} s")
     for name, value in (("bare import", bare), ("peak above it", peak), ("2 blocks + embeddings + states", allowed),
-                        ("of these one block", block), ("planned, in all", planned), ("limit", limit)):
+                        ("of these one block", block), ("products of a layer's inputs", products * METHODS[args.method][1]),
+                        ("planned, in all", planned), ("limit", limit)):
         print(f"  {name:32} {value / 1e6:10,.0f} MB")
     print(f"  peak / allowed {peak / allowed:.2f} (goal: at most 1.00)")
 
