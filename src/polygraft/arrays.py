@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from polygraft import files
 from polygraft.checkpoint import FileWeights
-from polygraft.errors import InputError
+from polygraft.errors import InputError, StepFailed
 from polygraft.header import build, read_header
 
 KINDS = {"BOOL": "|b1", "U8": "|u1", "I8": "|i1", "I16": "<i2", "U16": "<u2", "I32": "<i4", "U32": "<u4", "I64": "<i8",
@@ -83,3 +83,23 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]
                 yield np.ascontiguousarray(arrays[t.key], KINDS[t.dtype]).reshape(-1).view(np.uint8).data
 
     files.write_atomic(path, chunks(), len(head) + sum(t.nbytes for t in order))
+
+
+def write_bytes(path: Path, sizes: Mapping[str, int], made: Iterable[bytes | memoryview]) -> None:
+    """Arrays of so many bytes each (uint8), one after another in pieces that are asked for when the one before is written.
+
+    Raises StepFailed for other pieces than the sizes say.
+    """
+    head, order = build({name: ("U8", (size,)) for name, size in sizes.items()}, None, path.name, sizes)
+    whole = sum(t.nbytes for t in order)
+
+    def chunks() -> Iterator[bytes | memoryview]:
+        yield head
+        left = whole
+        for piece in made:
+            left -= len(piece)
+            yield piece
+        if left:
+            raise StepFailed("other bytes than were announced", where=path, found=f"{whole - left:,}", expected=f"{whole:,}")
+
+    files.write_atomic(path, chunks(), len(head) + whole)

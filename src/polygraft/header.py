@@ -285,14 +285,15 @@ def spec_bytes(dtype: str, shape: Iterable[int]) -> int:
 
 
 def build(
-    specs: Mapping[str, tuple[str, tuple[int, ...]]], metadata: dict[str, str] | None, file: str
+    specs: Mapping[str, tuple[str, tuple[int, ...]]], metadata: dict[str, str] | None, file: str, order: Iterable[str] | None = None
 ) -> tuple[bytes, list[TensorInfo]]:
     """Header bytes (with the length) and the place of every tensor, in file order: dtype first, then name, like the reference.
 
-    At most one metadata key keeps the bytes equal to the reference's, whose order of several is not defined.
+    At most one metadata key keeps the bytes equal to the reference's, whose order of several is not defined. `order`: another
+    order of all names, for tensors of one dtype.
     """
     table: dict[str, Any] = {} if not metadata else {"__metadata__": dict(sorted(metadata.items()))}
-    order = sorted(specs, key=lambda k: (-RANK[specs[k][0]], k.encode()))
+    order = list(order or sorted(specs, key=lambda k: (-RANK[specs[k][0]], k.encode())))
     ends, position = {}, 0
     for key in order:
         dtype, shape = specs[key]

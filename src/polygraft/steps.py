@@ -16,7 +16,7 @@ from polygraft.choose.search.steps import STEPS as SEARCH
 from polygraft.evals import conditions, held
 from polygraft.evals.callback import WATCHERS
 from polygraft.evals.copies import copies
-from polygraft.evals.quality.identify import spoken
+from polygraft.evals.quality.identify import forget, spoken
 from polygraft.evals.quality.repetition import loop
 from polygraft.evals.steps import STEPS as EVALS
 from polygraft.evals.tasks.problems.examples import examples
@@ -40,4 +40,4 @@ STUDY = StudyAround(JUDGE, lsar, lape, entropy, conditions.planned, conditions.C
 ANALYSIS = (*DELTA, *READING, *NEURONS, *LAYERS, *SUBSPACE, steer_step(BENCH))
 TABLE: tuple[Step, ...] = (*ANALYSIS, *MERGE, *SEARCH, *AUTO, *EVALS, *WORLD,
                           *tune_steps({"problems": examples}, WATCHERS, held.texts), *vocab_steps(AROUND),
-                          *prune_steps(JUDGE, STUDY, spoken))
+                          *prune_steps(JUDGE, STUDY, spoken, forget))

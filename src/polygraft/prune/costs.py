@@ -60,16 +60,16 @@ def width(config: Calibrating, weights: Weights) -> int:
 
 
 def peak(config: Masking, weights: Weights, anatomy: Anatomy, extent: Extent) -> int:
-    """Resident bytes: a layer, what lies outside of layers, the layer's file, states, sums of one layer, and one pass."""
+    """Resident bytes: a layer, what lies outside of layers, states, sums of one layer, and one pass or one matrix' work."""
     gram = METHODS[config.method][1] or config.swaps > 0
     largest = max(extent.sizes.values()) * 4
     times = 1 + len(config.corpus) if config.objective == "worst" else 1  # each language's by themselves, too
     sums = times * max(sum(4 * n * n for n in widths) for widths in extent.grams()) if gram else 0
-    solving = (2 + times) * 4 * max(n for widths in extent.grams() for n in widths) ** 2 + 2 * largest if gram else 0
+    solving = (1 + times) * 4 * max(n for widths in extent.grams() for n in widths) ** 2 + 2 * largest if gram else 0
     passing = HELD * min(config.samples, config.rows) * config.seq_len * max(anatomy.sizes.ffn, 4 * anatomy.sizes.hidden) * 4
     held = block_bytes(weights, anatomy, "float32" if width(config, weights) == 4 else config.dtype)
-    scores = 4 * largest  # scores and their order
-    return LIBRARIES + held + max(stored(weights, extent)) + min(states(config, weights, anatomy), LIMIT) + sums + max(
+    scores = 2 * largest  # scores, masks, and the order of some rows
+    return LIBRARIES + held + min(states(config, weights, anatomy), LIMIT) + sums + max(
         solving, scores, passing if config.corpus else 0)  # fmt: skip
 
 

@@ -6,7 +6,6 @@ only sent through. Memory holds one layer, what lies outside the layers, and the
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraft import arrays
+from polygraft import arrays, files
 from polygraft.blocks import Blocks
 from polygraft.checkpoint import Weights
 from polygraft.errors import InputError, StepFailed
 from polygraft.floats import from_f32, to_f32
+from polygraft.meter import return_freed
 from polygraft.model import Live, view
 from polygraft.prune.gather import Samples, Weighing, gather
 from polygraft.prune.sites import oriented, sites
 from polygraft.prune.statistics import Moments
+from polygraft.standins import PIECE
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,10 @@ WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 def layer_file(layer: int) -> str:
     return f"layer.{layer}.safetensors"
+
+
+def told_file(layer: int) -> str:
+    return f"layer.{layer}.json"
 
 
 @dataclass(frozen=True)
@@ -88,24 +93,24 @@ class Work:
 
 
 def prune(work: Work, folder: Path, progress: Callable[..., None] = lambda *_: None) -> dict[str, Module]:
-    """Prune every layer; each leaves `layer.N.safetensors` in `folder` (tensors as raw bytes, and packed masks).
+    """Prune every layer; each leaves `layer.N.safetensors` in `folder` (tensors as raw bytes, and packed masks), and behind it
+    `layer.N.json` (what became of them).
 
     Finished layers found there are kept: the same work must have made them (the caller's key says so). Raises StepFailed where
     statistics or results are not finite.
     """
+    return_freed()
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".*.tmp"):  # of a run that was killed while it wrote
+        left.unlink()
     done: dict[str, Module] = {}
     with Blocks.open(work.source, dtype=work.dtype, device=work.device, spill=folder / "states") as blocks:
         blocks.feed([dict(b) for b in work.batches])
         layers = blocks.live.anatomy.layers
         for block in blocks:
-            path = folder / layer_file(block.layer)
-            if not finished(path):
-                modules, tensors = prune_layer(work, blocks, block)
-                told = {m.key: json.dumps({k: v for k, v in asdict(m).items() if k != "key"}) for m in modules}
-                arrays.write(path, tensors, told)
-                del tensors  # before the layer runs: bytes as large as the layer
-            done |= put_back(blocks, path)
+            if not (finished(folder / layer_file(block.layer)) and finished(folder / told_file(block.layer))):
+                prune_layer(work, blocks, block, folder)
+            done |= put_back(blocks, folder, block.layer)
             block.run()
             progress(block.layer + 1, layers, f"layer {block.layer}")
     return done
@@ -114,30 +119,35 @@ def prune(work: Work, folder: Path, progress: Callable[..., None] = lambda *_: N
 def finished(path: Path) -> bool:
     """Whether a layer's file is there and whole; one that a disk has lost part of is made again."""
     try:
-        return path.exists() and bool(arrays.Arrays(path))
+        return path.exists() and bool(files.read_json(path) if path.suffix == ".json" else arrays.Arrays(path))
     except InputError:
         return False
 
 
-def prune_layer(work: Work, blocks: Blocks, block: Any) -> tuple[list[Module], dict[str, np.ndarray]]:
-    """One layer in memory: its statistics, then every matrix, and what its file holds. The live layer stays as it was."""
+def prune_layer(work: Work, blocks: Blocks, block: Any, folder: Path) -> None:
+    """One layer in memory: its statistics, then every matrix, written when it is done. The live layer stays as it was."""
     live, weights = blocks.live, blocks.weights
     found = sites(live.anatomy, {key: t.shape for key, t in weights.tensors.items()}, block.layer)
     check_weights(live, block.layer)
-    modules: list[Module] = []
-    tensors: dict[str, np.ndarray] = {}
     samples = Samples(work.weighing) if work.judged and not work.gram else None
     widths = {site: matrix(live, keys[0]).shape[1] for site, keys in found.items()}
     moments = gather(block, live, found, widths, work.weighing, work.gram, samples, work.of)
-    for site, keys in found.items():
-        stats = moments.pop(site)  # its products are as large as a matrix
-        check_finite(stats, keys)
-        ws = {key: matrix(live, key).float() for key in keys}
-        for key, pruned in work.method(ws, stats).items():
+    modules: list[Module] = []
+
+    def made() -> Iterator[bytes]:
+        for site, keys in found.items():
+            stats = moments.pop(site)  # its products are as large as a matrix
+            check_finite(stats, keys)
+            ws = {key: matrix(live, key).float() for key in keys}
+            pruned = dict(work.method(ws, stats))
             seen = stats if work.judged else replace(stats, gram=None, each=None)
-            modules.append(judged(key, ws[key], pruned, seen, samples.of(site) if samples else None))
-            tensors |= contents(weights, live.anatomy, key, pruned)
-    return modules, tensors
+            for key in keys:
+                modules.append(judged(key, ws[key], pruned[key], seen, samples.of(site) if samples else None))
+                yield from contents(weights, live.anatomy, key, pruned.pop(key))
+
+    sizes = {name: n for keys in found.values() for key in keys for name, n in lengths(weights, key).items()}
+    arrays.write_bytes(folder / layer_file(block.layer), sizes, made())
+    files.write_json(folder / told_file(block.layer), {m.key: {k: v for k, v in asdict(m).items() if k != "key"} for m in modules})
 
 
 def matrix(live: Live, key: str) -> torch.Tensor:
@@ -151,8 +161,13 @@ def check_weights(live: Live, layer: int) -> None:
     """Raise InputError for a weight of the layer, norms and biases too, that is no finite number."""
     for key in live.anatomy.keys(layer=layer):
         found = view(live.model, live.anatomy, key)
-        if found is not None and not bool(found.isfinite().all()):
+        if found is not None and not finite(found):
             raise InputError("a weight that is not finite", where=key, fix="the model is damaged: use another checkpoint of it")
+
+
+def finite(values: torch.Tensor) -> bool:
+    """Whether all are finite numbers, looked at in pieces: what tells takes several times the memory of what is looked at."""
+    return all(bool(piece.isfinite().all()) for piece in values.reshape(-1).split(PIECE))
 
 
 def check_finite(stats: Moments, keys: Sequence[str]) -> None:
@@ -164,33 +179,44 @@ def check_finite(stats: Moments, keys: Sequence[str]) -> None:
 
 def judged(key: str, before: torch.Tensor, pruned: Pruned, stats: Moments, samples: torch.Tensor | None) -> Module:
     """What became of a matrix, in numbers. Raises StepFailed for values that are not finite."""
-    new = before if pruned.values is None else pruned.values
-    if not bool(new.isfinite().all()):
+    if pruned.values is not None and not finite(pruned.values):
         raise StepFailed("a pruned matrix is not finite", where=key, fix="a larger damping, or another method")
-    after = new * pruned.keep
-    lost = error(before, after, stats) if samples is None else sampled_error(before, after, samples)
-    each = {g: error(before, after, own) for g, own in (stats.each or {}).items()}
-    return Module(key, int((~pruned.keep).sum()), pruned.keep.numel(), lost, pruned.note, each)
+    lost = error(before, pruned, stats) if samples is None else sampled_error(before, pruned, samples)
+    each = {g: error(before, pruned, own) for g, own in (stats.each or {}).items()}
+    return Module(key, pruned.keep.numel() - int(pruned.keep.sum()), pruned.keep.numel(), lost, pruned.note, each)
 
 
-def error(before: torch.Tensor, after: torch.Tensor, stats: Moments) -> float | None:
+def losses(before: torch.Tensor, pruned: Pruned) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Some rows of a matrix at a time: as they were, and what they lost; float32 [rows, in]."""
+    rows = max(1, PIECE // before.shape[1])
+    for a in range(0, len(before), rows):
+        old = before[a : a + rows]
+        new = old if pruned.values is None else pruned.values[a : a + rows]
+        yield old, old - new * pruned.keep[a : a + rows]
+
+
+def error(before: torch.Tensor, pruned: Pruned, stats: Moments) -> float | None:
     """sum |(W - W') x|^2 / sum |W x|^2 over the calibration tokens: exact from the products, None without them."""
     import torch
 
     if stats.gram is None or not stats.tokens > 0:
         return None
-    gram = torch.from_numpy(stats.gram).to(before.device)
-    lost = before - after
-    whole = float(((before @ gram) * before).sum(dtype=torch.float64))
-    return share(float(((lost @ gram) * lost).sum(dtype=torch.float64)), whole)
+    gram, whole, gone = torch.from_numpy(stats.gram).to(before.device), 0.0, 0.0
+    for old, lost in losses(before, pruned):
+        whole += float(((old @ gram) * old).sum(dtype=torch.float64))
+        gone += float(((lost @ gram) * lost).sum(dtype=torch.float64))
+    return share(gone, whole)
 
 
-def sampled_error(before: torch.Tensor, after: torch.Tensor, x: torch.Tensor) -> float | None:
+def sampled_error(before: torch.Tensor, pruned: Pruned, x: torch.Tensor) -> float | None:
     """The same over some of the tokens, x [tokens, in]."""
     import torch
 
-    whole = float((before @ x.T).square().sum(dtype=torch.float64))
-    return share(float(((before - after) @ x.T).square().sum(dtype=torch.float64)), whole)
+    whole, gone = 0.0, 0.0
+    for old, lost in losses(before, pruned):
+        whole += float((old @ x.T).square().sum(dtype=torch.float64))
+        gone += float((lost @ x.T).square().sum(dtype=torch.float64))
+    return share(gone, whole)
 
 
 def share(lost: float, whole: float) -> float | None:
@@ -200,33 +226,50 @@ def share(lost: float, whole: float) -> float | None:
     return max(lost, 0.0) / whole if whole > 0 else 0.0
 
 
-def contents(weights: Weights, anatomy: Anatomy, key: str, pruned: Pruned) -> dict[str, np.ndarray]:
-    """Raw bytes (uint8) of a pruned tensor as the file stores it, and its packed keep-mask, in the file's orientation."""
+def lengths(weights: Weights, key: str) -> dict[str, int]:
+    """Bytes of what a layer's file holds of a matrix."""
     info = weights.tensors[key]
-    keep = np.ascontiguousarray(oriented(pruned.keep, anatomy).cpu().numpy())
-    if pruned.values is None:
-        stored = weights.read(key)
-    else:
-        values = np.ascontiguousarray(oriented(pruned.values, anatomy).cpu().numpy(), np.float32)
-        stored = from_f32(values.reshape(-1), info.dtype)
-        if not np.isfinite(to_f32(stored, info.dtype)).all():
-            raise StepFailed("a changed weight does not fit into the file's numbers", where=key, found=info.dtype,
-                             fix="another method, or the model in bfloat16")  # fmt: skip
-    raw = np.frombuffer(stored, WORDS[info.itemsize]).reshape(info.shape) * keep  # the bits as whole numbers: kept ones stay
-    return {key: raw.reshape(-1).view(np.uint8), MASK + key: np.packbits(keep.ravel(), bitorder="little")}
+    return {key: info.nbytes, MASK + key: -(-info.numel // 8)}
 
 
-def put_back(blocks: Blocks, path: Path) -> dict[str, Module]:
+def contents(weights: Weights, anatomy: Anatomy, key: str, pruned: Pruned) -> Iterator[bytes]:
+    """Raw bytes of a pruned tensor as the file stores it, in pieces, and its packed keep-mask, in the file's orientation."""
+    info = weights.tensors[key]
+    keep = np.ascontiguousarray(oriented(pruned.keep, anatomy).cpu().numpy()).reshape(-1)
+    values = None
+    if pruned.values is not None:
+        values = np.ascontiguousarray(oriented(pruned.values, anatomy).cpu().numpy(), np.float32).reshape(-1)
+    for a in range(0, info.numel, PIECE):
+        b = min(a + PIECE, info.numel)
+        stored = (weights.read_range(key, a * info.itemsize, b * info.itemsize) if values is None
+                  else rounded(values[a:b], info.dtype, key))  # fmt: skip
+        yield (np.frombuffer(stored, WORDS[info.itemsize]) * keep[a:b]).tobytes()  # the bits as whole numbers: kept ones stay
+    yield np.packbits(keep, bitorder="little").tobytes()
+
+
+def rounded(values: np.ndarray, dtype: str, key: str) -> bytes:
+    """Changed weights as the file stores them. Raises StepFailed for one that is too large for that."""
+    stored = from_f32(values, dtype)
+    if not np.isfinite(to_f32(stored, dtype)).all():
+        raise StepFailed("a changed weight does not fit into the file's numbers", where=key, found=dtype,
+                         fix="another method, or the model in bfloat16")  # fmt: skip
+    return stored
+
+
+def put_back(blocks: Blocks, folder: Path, layer: int) -> dict[str, Module]:
     """Fill the live layer with what its file holds, as a reader of the finished model will see it."""
     import torch
 
-    kept = arrays.Arrays(path)
-    for key in kept:
-        if not key.startswith(MASK):
-            target, info = view(blocks.live.model, blocks.live.anatomy, key), blocks.weights.tensors[key]
-            assert target is not None
-            target.copy_(torch.from_numpy(to_f32(kept[key].tobytes(), info.dtype)).reshape(info.shape))
-    return {key: Module(key, **json.loads(told)) for key, told in kept.metadata.items()}
+    kept, told = arrays.Arrays(folder / layer_file(layer)), files.read_json(folder / told_file(layer))
+    for key in told:
+        target, info = view(blocks.live.model, blocks.live.anatomy, key), blocks.weights.tensors[key]
+        assert target is not None
+        flat = target.view(-1)
+        for a in range(0, info.numel, PIECE):
+            b = min(a + PIECE, info.numel)
+            raw = kept.raw(key, a * info.itemsize, b * info.itemsize)
+            flat[a:b].copy_(torch.from_numpy(to_f32(raw, info.dtype)))
+    return {key: Module(key, **said) for key, said in told.items()}
 
 
 class Overlay(Weights):

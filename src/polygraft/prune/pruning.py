@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -67,13 +67,15 @@ def plan(config: Masking, context: Context) -> Plan:
 # --------------------------------------------------------------------------------------------------------------------- run
 
 
-def run(config: Masking, context: Context, folder: Path, spoken: Spoken | None = None) -> Result:
+def run(config: Masking, context: Context, folder: Path, spoken: Spoken | None = None,
+        forget: Callable[[], None] = lambda: None) -> Result:  # fmt: skip
     """Write `model/` with its masks; finished layers of an interrupted run are taken up from `layers/`."""
     source = context.model(config.model)
     anatomy = anatomy_of(source)
     extent = Extent.of(source.weights, anatomy)
     costs.unfit(config, extent.matrices)
     text = read(config, context, source, spoken)
+    forget()
     layers = taken_up(folder / LAYERS, work_key(config, context, source, text))
     allocation = allocated(config, source, extent, text, layers, context.progress)
     stays = protection(config, context, source, extent, lambda c: read(c, context, source, None), layers, context.progress)
@@ -169,6 +171,7 @@ def told(config: Masking, source: Source, anatomy: Anatomy, text: Calibration | 
                   caveats=(*(text.notes if text else ()), *report.caveats(modules)), data=data)  # fmt: skip
 
 
-def prune_step(spoken: Spoken | None = None) -> Step:
-    """`spoken(text, tag)` says whether calibration text is in its language, None where it cannot be said."""
-    return Step("prune", 1, Prune, plan, partial(run, spoken=spoken), makes_model=True, resumable=True)
+def prune_step(spoken: Spoken | None = None, forget: Callable[[], None] = lambda: None) -> Step:
+    """`spoken(text, tag)` says whether calibration text is in its language, None where it cannot be said; `forget()` gives back
+    what memory it took for that."""
+    return Step("prune", 1, Prune, plan, partial(run, spoken=spoken, forget=forget), makes_model=True, resumable=True)

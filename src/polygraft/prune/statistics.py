@@ -36,13 +36,13 @@ class Moments:
         """More tokens: x [tokens, in] of any float dtype; weights float [tokens], None for 1 each."""
         import torch
 
-        seen = x.float() if weights is None else x.float() * weights.float().sqrt()[:, None]
         self.tokens += float(len(x) if weights is None else weights.double().sum())
         if self.gram is not None:
-            self.squares += add_products(torch.from_numpy(self.gram), seen)
+            self.squares += add_products(torch.from_numpy(self.gram), seen(x, weights))
             return
-        for part in seen.square().split(RUN):  # of so many squares float32 is a sum's fifth of the time, and exact enough
-            self.squares += part.sum(0).double().cpu().numpy()
+        for a in range(0, len(x), RUN):  # of so many squares float32 is a sum's fifth of the time, and exact enough
+            part = seen(x[a : a + RUN], None if weights is None else weights[a : a + RUN])
+            self.squares += part.square().sum(0).double().cpu().numpy()
 
     def __add__(self, other: Moments) -> Moments:
         gram = None if self.gram is None or other.gram is None else self.gram + other.gram
@@ -68,6 +68,11 @@ class Moments:
     def norms(self) -> np.ndarray:
         """Root of the mean square of every input, float64 [in]; 0 where nothing came."""
         return np.sqrt(self.squares / self.tokens) if self.tokens > 0 else np.zeros_like(self.squares)
+
+
+def seen(x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """float32 [tokens, in]: each token times the root of its weight."""
+    return x.float() if weights is None else x.float() * weights.float().sqrt()[:, None]
 
 
 def add_products(whole: torch.Tensor, x: torch.Tensor) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from polygraft.prune.calibration import Spoken
 from polygraft.prune.depth import depth_step
 from polygraft.prune.experts import experts_step
@@ -18,9 +20,9 @@ from polygraft.prune.study.steps import study_step
 from polygraft.step import Step
 
 
-def steps(judge: Judge, study: Around, spoken: Spoken | None = None) -> tuple[Step, ...]:
+def steps(judge: Judge, study: Around, spoken: Spoken | None = None, forget: Callable[[], None] = lambda: None) -> tuple[Step, ...]:
     """All of them. `judge` evaluates models, `study` analyses them too; `spoken(text, tag)`: whether a text is in that language,
-    None where it cannot be said."""
-    return (prune_step(spoken), FORECAST, depth_step(judge, spoken), experts_step(judge, spoken), imatrix_step(spoken),
+    None where it cannot be said; `forget()` gives back what memory it took for that."""
+    return (prune_step(spoken, forget), FORECAST, depth_step(judge, spoken), experts_step(judge, spoken), imatrix_step(spoken),
             lowbit_step(judge, spoken), gram_step(spoken), text_step(judge, spoken), score_step(judge),
             study_step(study, spoken))  # fmt: skip

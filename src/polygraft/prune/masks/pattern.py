@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Group = Literal["row", "matrix"]  # what competes: the weights of one output, or all of a matrix
 FEW = 4  # weights of a group
+AT_ONCE = 1 << 20  # scores among which the smallest are looked for at once
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,22 @@ def quotas(sizes: torch.Tensor, free: torch.Tensor, pattern: Pattern) -> torch.T
 def smallest(score: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """bool like `score` [groups, size]: the `counts[g]` smallest of each group; among equal ones the lowest index goes first.
 
-    The same as a stable sort gives, from the value of the last one that goes: selecting it is cheaper than sorting.
+    The same as a stable sort gives, from the value of the last one that goes: selecting it is cheaper than sorting. Some groups at
+    a time, since it takes several times the memory of their scores.
     """
     import torch
 
-    if not score.numel() or not bool(counts.any()):
-        return torch.zeros_like(score, dtype=torch.bool)
+    gone = torch.zeros_like(score, dtype=torch.bool)
+    groups = max(1, AT_ONCE // max(score.shape[1], 1))
+    for a in range(0, len(score), groups):
+        if bool((own := counts[a : a + groups]).any()):
+            gone[a : a + groups] = _smallest(score[a : a + groups], own)
+    return gone
+
+
+def _smallest(score: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    import torch
+
     last = lasts(score, counts)
     below, equal = score < last, score == last
     left = counts[:, None] - below.sum(1, keepdim=True)
@@ -139,4 +150,4 @@ def chosen(score: torch.Tensor, pattern: Pattern, protected: torch.Tensor | None
         counts = free.clamp(max=pattern.m - pattern.n)
     else:
         counts = quotas(torch.full_like(free, size), free, pattern)
-    return ~smallest(flat, counts).reshape(out, width)
+    return smallest(flat, counts).logical_not_().reshape(out, width)

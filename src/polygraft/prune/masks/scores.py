@@ -37,7 +37,7 @@ def wanda(w: torch.Tensor, moments: Moments, pattern: Pattern, protected: torch.
     x = norms(moments, w)
     if x is None:
         return Pruned(chosen(w.abs(), pattern, protected), note=UNREAD)
-    return Pruned(chosen(w.abs() * x, pattern, protected))
+    return Pruned(chosen(w.abs().mul_(x), pattern, protected))
 
 
 def wanda_variant(w: torch.Tensor, moments: Moments, pattern: Pattern, protected: torch.Tensor | None = None) -> Pruned:

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from polygraft.prune.engine import Pruned
+from polygraft.prune.engine import Pruned, finite
 from polygraft.prune.masks.pattern import Pattern, quotas, smallest
 from polygraft.prune.masks.scores import wanda
 from polygraft.prune.statistics import Moments
+from polygraft.standins import PIECE
 
 if TYPE_CHECKING:
     import torch
@@ -23,25 +24,30 @@ BLOCK = 128  # columns among whose weights those that go are chosen
 STEP = 16  # columns between two products of matrices
 
 
-def inverse_factor(gram: torch.Tensor, damping: float) -> torch.Tensor | None:
-    """U [in, in] for H = gram + damping * mean(diag) * I, or None where H is not positive definite.
+def inverse_factor(gram: torch.Tensor, damping: float, tokens: float = 1.0) -> torch.Tensor | None:
+    """U [in, in] for H = gram / tokens + damping * mean(diag) * I, or None where H is not positive definite.
 
     The mean is over inputs that tokens had; one that none had gets it as its diagonal. With R upper triangular and H = R R', the
-    Cholesky factor of the matrix turned about, U = inv(R): neither the inverse of H nor a second factorisation is made.
+    Cholesky factor of the matrix turned about, U = inv(R): neither the inverse of H nor a second factorisation is made. Beside
+    `gram` there are never more than two such matrices: each is made in the place of what it is made of, columns being contiguous.
     """
     import torch
 
-    h = gram.clone()
-    diagonal = h.diagonal()
-    mean = float(diagonal[diagonal != 0].double().mean())
-    diagonal[diagonal == 0] = mean
-    diagonal += damping * mean
-    lower, failed = torch.linalg.cholesky_ex(h.flip(0, 1))
-    if int(failed) or not bool(torch.isfinite(lower.diagonal()).all()):
+    each = gram.diagonal() / tokens
+    mean = float(each[each != 0].double().mean())
+    h, rows = torch.empty_like(gram).T, max(1, PIECE // len(gram))
+    for a in range(0, len(h), rows):
+        h[a : a + rows] = gram[max(len(h) - a - rows, 0) : len(h) - a].flip(0, 1) / tokens
+    h.diagonal().copy_(torch.where(each == 0, mean, each).flip(0) + damping * mean)
+    failed = torch.empty((), dtype=torch.int32, device=h.device)
+    torch.linalg.cholesky_ex(h, out=(h, failed))
+    if int(failed) or not bool(torch.isfinite(h.diagonal()).all()):
         return None
-    identity = torch.eye(len(h), dtype=h.dtype, device=h.device)
-    u = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
-    return u if bool(torch.isfinite(u).all()) else None
+    upper = h.flip(0, 1)
+    del h
+    u = torch.eye(len(upper), dtype=upper.dtype, device=upper.device).T
+    torch.linalg.solve_triangular(upper, u, upper=True, out=u)
+    return u if finite(u.T) else None
 
 
 def sparsegpt(ws: Mapping[str, torch.Tensor], moments: Moments, patterns: Mapping[str, Pattern],
@@ -56,9 +62,9 @@ def sparsegpt(ws: Mapping[str, torch.Tensor], moments: Moments, patterns: Mappin
     assert moments.gram is not None
     if not moments.gram.diagonal().any():
         return {key: wanda(w, moments, patterns[key], protected[key]) for key, w in ws.items()}
-    gram = torch.from_numpy(moments.gram).to(next(iter(ws.values()))) / moments.tokens
+    gram = torch.from_numpy(moments.gram).to(next(iter(ws.values())))
     for rung in LADDER:
-        u = inverse_factor(gram, damping * rung)
+        u = inverse_factor(gram, damping * rung, moments.tokens)
         if u is not None:
             note = "" if rung == 1 else f"the Hessian needed {damping * rung:g} damping"
             return Solver.of(ws, u, protected, gram.diagonal() == 0).solve(patterns, note, block)
