@@ -186,8 +186,10 @@ def _stage(ready: Setup, sizes: Sizes, left: Out, out: Path, offline: bool, tell
         except UserError as e:
             if heard.step not in written.owners:
                 raise
-            left |= {m: ("failed", why(m, heard.step, ready, e, "failed")) for m in written.owners[heard.step]}
-            tell(Event("note", f"{', '.join(written.owners[heard.step])} cannot go on: {e.render()}"))
+            lost = {m: ("failed", why(m, heard.step, ready, e, "failed")) for m in written.owners[heard.step]}
+            left |= lost
+            for m, (_, reason) in lost.items():
+                tell(Event("note", f"{m} cannot go on: {reason.text if reason.code == 'no-neurons' else e.render()}"))
             if len(left) == len(TABLE):
                 return Done(sizes.stage, sizes, out=left)
             continue
