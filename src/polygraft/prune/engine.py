@@ -111,8 +111,10 @@ def prune(work: Work, folder: Path, progress: Callable[..., None] = lambda *_: N
             if not (finished(folder / layer_file(block.layer)) and finished(folder / told_file(block.layer))):
                 prune_layer(work, blocks, block, folder)
             done |= put_back(blocks, folder, block.layer)
-            block.run()
             progress(block.layer + 1, layers, f"layer {block.layer}")
+            if block.layer + 1 == layers:  # nobody reads what it gives
+                break
+            block.run()
     return done
 
 
@@ -166,8 +168,9 @@ def check_weights(live: Live, layer: int) -> None:
 
 
 def finite(values: torch.Tensor) -> bool:
-    """Whether all are finite numbers, looked at in pieces: what tells takes several times the memory of what is looked at."""
-    return all(bool(piece.isfinite().all()) for piece in values.reshape(-1).split(PIECE))
+    """Whether all are finite numbers. A finite sum tells so at a thirtieth of the time; where it ran over they are looked at in
+    pieces, since what tells takes several times the memory of what is looked at."""
+    return bool(values.sum().isfinite()) or all(bool(piece.isfinite().all()) for piece in values.reshape(-1).split(PIECE))
 
 
 def check_finite(stats: Moments, keys: Sequence[str]) -> None:
