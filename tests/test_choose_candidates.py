@@ -62,13 +62,14 @@ def test_a_random_window_is_as_wide_as_what_it_controls_and_somewhere_else(layer
         assert drawn, "there is room for another window"
 
 
-def test_controls_are_the_default_the_soup_the_experts_and_windows():
+def test_what_a_choice_is_compared_with():
     here = anatomy()
-    made = candidates.controls(here, NAMES, width=candidates.window(here, NAMES, bottom=4, top=1), seeds=(0, 1))
-    assert [c.name for c in made] == ["paper's default", "soup", "math", "read", "random window 0", "random window 1"]
-    assert shares(made[0], 12) == [1, 1] + [0] * 9 + [1]
-    assert set(shares(made[1], 12)) == {0.5} and set(shares(made[3], 12)) == {1.0}
-    assert sum(shares(candidates.controls(here, NAMES, width=5, seeds=(7,))[-1], 12)) == 5
+    default, mean, experts = candidates.default(here, NAMES), candidates.mean(here, NAMES), candidates.experts(here, NAMES)
+    assert [c.name for c in (default, mean, *experts)] == ["paper's default", "soup", "math", "read"]
+    assert shares(default, 12) == [1, 1] + [0] * 9 + [1]
+    assert set(shares(mean, 12)) == {0.5} and set(shares(experts[1], 12)) == {1.0}
+    drawn = candidates.windows(here, candidates.window(here, NAMES, bottom=4, top=1), (0, 1))
+    assert [c.name for c in drawn] == ["random window 0", "random window 1"]
 
 
 def test_a_pair_of_many_sources_takes_nothing_of_the_others():

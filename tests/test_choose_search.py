@@ -19,6 +19,7 @@ from polygraft.choose.search.config import Search
 from polygraft.choose.search.judge import Judge
 from polygraft.choose.search.kept import Kept
 from polygraft.choose.search.space import Space, content, ordered
+from polygraft.choose.search.strategies import Search as Search_
 from polygraft.config import Unfit
 from polygraft.errors import InputError, RecipeError
 from polygraft.evals.budget import Budget
@@ -182,6 +183,39 @@ def test_items_that_confirm_took_no_part_in_the_choice():
     sp = space(langs=("es", "en"))
     o = search(sp, asked, Rule(sp.anatomy, planted(sp.anatomy, 2, 1)))
     assert {e.n for e in o.done.values["problems:es+en"].values()} == {40}
+
+
+@pytest.mark.parametrize("strategy", ["grid", "halving", "greedy"])
+def test_until_the_choice_is_made_no_item_that_confirms_is_asked(strategy):
+    sp, asked = space(strategy=strategy, groups=4), sheet()
+    rule, rows = Rule(sp.anatomy, planted(sp.anatomy, 2, 1), noise=0.5), set()
+    judge = Judge(asked, objectives.resolve((), asked.asks, "nats"), lambda p, some, *rest: (rows.update(map(tuple, some)), rule(p, some, *rest))[1], {})
+    picking = Search_(sp, judge, Clock(), sp.anchors(), "math")
+    confirm.chosen(picking, steps.STRATEGIES[strategy](picking, asked.select, asked.held))
+    held = {asked.rows[r] for r in asked.rows_of(0, asked.held[0])}
+    assert rows and held and not rows & held
+
+
+def test_a_best_that_loses_elsewhere_whatever_is_tried_is_told_so():
+    """Every window is worse in English than the task expert: the order knows no better one, so the reader must."""
+    sp = space(langs=("es", "en"), objectives=("es", "en"), bottoms="1..3", tops="0")
+    here, asked = sp.anatomy, sheet(languages=("es", "en"))
+
+    def score(profiles, rows, *_):
+        swapped = np.array([shares(p, here, 1).sum() for p in profiles])
+        better = np.array([1.0 if row[-1] - 2 < 80 else -1.0 for row in rows])  # the first 80 rows are Spanish
+        return -20.0 + np.outer(swapped, better) + 0.001 * np.arange(len(rows)), np.zeros((len(profiles), len(rows)), bool)
+
+    o = search(sp, asked, score)
+    assert any("No candidate is within 0 of math in every other objective" in line and "worse in en" in line for line in report.summary(o))
+    assert not report.lost_elsewhere(search(space(langs=("es", "en"), objectives=("es", "en"), tolerance=3.0, bottoms="1..3", tops="0"), asked, score))
+
+
+def test_layers_that_fit_nowhere_else_have_no_random_windows_and_that_is_said():
+    sp = space(bottoms="0", tops="0")
+    o = search(sp, sheet(), Rule(sp.anatomy, planted(sp.anatomy, 0, 0)))
+    assert any("no random window to compare with" in line for line in report.summary(o))
+    assert not report.missing(search(space(bottoms="2", tops="0"), sheet(), Rule(sp.anatomy, planted(sp.anatomy, 2, 0))))
 
 
 def test_the_surface_shows_every_window_with_its_verdict():

@@ -71,8 +71,8 @@ class FolderName(Name):
     """The value of a `FolderRef` field."""
 
 
-class SelectName(FolderName):
-    """The value of a `SelectRef` field: what holds a selection file, and which of its selections."""
+class PickedName(FolderName):
+    """`ID_OR_FILE[:NAME[+NAME]]`: what holds something named, and which of it."""
 
     @property
     def target(self) -> str:
@@ -87,6 +87,10 @@ class SelectName(FolderName):
 
     def at(self, target: str) -> str:
         return f"{target}:{self.names}" if self.names else target
+
+
+class SelectName(PickedName):
+    """The value of a `SelectRef` field: what holds a selection file, and which of its selections."""
 
 
 def _tag(word: str) -> str:

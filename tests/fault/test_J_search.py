@@ -81,6 +81,26 @@ def test_sources_that_cannot_be_searched_are_refused(what, pair, tmp_path, capsy
 
 
 @pytest.mark.group("J")
+def test_a_model_that_would_be_written_nowhere_is_refused_before_the_search(pair, capsys):
+    words = ["merge", "search", "--task", str(pair[0]), "--language", str(pair[1]), "--limit", "40", "--write", "best"]
+    assert cli.run(words) == 2 and "`--out` is missing" in capsys.readouterr().err
+
+
+@pytest.mark.group("J")
+@pytest.mark.parametrize("name", ["soup", "paper's default", "random window 1", "b1 u0 t0"])
+def test_a_source_called_as_candidates_are_goes_by_its_role(name, pair, tmp_path):
+    import shutil
+
+    from polygraft.choose.search.opening import opened
+    from polygraft.sources import resolve
+    from polygraft.step import Context
+
+    other = shutil.copytree(pair[1], tmp_path / name)
+    found = opened(Search(task=(str(pair[0]),), language=(str(other),)), Context(resolve, Path))
+    assert found.names == ("task", "language")
+
+
+@pytest.mark.group("J")
 def test_a_source_with_numbers_that_are_none_is_named_and_leaves_nothing(pair, tmp_path):
     import shutil
 

@@ -1,13 +1,14 @@
 """Candidates: profiles that a choice is made among, what it is made against, and the parameters that made each.
 
-A swap's windows come from `merge.makers.swap` (arXiv 2410.01335); free mixtures of layers are `custom`. What every choice is
-compared with is in `controls`: the paper's default, the soup, each expert, and random windows, which are as many layers of the
-language expert put anywhere else; without them a window's place and its width cannot be told apart. Pure functions of an Anatomy.
+A swap's windows come from `merge.makers.swap` (arXiv 2410.01335); free mixtures of layers are `custom`. Every choice is
+compared with the paper's default, the soup, each expert, and random windows, which are as many layers of the language expert put
+anywhere else; without them a window's place and its width cannot be told apart. Pure functions of an Anatomy.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +19,7 @@ from polygraft.merge.makers import PARTS, Policy, Weighting, group, policies, so
 from polygraft.merge.profile import Profile
 from polygraft.merge.zones import zones
 
+MADE = re.compile(r"(.+\+.+ )?(soup|paper's default|random window .*|b\d+ u\d+ t\d+.*|mix .*)")  # what candidates are called here
 DRAWS = 200  # tries to find a random window that is not there yet
 Vector = tuple[float, ...]
 
@@ -87,14 +89,14 @@ def custom(
                               expected=f"{anatomy.layers} numbers from 0 to 1")
     rules = policies(anatomy.tied, embed, norm, head)
     n = len(names)
-    outer = {"task": _mix(n, 0.0), "language": _mix(n, 1.0), "mean": _mix(n, 0.5), "base": (0.0, 0.0, 1.0)[:n]}
+    outer = {"task": mix(n, 0.0), "language": mix(n, 1.0), "mean": mix(n, 0.5), "base": (0.0, 0.0, 1.0)[:n]}
     if n < 3 and "base" in rules.values():
         raise RecipeError("takes its weights from the base, and no base is named", where="embed, norm, head", found="base")
 
     def vector(part: Part) -> Vector:
         if part.layer is None:
             return outer[rules.get(group(part) or "", "task")]
-        return _mix(n, float(by[part.kind][part.layer])) if part.kind in by else _mix(n, 0.0)
+        return mix(n, float(by[part.kind][part.layer])) if part.kind in by else mix(n, 0.0)
 
     given = {kind: [float(s) for s in shares] for kind, shares in by.items()}
     weights = {k: vector(p) for k, p in anatomy.parts.items()}
@@ -103,7 +105,7 @@ def custom(
     return Candidate(name, profile, made)
 
 
-def _mix(n: int, share: float) -> Vector:
+def mix(n: int, share: float) -> Vector:
     """The weights of n sources (task, language, base) for a share of the language expert."""
     return (1.0 - share, share, 0.0)[:n]
 
@@ -129,23 +131,6 @@ def needed(profile: Profile) -> tuple[Profile, list[int]]:
 # --------------------------------------------------------------------------------------------------------------- controls
 
 
-def controls(
-    anatomy: Anatomy,
-    names: Sequence[str],
-    *,
-    width: int | Candidate,
-    seeds: Iterable[int] = (0, 1, 2),
-    transition: int = 0,
-) -> list[Candidate]:
-    """What a choice must beat: the paper's default, the soup of both, each expert (and the base), a random window for each seed.
-
-    width: a candidate whose blocks of layers are put elsewhere, or a number of swapped layers, all in one block with `transition`
-    halved layers after it. The default and the windows name the same sources as the candidate, and have its policies.
-    """
-    pattern = width if isinstance(width, Candidate) else _block(anatomy, names, width, transition)
-    return [default(anatomy, names), mean(anatomy, names), *experts(anatomy, names), *windows(anatomy, pattern, seeds)]
-
-
 def default(anatomy: Anatomy, names: Sequence[str]) -> Candidate:
     """The published 5, 2, 1 at 32 layers, scaled (arXiv 2410.01335)."""
     return replace(window(anatomy, names), name="paper's default")
@@ -162,12 +147,6 @@ def experts(anatomy: Anatomy, names: Sequence[str]) -> list[Candidate]:
     ones = [tuple(float(i == j) for j in range(len(names))) for i in range(len(names))]
     return [Candidate(n, Profile("expert", "linear", tuple(names), dict.fromkeys(anatomy.parts, one), {"expert": n}),
                       {"kind": "expert", "expert": n}) for n, one in zip(names, ones)]
-
-
-def _block(anatomy: Anatomy, names: Sequence[str], width: int, transition: int) -> Candidate:
-    """A block of swapped layers at the bottom, and its transition."""
-    made = window(anatomy, names, bottom=width, top=0, transition=min(transition, anatomy.layers - width))
-    return replace(made, name=f"{width} layers")
 
 
 # --------------------------------------------------------------------------------------------------------- random windows

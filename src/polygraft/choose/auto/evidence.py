@@ -12,26 +12,14 @@ from polygraft import arrays, edits, files, selectionfile
 from polygraft.anatomy import Anatomy
 from polygraft.errors import InputError
 from polygraft.selectionfile import Entry
-from polygraft.step import FolderName
+from polygraft.step import PickedName
 
 CURVE, NOISE = "msd", "msd.noise"
 DEVIATION = "deviation.safetensors"
 
 
-class EvidenceName(FolderName):
-    """`ID_OR_FILE[:NAME[+NAME]]` as a selection is named, but all that the step wrote decides what it means."""
-
-    @property
-    def target(self) -> str:
-        return selectionfile.split(self)[0]
-
-    @property
-    def names(self) -> str:
-        """What follows the colon, "" where nothing does."""
-        return str(self)[len(self.target) + 1 :]
-
-    def at(self, target: str) -> str:
-        return f"{target}:{self.names}" if self.names else target
+class EvidenceName(PickedName):
+    """Named as a selection is, but all that the step wrote decides what it means."""
 
 
 Found = tuple[np.ndarray, str]  # float64 [layers] >= 0, and what it is in words

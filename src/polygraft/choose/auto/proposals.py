@@ -13,7 +13,7 @@ from polygraft.anatomy import Anatomy
 from polygraft.choose.auto.fitting import Fit, best_window
 from polygraft.choose.auto.rules import Judged
 from polygraft.choose.auto.units import MODULES, norm_owner
-from polygraft.choose.candidates import Candidate, columns, custom
+from polygraft.choose.candidates import Candidate, columns, custom, mix
 from polygraft.errors import InputError
 from polygraft.merge.makers import group, policies
 from polygraft.merge.zones import zones
@@ -97,16 +97,12 @@ def profile(
     weights = dict(made.profile.weights)
     for key, part in anatomy.parts.items():
         if part.layer is None and rules.get(group(part) or "") == "mean":
-            weights[key] = _mix(len(names), alpha)
+            weights[key] = mix(len(names), alpha)
         elif part.layer is not None and part.kind == "norm":
             own = {"attn": grid[part.layer, 0], "ffn": grid[part.layer, 1], "both": grid[part.layer].mean()}
-            weights[key] = _mix(len(names), float(own[norm_owner(anatomy, key)]))
+            weights[key] = mix(len(names), float(own[norm_owner(anatomy, key)]))
     said = {**params, "layers": by, **rules}
     return Candidate(name, replace(made.profile, name="auto", weights=weights, params=said), {**made.params, **said})
-
-
-def _mix(n: int, share: float) -> tuple[float, ...]:
-    return (1.0 - share, share, 0.0)[:n]
 
 
 def grid_of(anatomy: Anatomy, candidate: Candidate, language: int = 1) -> np.ndarray:

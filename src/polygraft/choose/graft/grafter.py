@@ -200,7 +200,7 @@ class Grafter:
         import torch
 
         models, spots = plan.models, torch.from_numpy(read.spots).to(self.frame.device)
-        arrived = Arrived(self.frame, self.parameters.wear, found)
+        arrived = Arrived(self.frame, self.parameters.wear, found, self.limit)
 
         def computed(node: int, value: Any) -> None:
             watch(node, value)

@@ -102,17 +102,19 @@ class Divergence:
 
 
 class Arrived:
-    """Collects candidates behind their last layer until some can be read together. `wear` puts a variant's parameters on."""
+    """Collects candidates behind their last layer until some can be read together, or wait for more than `limit` bytes. `wear` puts
+    a variant's parameters on."""
 
-    def __init__(self, frame: Frame, wear: Callable[[Variant], None], reading: Reading):
-        self.frame, self.wear, self.reading = frame, wear, reading
+    def __init__(self, frame: Frame, wear: Callable[[Variant], None], reading: Reading, limit: int):
+        self.frame, self.wear, self.reading, self.limit, self.held = frame, wear, reading, limit, 0
         self.waiting: dict[Variant, list[tuple[list[int], Any]]] = {}
 
     def add(self, end: Variant, candidates: list[int], hidden: Any) -> None:
         """Candidates that are one model, with this norm and head, and their states [p, hidden]."""
         waiting = self.waiting.setdefault(end, [])
         waiting.append((candidates, hidden))
-        if len(waiting) == SIDE:
+        self.held += hidden.nbytes
+        if len(waiting) == SIDE or self.held > self.limit:
             self._read(end)
 
     def flush(self) -> None:
@@ -124,4 +126,5 @@ class Arrived:
         import torch
 
         waiting = self.waiting.pop(end)
+        self.held -= sum(h.nbytes for _, h in waiting)
         self.reading.read(self.frame, [c for c, _ in waiting], torch.stack([h for _, h in waiting]), partial(self.wear, end))

@@ -32,6 +32,13 @@ class Trie:
         """How often a layer is computed when beginnings are shared: nodes behind the embeddings."""
         return sum(d > 0 for d in self.depth)
 
+    def route(self, path: int) -> list[int]:
+        """The nodes of a path, from its embedding to where it ends."""
+        nodes = [self.leaf[path]]
+        while (parent := self.parent[nodes[-1]]) >= 0:
+            nodes.append(parent)
+        return nodes[::-1]
+
 
 def build(paths: Sequence[Sequence[Hashable]]) -> Trie:
     """The trie of these paths, all of the same length: the embedding's variant, then each layer's from the bottom."""

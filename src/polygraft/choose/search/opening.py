@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from polygraft.anatomy import Anatomy
-from polygraft.choose.candidates import experts
+from polygraft.choose.candidates import MADE, experts
 from polygraft.choose.search.config import Search
 from polygraft.choose.search.space import Pair, Space
 from polygraft.errors import InputError, RecipeError
@@ -47,6 +47,8 @@ def opened(config: Search, context: Context) -> Opened:
         if source.kind == SERVER:
             raise InputError("a model behind a server has no layers here", where=ref, fix="name a folder or a hub id")
     named = steps.named(request, sources)
+    if any(MADE.fullmatch(n.name) for n in named):  # a folder called `soup` is not the soup
+        named = tuple(replace(n, name=role) for n, role in zip(named, request.roles))
     compat.check([(n.name, n.weights) for n in named])
     notes = tokens.check([(n.name, n.weights.extras) for n in named], 0)
     return Opened(tuple(sources), named, anatomy_of(named[0]), notes)

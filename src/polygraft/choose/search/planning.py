@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from polygraft.blocks import block_bytes, holds, whole_bytes
-from polygraft.choose.graft import trie
 from polygraft.choose.search import asking, fanout, proposals
 from polygraft.choose.search import opening as sources
 from polygraft.choose.search.asking import Ask
 from polygraft.choose.search.config import CONFIRM, SELECT, Search
 from polygraft.choose.search.objectives import Objective, resolve, unknown_metric
 from polygraft.choose.search.opening import Opened
-from polygraft.choose.search.space import Space, paths
+from polygraft.choose.search.space import Space, together
 from polygraft.errors import UserError
 from polygraft.evals import estimate
 from polygraft.evals.budget import parse_duration
@@ -21,7 +20,6 @@ from polygraft.evals.jobs import faults, fetched, foreign_words, said
 from polygraft.evals.opening import lacks_template, no_template
 from polygraft.evals.run import Job
 from polygraft.evals.timed import picked
-from polygraft.merge.profile import Profile
 from polygraft.meter import LIBRARIES
 from polygraft.step import Context, Plan
 
@@ -76,7 +74,7 @@ def _tried(config: Search, space: Space, draft: Draft) -> float:
     depth = space.anatomy.layers
     if config.strategy in ("grid", "halving"):
         profiles = [c.profile for c in space.grid()]
-        shared = saved(profiles, space)
+        shared = together(profiles, space.anatomy).layers
         naive = len(profiles) * depth
         pairs = f" of {len(space.pairs)} pairs" * (len(space.pairs) > 1)
         draft.lines.append(f"{len(profiles):,} windows{pairs} ({config.strategy}), none of which is written")
@@ -92,11 +90,6 @@ def _tried(config: Search, space: Space, draft: Draft) -> float:
         most = config.trials
         draft.lines.append(f"{most:,} mixtures of {genes} runs of layers, proposed by Optuna")
     return most / 2.0
-
-
-def saved(profiles: Sequence[Profile], space: Space) -> int:
-    """How many layers are computed for all of these together, once for each beginning that they share."""
-    return trie.build([p[:-1] for p in paths(profiles, space.anatomy)]).layers
 
 
 def _asked(config: Search, jobs: Sequence[Job], draft: Draft) -> tuple[list[Job], list[Job]] | None:

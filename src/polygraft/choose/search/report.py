@@ -32,6 +32,8 @@ class Outcome:
     strategy: str
     seed: int
     anchors: tuple[Candidate, ...]
+    tolerance: float = 0.0
+    windows: int = 0
     written: Findings | None = None
 
     @property
@@ -57,8 +59,24 @@ def summary(o: Outcome) -> tuple[str, ...]:
              "it."]
     if twins := [c.name for c in o.anchors if content(c) == content(o.best)]:
         lines.append(f"It is the same model as {twins[0]}.")
+    lines += [*lost_elsewhere(o), *missing(o)]
     lines += [said for objective in o.objectives for said in verdict(o, objective)]
     return (*lines, *(gain(o, first)))
+
+
+def lost_elsewhere(o: Outcome) -> list[str]:
+    """Said where no candidate was as good as the reference in all other objectives, so that the best is not, either."""
+    scores, at = o.picked.scores[o.picked.order[0]], o.done.seen
+    worse = [x.name for x, s in zip(o.objectives[1:], scores[1:]) if s < x.sign * at[x.name][o.reference] - o.tolerance]
+    return [f"No candidate is within {o.tolerance:g} of {o.reference} in every other objective: this one is worse in "
+            f"{', '.join(worse)} on the items that chose."] if worse else []
+
+
+def missing(o: Outcome) -> list[str]:
+    """Said where there are not as many random windows as were asked for: its blocks of layers do not fit in other places."""
+    drawn = sum(c.params["kind"] == "random" for c in o.done.controls)
+    return [f"Its layers fit in {drawn or 'no'} other place{'s' * (drawn > 1)}, so there {'are' if drawn > 1 else 'is'} "
+            f"{drawn or 'no'} random window{'s' * (drawn > 1)} to compare with."] if drawn < o.windows else []
 
 
 def verdict(o: Outcome, objective: Objective) -> list[str]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from polygraft.anatomy import Anatomy
 from polygraft.choose.candidates import Candidate, custom, default, experts, mean, placed, window
+from polygraft.choose.graft import trie
+from polygraft.choose.graft.variants import Places
 from polygraft.choose.search import numbers
 from polygraft.choose.search.config import Search
 from polygraft.errors import RecipeError
@@ -141,16 +143,12 @@ def content(candidate: Candidate) -> tuple[Any, ...]:
     return (candidate.profile.method, *candidate.profile.weights.values())
 
 
-def paths(profiles: Sequence[Profile], anatomy: Anatomy) -> list[tuple[Any, ...]]:
-    """What each takes of its sources: before the layers, then in each layer from the bottom; what follows them comes last."""
-    places: list[list[str]] = [[] for _ in range(anatomy.layers + 2)]
-    for key, part in anatomy.parts.items():
-        outside = 0 if part.kind in ("embed", "position", "norm") else anatomy.layers + 1
-        places[outside if part.layer is None else part.layer + 1].append(key)
-    return [tuple((p.method, *(p.weights[k] for k in keys if k in p.weights)) for keys in places) for p in profiles]
+def together(profiles: Sequence[Profile], anatomy: Anatomy) -> trie.Trie:
+    """The trie in which these would be computed: once each, what they begin with alike."""
+    places = Places.of(anatomy)
+    return trie.build([places.path(p, range(len(p.sources)))[0] for p in profiles])
 
 
 def ordered(profiles: Sequence[Profile], anatomy: Anatomy) -> list[int]:
     """Places in an order in which those that share their lower layers are neighbours: what is cut into runs keeps sharing."""
-    found = paths(profiles, anatomy)
-    return sorted(range(len(profiles)), key=found.__getitem__)
+    return sorted(range(len(profiles)), key=together(profiles, anatomy).route)

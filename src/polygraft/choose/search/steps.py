@@ -55,7 +55,8 @@ def run(config: Search, context: Context, folder: Path) -> Result:
     for scratch in (FOLDER, SPILL):
         shutil.rmtree(folder / scratch, ignore_errors=True)
     refs = [s.ref(n) for n, s in zip(found.names, found.sources)]
-    return report.result(outcome, found.anatomy, refs, tuple(dict.fromkeys(caveats)), made | {"work": vars(grafter.work)})
+    work = {"work": vars(grafter.work)} if config.workers == 1 else {}  # what other processes computed is not counted here
+    return report.result(outcome, found.anatomy, refs, tuple(dict.fromkeys(caveats)), made | work)
 
 
 def searched(config: Search, space: Space, judge: Judge, begun: Clock) -> report.Outcome:
@@ -68,7 +69,8 @@ def searched(config: Search, space: Space, judge: Judge, begun: Clock) -> report
     picked = confirm.chosen(search, trail)
     against = confirm.controls(space.anatomy, anchors, picked.best, config.windows, config.seed)
     done = confirm.confirmed(judge, picked, against, config.seed)
-    return report.Outcome(judge, picked, done, reference, config.strategy, config.seed, tuple(anchors))
+    return report.Outcome(judge, picked, done, reference, config.strategy, config.seed, tuple(anchors), config.tolerance,
+                          config.windows)
 
 
 def _grafter(config: Search, found: Opened, folder: Path) -> Any:
