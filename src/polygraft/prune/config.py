@@ -14,7 +14,7 @@ from polygraft.step import DataRef, Detail, Language, ModelRef, SelectRef
 MethodName = Literal["magnitude", "wanda", "wanda-variant", "ria", "sparsegpt"]
 Objective = Literal["mean", "worst"]
 Allocate = Literal["even", "owl", "across", "worst"]
-TOGETHER = 2048  # tokens that a layer sees at once, about
+TOGETHER = 1024  # tokens that a layer sees at once, about: activations of some thousand weigh as much as a layer
 Protect = Literal["auto"] | SelectRef  # in this order: `auto` is a word, not a file
 
 
