@@ -17,7 +17,7 @@ from polygraft.poc.config import METHODS, Poc
 from polygraft.poc.deciding import carried
 from polygraft.poc.decision import REASONS, Decision, Licence, Outcome, Reason
 from polygraft.poc.evaluation import target
-from polygraft.poc.facts import Facts, Vocabulary
+from polygraft.poc.facts import WINDOW, Facts, Vocabulary
 from polygraft.poc.facts import windows as count_windows
 from polygraft.poc.texts import HELD, PIECE, deal, opening, pieces, texts
 from polygraft.sources import resolve
@@ -158,6 +158,13 @@ def test_windows_are_counted_by_the_model_s_own_tokenizer(tmp_path, tiny):
     path = lines(tmp_path / "en.jsonl", [{"text": "x" * 60} for _ in range(10)])
     source = resolve(str(tiny("llama")), offline=True)
     assert [count_windows(source, "en", path, n) for n in (1000, 60, 10)] == [0, 10, 32]
+
+
+def test_the_sampler_s_english_is_enough_to_calibrate_on():
+    """Nobody has to bring English text for pruning to be tried: a real tokenizer has about 4 characters of English to a token."""
+    english = next(data for name, data in texts(Poc(base="b", lang="sw", eval="e")).files.items() if name.startswith("found-en"))
+    said = sum(len(json.loads(row)["text"]) for row in english.splitlines())
+    assert said / 4.5 >= WINDOW and methods.calibration(replace(facts("text"), windows={"en": 1, "sw": 32}), budget.smoke(512))["en"] == 1
 
 
 def test_what_planning_refused_is_looked_at_again_in_the_next_stage():

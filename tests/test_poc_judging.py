@@ -198,7 +198,7 @@ def test_the_result_has_the_verdict_first_and_money_only_where_it_is_priced():
     assert plain.summary[0] == a_decision().sentence.replace("target (sw)", "your evaluation (Swahili)")
     assert plain.tables[0].rows[1][0] == "Swap" and plain.tables[0].columns[2] == "accuracy of your evaluation (Swahili), change"
     assert not any("EUR" in c for t in plain.tables for c in t.columns)
-    assert [c for t in priced_.tables for c in t.columns if "EUR" in c] == ["cost to make, EUR", "to serve a million characters, EUR"]
+    assert [c for t in priced_.tables for c in t.columns if "EUR" in c] == ["cost to make, EUR", "to serve a million characters, EUR"] * 2
     assert all(len(r) == len(t.columns) for r_ in (plain, priced_) for t in r_.tables for r in t.rows)
 
 

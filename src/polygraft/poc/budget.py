@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from polygraft.poc.config import Stage
-from polygraft.poc.facts import LENGTH, WINDOWS
+from polygraft.poc.facts import WINDOWS
 from polygraft.poc.methods import Sizes
 
 SHARE: dict[Stage, float] = {"smoke": 0.1, "pilot": 0.3, "full": 0.6}  # of the budget
 TRAINING = 0.6  # of a stage's time goes into training, the rest into measuring
-ROWS = 8
+ROWS, LENGTH = 8, 256
 SMOKE = {"steps": 4, "items": 12, "read": 2000, "windows": 4, "max_bytes": 8_000}
 READ = {"pilot": 20_000, "full": 100_000}  # tokens of each language that methods look at before they act
 LEAST_STEPS, LEAST_ITEMS, PROBLEMS, MOST_STEPS = 8, 24, 100, 10**6

@@ -20,8 +20,7 @@ from polygraft.sources import Source
 from polygraft.step import Context
 from polygraft.vocab.tokenizer.folder import read_tokenizer
 
-LENGTH = 256  # tokens of a training example, and of a window that pruning is calibrated on, at most
-WINDOWS = 32  # of these that pruning reads, at most
+WINDOW, WINDOWS = 128, 32  # tokens of a window that pruning is calibrated on (the sampler's English makes one), and windows at most
 SAMPLE = 400_000  # characters that an extension of the vocabulary is tried on
 SIZES = (500, 1000, 2000, 4000, 8000)  # tokens that are tried
 WANTED = 1.3  # characters a token, new over old: `vocab assess`'s own bar (LEP's extension gained as much, arXiv 2412.21140)
@@ -39,7 +38,7 @@ class Vocabulary:
 @dataclass(frozen=True)
 class Facts:
     """Everything a method's rule may look at. `given`: names of models, and of text, pairs and data, that there are; `adapters`:
-    those of the models that are adapters of the base; `windows`: how many windows of `LENGTH` tokens there are to calibrate
+    those of the models that are adapters of the base; `windows`: how many windows of `WINDOW` tokens there are to calibrate
     pruning on, by language (at most `WINDOWS`; a language that is not there was not counted)."""
 
     language: str
@@ -68,7 +67,7 @@ def facts(config: Poc, texts: Texts, inputs: Path, sources: Mapping[str, Source]
                  longest, sum(t.numel for t in base.weights.tensors.values()),
                  assessed(base, config.lang, inputs / texts.learn) if wanted else Vocabulary(),
                  frozenset(name for name, source in sources.items() if source.adapter is not None),
-                 {g: windows(sources[config.today], g, inputs / name, min(LENGTH, longest)) for g, name in read.items()})
+                 {g: windows(sources[config.today], g, inputs / name, min(WINDOW, longest)) for g, name in read.items()})
 
 
 def windows(source: Source, language: str, text: Path, length: int) -> int:

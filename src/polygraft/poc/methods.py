@@ -12,7 +12,7 @@ from typing import Any
 
 from polygraft.poc.config import METHODS, Poc, Stage
 from polygraft.poc.decision import Reason
-from polygraft.poc.facts import WANTED, Facts
+from polygraft.poc.facts import WANTED, WINDOW, Facts
 from polygraft.poc.texts import ENGLISH, Texts
 
 Entry = dict[str, Any]
@@ -162,7 +162,7 @@ def prune_steps(config: Poc, texts: Texts, facts: Facts, sizes: Sizes) -> list[E
     parts = calibration(facts, sizes)
     corpus = {config.lang: at(texts.learn), ENGLISH: at(texts.others[ENGLISH][0])}
     return [{"id": "prune", "use": "prune", "model": facts.today, "corpus": corpus, "samples": sum(parts.values()),
-             "calibrate": parts, "seq_len": sizes.length, "seed": config.seed}]
+             "calibrate": parts, "seq_len": min(WINDOW, sizes.length), "seed": config.seed}]
 
 
 def calibration(facts: Facts, sizes: Sizes) -> dict[str, int]:

@@ -10,7 +10,7 @@ REASONS_JA = {
     "tokenizer-fits": "トークナイザは既に適しています。拡張しても 1 トークンに入るテキストは {gain} 倍で、必要な {wanted} "
                       "倍に届きません。",
     "tokenizer-fixed": "トークナイザを拡張できません：{why}。", "refused": "計画の段階で拒否されました：{why}。",
-    "short-text": "較正に使える{language}のテキストが足りません。{give} で追加してください。",
+    "short-text": "校正に使える{language}のテキストが足りません。{give} で追加してください。",
     "no-neurons": "読んだテキストの中に{language}固有のニューロンは見つかりませんでした。"
                   "テキストを増やすか、次の段階で見つかることがあります。",
     "not-asked": "対象外です（--methods に含まれていません）。",
@@ -40,7 +40,7 @@ REASONS_JA = {
     "note-edits": "モデルは実行中に編集され、vLLM では利用できません。ファイルは元のままです。",
     "note-vocabulary": "新しいトークナイザです。トークンを数えるものと、そのキャッシュはすべて変わります。",
     "note-tables": "埋め込みと出力ヘッドは、全体が変わったものとして数えました。",
-    "note-calibration": "{language} {own} 窓と英語 {english} 窓で較正しました。英語のテキストはこれ以上なく、--other en=FILE "
+    "note-calibration": "{language} {own} 窓と英語 {english} 窓で校正しました。英語のテキストはこれ以上なく、--other en=FILE "
                         "で追加できます。",
     "note-half": "2 つのエキスパートを、それぞれ半分のステップ数で学習しました。",
     "note-tokens": "学習トークン数は {tokens} で、最も多い手法の {share} です。",

@@ -57,11 +57,20 @@ def tables(tongue: Tongue) -> tuple[Table, ...]:
 
 
 def methods(tongue: Tongue, rows: Sequence[Outcome]) -> Table:
-    """One row a method: what became of it, what it gained, what it lost."""
-    out = tuple((r.title, STATUSES[r.status], *(_difference(_first(r.of(role))) for role in ("target", "english", "other")))
-                for r in rows)
-    columns = ("method", "verdict", f"{deciding(tongue)}, change", "English, worst change", "other languages, worst change")
+    """One row a method: what became of it, what it gained, what it lost, what it costs."""
+    made, served = money(tongue.decision)
+    out = tuple((r.title, STATUSES[r.status], *(_difference(_first(r.of(role))) for role in ("target", "english", "other")),
+                 duration(r.spent.seconds) if r.status != "failed" else None, *[r.spent.money for _ in made],
+                 *[r.serving.money for _ in served]) for r in rows)
+    columns = ("method", "verdict", f"{deciding(tongue)}, change", "English, worst change", "other languages, worst change",
+               "time to make", *made, *served)
     return Table("Methods beside doing nothing", columns, out, "change: the method less doing nothing, on the same items")
+
+
+def money(decision: Decision) -> tuple[list[str], list[str]]:
+    """The columns of money to make and to serve, where there are prices: none or one each."""
+    return (([f"cost to make, {decision.currency}"], [f"to serve a million characters, {decision.currency}"]) if decision.currency
+            else ([], []))
 
 
 def deciding(tongue: Tongue) -> str:
@@ -81,14 +90,14 @@ def risks(rows: Sequence[Outcome]) -> Table:
 
 def costs(decision: Decision, rows: Sequence[Outcome]) -> Table:
     """What making and serving each takes, with money where the user's prices say it."""
-    made = [f"cost to make, {decision.currency}"] if decision.currency else []
-    served = [f"to serve a million characters, {decision.currency}"] if decision.currency else []
+    made, served = money(decision)
     columns = ("method", "time to make", *made, "training tokens", "weights touched", "stored", "read for a token",
                "tokens a character", *served)
     out = tuple((r.title, duration(r.spent.seconds), *([r.spent.money] if made else []), r.spent.tokens,
                  None if r.touched is None else f"{r.touched:.2%}", size(r.serving.stored_bytes), size(r.serving.bytes_per_token),
                  r.serving.tokens_per_character, *([r.serving.money] if served else [])) for r in rows if r.status != "failed")
-    return Table("Cost", columns, out, "money: your own prices; serving: the bound for few sequences at once" if made else "")
+    note = "money: your own prices; serving: the bound for few sequences at once" if decision.currency else ""
+    return Table("What each costs", columns, out, note)
 
 
 def _first(effects: Sequence[Effect]) -> Effect | None:

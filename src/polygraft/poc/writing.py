@@ -21,6 +21,7 @@ from polygraft.recipetext import VERSION, dump, rooted
 
 FILE, INPUTS = "poc.yaml", "inputs"
 SCORES, CHANGE = "scores-", "change-"
+TODAY = {"base": "base model", "instruct": "instruct model", "task_expert": "task expert"}
 PROBLEMS = ("en", "es", "fr", "de", "ru", "sw", "ja")  # the languages of the procedural problems
 
 
@@ -78,7 +79,7 @@ def asked(config: Poc, target: Target, texts: Texts, sizes: Sizes) -> Entry:
 def _text(name: str, config: Poc, facts: Facts, sizes: Sizes, steps: list[Entry]) -> str:
     head = (f"# Written by `polygraft poc`, {sizes.stage} stage. A recipe like any other: read it, change a copy, run it by hand.\n"
             f"#   polygraft plan {FILE} --root ..\n#   polygraft run {FILE} --root ..\n")
-    question = f"Which method makes {facts.today} better in {facts.name}, at what loss elsewhere and at what cost?"
+    question = f"Which method makes the {TODAY[facts.today]} better in {facts.name}, at what loss elsewhere and at what cost?"
     tree: dict[str, Any] = {"recipe": VERSION, "name": name, "question": question,
                             "models": {k: _model(k, v, facts) for k, v in config.models.items()}, "steps": steps}
     return head + dump(tree)

@@ -82,7 +82,7 @@ DECISION = {
     "Methods beside doing nothing": "「何もしない場合」との比較",
     "English, worst change": "英語、最も悪い変化", "other languages, worst change": "他の言語、最も悪い変化", "Risks": "リスク",
     "answers in the language, change": "対象言語での回答、変化", "copied characters, change": "転記された文字、変化",
-    "refusals, change": "回答拒否、変化",
+    "refusals, change": "回答拒否、変化", "What each costs": "各手法のコスト",
     "change: the method less doing nothing, on the same items; fewer refusals count as better":
         "変化：同じ項目での「手法 − 何もしない場合」の差。回答拒否は少ないほどよいとします。",
     "money: your own prices; serving: the bound for few sequences at once":
