@@ -1,4 +1,4 @@
-"""Optuna and Ray are extras: what a search asks of them is tried on stand-ins that do as they document, wherever they are installed."""
+"""Optuna and Ray, which are extras, and models that write: stand-ins that do as they document show what a search asks of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from polygraft.choose.graft import Grafter
-from polygraft.choose.search import fanout, proposals
+from polygraft.choose.search import fanout, proposals, written
+from polygraft.choose.search.clock import Clock
+from polygraft.evals.budget import Budget
 from polygraft.merge import makers
 from polygraft.sources import resolve
 from test_choose_search import Rule, planted, search, shares, sheet, space
@@ -104,3 +106,26 @@ def test_workers_that_open_the_sources_themselves_say_what_one_says(cluster, tin
         one, many = (score(profiles, rows, scored, near, lambda *_: None) for score in (fanout.local(grafter), several))
         assert many[0] == pytest.approx(one[0], abs=1e-4) and np.array_equal(one[1], many[1])
     assert cluster == [{"num_gpus": 0}] * 3
+
+
+def test_finalists_write_while_there_is_time_and_who_did_not_is_said(monkeypatch):
+    sp, asked = space(), sheet(20)
+    now = [0.0]
+    clock = Clock(Budget(25.0, lambda: now[0]))
+
+    def slow(*_, **__):
+        now[0] += 10.0
+        return [[]]
+
+    monkeypatch.setattr(written.conditions, "load", lambda *a: None)
+    monkeypatch.setattr(written.conditions, "engine", lambda live: None)
+    monkeypatch.setattr(written.merging, "apply", lambda *a: None)
+    monkeypatch.setattr(written.run, "run_jobs", slow)
+    monkeypatch.setattr(written.time, "monotonic", lambda: now[0])
+    found = SimpleNamespace(sources=[None], named=[SimpleNamespace(weights=None)] * 2)
+    context, jobs = SimpleNamespace(progress=lambda *a: None), [asked.asks[0].job]
+    made = written.asked(sp.config, found, jobs, sp.anchors(), context, (1, 1), clock)
+    assert list(made.asked[0].records) == ["math", "read"]
+    assert clock.notes == ["The time was over before soup, paper's default had written answers."]
+    now[0] = 60.0
+    assert written.asked(sp.config, found, jobs, sp.anchors(), context, (1, 1), clock) is None
