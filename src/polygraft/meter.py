@@ -33,7 +33,7 @@ def peak_resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def return_freed(size: int = 16 << 20) -> None:
+def return_freed(size: int = 8 << 20) -> None:
     """From now on memory of this process goes back to the system when it is freed, if it was taken `size` bytes or more at a time.
 
     glibc raises that limit to 32 MB by itself, and beneath it keeps what is freed, in which larger pieces find no room: tensors of
