@@ -269,7 +269,7 @@ def test_corpora_stop_at_their_limit_and_say_so(models, tmp_path):
 
 
 def test_short_names():
-    assert models_of.labels(["base", "a/b/model", "runs/x/model"]) == ["base", "a/b/model", "runs/x/model"]
+    assert models_of.labels(["base", "a/b/model", "runs/x/model"]) == ["base", "b", "x"]
     assert models_of.labels(["base", "a/b/swapped"]) == ["base", "swapped"]
 
 

@@ -141,9 +141,12 @@ def model_size(source: Source) -> tuple[int, int]:
 
 
 def _named(path: Path) -> str:
-    """The last part of a path; of `runs/x/steps/part-<key>/model`, where a run keeps a step's model, that step's id."""
-    step = STEP_FOLDER.fullmatch(path.parent.name) if path.name == "model" and path.parent.parent.name == "steps" else None
-    return step["id"] if step else path.name
+    """The last part of a path. Of a `model` that a step or a command wrote into its folder that folder's, of a run's
+    `steps/part-<key>/model` the step's id."""
+    if path.name != "model" or not path.parent.name:
+        return path.name
+    step = STEP_FOLDER.fullmatch(path.parent.name) if path.parent.parent.name == "steps" else None
+    return step["id"] if step else path.parent.name
 
 
 def labels(refs: Sequence[str]) -> list[str]:
