@@ -7,8 +7,8 @@ llmcompressor runs in its own environment, made in the cache on first use from p
 (which Wanda there never imports; nothing of this project's environment changes). Both are whole processes, start included, that
 read the same random bf16 weights of a llama and the same windows of ids, compute in `--dtype`, and leave a model in bf16. Memory
 is the largest resident size of the process, less that of one that only imports the same modules. llmcompressor is at its
-sequential pipeline, the one that propagates what pruned layers give; it takes the larger of `--batches` that is faster. Masks differ
-in a few weights: ours does not count the token that a tokenizer puts in front of a text.
+sequential pipeline, the one that propagates what pruned layers give; it takes the larger of `--batches` that is faster. Masks
+differ in a few weights: ours does not count the token that a tokenizer puts in front of a text.
 """
 
 from __future__ import annotations
