@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -41,15 +42,21 @@ class Score(Strict):
     langs: tuple[str, ...] = ()
 
 
+@dataclass
 class Toy:
     """A Source made of one file, `weights`."""
 
-    adapter, kind, revision = None, "folder", ""
+    path: Path
+    base: Toy | None = None
+    coming: str = ""
+    adapter: ClassVar[None] = None
+    kind: ClassVar[str] = "folder"
+    revision: ClassVar[str] = ""
     missing: ClassVar[dict[str, int]] = {}
 
-    def __init__(self, path: Path, base: Toy | None = None):
-        self.path, self.base, self.spec = path, base, str(path)
-        self.identity = sha256_file(path / "weights") + (base.identity if base else "")
+    def __post_init__(self) -> None:
+        self.spec = str(self.path)
+        self.identity = sha256_file(self.path / "weights") + (self.base.identity if self.base else "")
 
     def read(self) -> bytes:
         return (self.path / "weights").read_bytes()
