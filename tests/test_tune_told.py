@@ -113,7 +113,7 @@ def test_a_broken_training_without_states_says_so_and_leaves_nothing(tiny, tmp_p
 
 
 def test_models_of_runs_are_named_by_their_steps():
-    assert labels(["runs/x/steps/slam-0123456789ab/model", "runs/x/steps/part-one-ba9876543210/model", "b/model"]) == ["slam", "part-one", "model"]
+    assert labels(["runs/x/steps/slam-0123456789ab/model", "runs/x/steps/part-one-ba9876543210/model", "b/model"]) == ["slam", "part-one", "b"]
     assert labels(["x/steps/slam-0123456789ab/model", "y/steps/slam-0123456789ab/model"])[0].startswith("x/")
 
 

@@ -25,7 +25,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 FENCE = re.compile(r"^```(?P<kind>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 # texts that are not shipped: test_language_neurons and test_slam_stages plan and run these on made-up ones
 ELSEWHERE = {"language-neurons.yaml", "slam.yaml", "slam-two-stages.yaml", "math-expert.yaml", "language-expert.yaml",
-             "tuning-compared.yaml", "adapt-vocabulary-russian.yaml", "prune-study.yaml"}
+             "tuning-compared.yaml", "adapt-vocabulary-russian.yaml", "prune-study.yaml", "search-domain.yaml"}
 LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 TAG = re.compile(r"""<(?:img|a|source)\b[^>]*?(?:src|href|srcset)="(?P<target>[^"]+)\"""")
 
