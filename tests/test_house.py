@@ -13,7 +13,7 @@ import pytest
 SRC = Path(__file__).parent.parent / "src" / "polygraft"
 MODULES = sorted(SRC.rglob("*.py"))
 LEVELS = [
-    {"errors", "files", "config", "result", "yamltext", "redact", "samplelog", "meter", "timeleft", "versions"},
+    {"errors", "files", "config", "result", "yamltext", "redact", "samplelog", "meter", "allocator", "timeleft", "versions"},
     {"checkpoint", "writer", "sources", "languages", "data", "header", "floats", "folder", "adapter", "gguf", "embedded", "hub", "topk", "arrays", "activity", "stats", "tokenfile", "chat"},
     {"anatomy", "selection", "anatomy_rules", "addresses", "maps", "selectionfile", "windows"},
     {"model", "taps", "edits", "inspection", "ask", "step", "watching", "blocks", "standins", "spill", "ranks"},

@@ -85,7 +85,7 @@ def test_freed_memory_goes_back():
     code = """
 import numpy as np
 from pathlib import Path
-from polygraft.meter import return_freed
+from polygraft.allocator import return_freed
 def resident(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
 return_freed()
 del (first := [np.ones(20 << 17)])[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import time
@@ -31,18 +30,6 @@ def peak_resident() -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def return_freed(size: int = 8 << 20) -> None:
-    """From now on memory of this process goes back to the system when it is freed, if it was taken `size` bytes or more at a time.
-
-    glibc raises that limit to 32 MB by itself, and beneath it keeps what is freed, in which larger pieces find no room: tensors of
-    24 MB that are gone weigh as much as those that are there. Nothing happens where the C library has no `mallopt`.
-    """
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-3, size)  # M_MMAP_THRESHOLD
-        mallopt(-1, 2 * size)  # M_TRIM_THRESHOLD: setting one ends the other's growth, too
 
 
 def _reset_peak() -> None:

@@ -165,7 +165,8 @@ class Step:
     below the folder that it is given, which becomes visible only when it has returned; a step that `makes_model` writes the
     model (or adapter) to `folder / "model"`. A `resumable` step finds there what an interrupted run of the same step left.
     A `parallel` step shares its work among processes (`ranks`). A step that `probes` can plan by measuring (`Context.probe`).
-    A step that reads `headers` alone of models leaves those on a hub where they are.
+    A step that reads `headers` alone of models leaves those on a hub where they are. `asks_folder(config)`: whether what it
+    writes is asked for by this config, so that a command without a folder for it would throw it away.
     """
 
     name: str
@@ -178,6 +179,7 @@ class Step:
     parallel: bool = False
     probes: bool = False
     headers: bool = False
+    asks_folder: Callable[[Any], bool] = lambda _config: False
 
     @property
     def use(self) -> str:

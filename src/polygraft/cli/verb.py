@@ -70,7 +70,7 @@ def run_verb(step: Any, given: dict[str, Any]) -> int:
     if out is not None and out.resolve() == Path.cwd():
         raise RecipeError("the output would replace the current folder", where="--out", fix="name a new folder inside it")
     if out is None:
-        if step.makes_model or getattr(config, "write", None) == "best":
+        if step.makes_model or step.asks_folder(config):
             raise RecipeError("`--out` is missing", where="command line", expected="a folder for the model", fix="add --out DIR")
         scratch = Path(tempfile.mkdtemp(prefix="polygraft-"))
         out = scratch / "result"

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polygraft import arrays, files
+from polygraft.allocator import return_freed
 from polygraft.blocks import Blocks
 from polygraft.checkpoint import Weights
 from polygraft.errors import InputError, StepFailed
 from polygraft.floats import from_f32, to_f32
-from polygraft.meter import return_freed
 from polygraft.model import Live, view
 from polygraft.prune.gather import Samples, Weighing, gather
 from polygraft.prune.sites import oriented, sites

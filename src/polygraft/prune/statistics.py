@@ -38,7 +38,7 @@ class Moments:
 
         self.tokens += float(len(x) if weights is None else weights.double().sum())
         if self.gram is not None:
-            self.squares += add_products(torch.from_numpy(self.gram), seen(x, weights))
+            self.squares += add_products(torch.from_numpy(self.gram), weighed(x, weights))
             return
         counts = torch.ones(len(x), device=x.device) if weights is None else weights.float()
         for a in range(0, len(x), RUN):  # a product is the fastest sum, and of so many squares float32 is exact enough
@@ -70,7 +70,7 @@ class Moments:
         return np.sqrt(self.squares / self.tokens) if self.tokens > 0 else np.zeros_like(self.squares)
 
 
-def seen(x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+def weighed(x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
     """float32 [tokens, in]: each token times the root of its weight."""
     return x.float() if weights is None else x.float() * weights.float().sqrt()[:, None]
 

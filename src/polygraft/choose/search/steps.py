@@ -100,4 +100,4 @@ def _written(config: Search, found: Opened, best: Candidate, folder: Path, conte
     return {"model": {"donor": made.data["donor"], "bytes": made.data["bytes"]}}
 
 
-STEPS: Sequence[Step] = (Step("merge.search", 1, Search, plan, run, resumable=True),)
+STEPS: Sequence[Step] = (Step("merge.search", 1, Search, plan, run, resumable=True, asks_folder=lambda c: c.write == "best"),)
