@@ -9,7 +9,8 @@ items of the demo's own task.
   grid      one candidate at a time with everything that an evaluation has: both experts and every blend stay in memory, a layer is
             swapped by a pointer, texts share what they begin with, the head sees the scored positions alone, the better of two
             batch sizes. Some candidates, evenly over the grid, are timed (all cost the same); their scores are compared.
-  practice  write the merge, load it, ask lm-eval in a process that is warm; lm-eval gets the best of several batch sizes.
+  practice  write the merge with mergekit (a process, as its users run it, from experts that are whole models), load it, ask lm-eval
+            in a process that is warm; lm-eval gets the best of several batch sizes. With our own merge as writer for comparison.
   memory    the peak of a process of its own, less that of one that has the sources' headers open and nothing computed. The bound
             is what the experts take (what both share is held once), as much as one model for blends, and the room of states.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+import bench_merge
 
 GOALS = {"grid": 3.5, "practice": 10.0}
 SIZES = (1, 4, 8, 16)  # lm-eval's batches
@@ -166,34 +171,59 @@ def grid(args: argparse.Namespace) -> tuple[list[list[str]], float]:
 
 
 def practice(args: argparse.Namespace, ours: float) -> list[list[str]]:
-    """Write, load, ask lm-eval: seconds a candidate, the median of a few."""
+    """Write, load, ask lm-eval: seconds a candidate, the median of a few; written by mergekit and, to compare, by our merge."""
+    from polygraft import merge
     from polygraft.choose.graft import Grafter
 
-    found = sources(args)
-    grafter = Grafter.open(found)
+    grafter = Grafter.open(sources(args))
     work, profiles = asked(grafter.tokenizer, grafter.max_length, args.items), windows(grafter.anatomy, args.grid)
-    size, parts = 0, []
-    for i in spread(len(profiles), args.practice):
-        with tempfile.TemporaryDirectory() as folder:
-            took, nats, size = practised(found, profiles[i].params, Path(folder) / "merged", work, size)
-        parts.append(took)
-        off = float(np.abs(grafter.likelihoods([profiles[i]], work.rows, work.scored).nats[0] - nats).max())
-        assert off <= 0.1, f"lm-eval says otherwise by {off} nats"
-    middle = float(np.median(np.sum(parts, 1)))
-    return [[f"a candidate: write, load, lm-eval (batch {size})", f"{middle:.1f} s", f"{ours:.2f} s", f"{middle / ours:.1f}x",
-             f">= {GOALS['practice']:.0f}x"],
-            ["of it write, load, ask", " + ".join(f"{x:.1f}" for x in np.mean(parts, 0)), "", "", ""]]
+    size, parts, own = 0, [], []
+    with tempfile.TemporaryDirectory() as folder:
+        pair = whole(sources(args), Path(folder), grafter.anatomy.layers)
+        for i in spread(len(profiles), args.practice):
+            said, here, out = profiles[i].params, Path(folder) / "ours", Path(folder) / "merged"
+            swapped, _ = timed(merge.swap, task=pair[0], language=pair[1], transition=1, out=here,
+                               bottom=said["bottom"], top=said["top"])  # fmt: skip
+            own.append(swapped[0])
+            write = swapped[0]
+            if args.no_mergekit:
+                here.rename(out)
+            else:
+                write, _ = bench_merge.neighbour(bench_merge.environment(), here / "mergekit_config.yml", out)
+                for name in ("tokenizer.json", "tokenizer_config.json"):
+                    shutil.copy(here / name, out)
+            took, nats, size = practised(out, work, size)
+            parts.append([float(write), *took])
+            off = float(np.abs(grafter.likelihoods([profiles[i]], work.rows, work.scored).nats[0] - nats).max())
+            assert off <= 0.1, f"lm-eval says otherwise by {off} nats"
+            for left in (here, out):
+                shutil.rmtree(left, ignore_errors=True)
+    middle, writer = float(np.median(np.sum(parts, 1))), "our merge" if args.no_mergekit else bench_merge.MERGEKIT
+    rows = [[f"a candidate: write ({writer}), load, lm-eval (batch {size})", f"{middle:.1f} s", f"{ours:.2f} s",
+             f"{middle / ours:.1f}x", f">= {GOALS['practice']:.0f}x"],
+            ["of it write, load, ask", " + ".join(f"{x:.1f}" for x in np.mean(parts, 0)), "", "", ""]]  # fmt: skip
+    if not args.no_mergekit:
+        same = float(np.median(np.sum(parts, 1) - np.array(parts)[:, 0] + np.array(own)))
+        rows.append(["the same, written by our merge", f"{same:.1f} s", f"{ours:.2f} s", f"{same / ours:.1f}x", ""])
+    return rows
 
 
-def practised(found: list[Any], said: dict[str, Any], out: Path, work: Asked, size: int) -> tuple[list[float], np.ndarray, int]:
-    """(seconds of writing, loading and asking, nats of the items, lm-eval's best batch)"""
+def whole(found: list[Any], folder: Path, layers: int) -> list[Path]:
+    """Both experts as plain models, which mergekit reads: made once, ahead of the clock."""
     from polygraft import merge
 
-    write, _ = timed(merge.swap, task=found[0], language=found[1], bottom=said["bottom"], top=said["top"], transition=1, out=out)
+    made = [folder / name for name in NAMES]
+    for out, bottom in zip(made, (0, layers)):
+        merge.swap(task=found[0], language=found[1], bottom=bottom, top=0, transition=0, out=out)
+    return made
+
+
+def practised(out: Path, work: Asked, size: int) -> tuple[list[float], np.ndarray, int]:
+    """(seconds of loading and of asking, nats of the items, lm-eval's best batch)"""
     load, lm_eval = timed(theirs, out)
     size = size or best(lm_eval, work)
     ask, nats = timed(lm_eval, work.pairs, size)
-    return [float(x[0]) for x in (write, load, ask)], np.array(nats), size
+    return [float(x[0]) for x in (load, ask)], np.array(nats), size
 
 
 def theirs(folder: Path) -> Callable[[Sequence[tuple[str, str]], int], list[float]]:
@@ -261,6 +291,7 @@ def main() -> None:
     parser.add_argument("--naive", type=int, default=12, help="candidates that are timed one at a time")
     parser.add_argument("--practice", type=int, default=3, help="candidates that are written and asked by lm-eval")
     parser.add_argument("--only", nargs="+", choices=["grid", "practice", "memory"], default=["grid", "practice", "memory"])
+    parser.add_argument("--no-mergekit", action="store_true", help="let our own merge write")
     parser.add_argument("--tiny", action="store_true", help="a small random llama instead of the demo's experts")
     parser.add_argument("--layers", type=int, default=12, help="of the small llama")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "polygraft-bench-search",

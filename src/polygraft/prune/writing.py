@@ -98,17 +98,17 @@ def verified(out: Path, modules: Mapping[str, Module], pattern: Pattern, transpo
         raise StepFailed("the file of masks does not name what was pruned", where=out / MASKS, found=f"{len(masks):,} tensors",
                          expected=f"{len(modules):,}")
     for key, module in modules.items():
-        keep, found = masks[key].ravel(), model.f32(key)
-        gone = int((~keep).sum())
-        if gone != module.zeros or found[~keep].any():
-            left = int(np.count_nonzero(found[~keep]))
+        keep, there = masks[key].ravel(), model.f32(key) != 0
+        gone = keep.size - int(np.count_nonzero(keep))
+        if gone != module.zeros or (there & ~keep).any():
+            left = int(np.count_nonzero(there & ~keep))
             raise StepFailed("a matrix on the disk is not as it was pruned", where=f"{out}: {key}",
                              found=f"{gone:,} masked weights, {left:,} of them not zero", expected=f"{module.zeros:,}, all zero",
                              fix="check the disk and run again")
         if pattern.m and (most := largest(masks[key].T if transposed else masks[key], pattern.m)) > pattern.m - pattern.n:
             raise StepFailed("a group of neighbours lost more than the pattern says", where=f"{out}: {key}", found=f"{most}",
                              expected=f"{pattern.m - pattern.n} of {pattern.m}", fix="check the disk and run again")
-        zeros[key] = int(found.size - np.count_nonzero(found))
+        zeros[key] = int(there.size - np.count_nonzero(there))
     return zeros
 
 

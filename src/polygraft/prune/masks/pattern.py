@@ -108,8 +108,8 @@ def _smallest(score: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
 
     last = lasts(score, counts)
     below, equal = score < last, score == last
-    left = counts[:, None] - below.sum(1, keepdim=True)
-    if bool((left < equal.sum(1, keepdim=True)).any()):  # ties that not all go, or groups that lose nothing
+    left = counts[:, None] - below.sum(1, keepdim=True, dtype=torch.int32)
+    if bool((left < equal.sum(1, keepdim=True, dtype=torch.int32)).any()):  # ties that not all go, or groups that lose nothing
         equal &= equal.cumsum(1, dtype=torch.int32) <= left
     return below | equal
 
