@@ -19,6 +19,7 @@ from polygraft.poc.decision import REASONS, Decision, Licence, Outcome, Reason
 from polygraft.poc.evaluation import target
 from polygraft.poc.facts import WINDOW, Facts, Vocabulary
 from polygraft.poc.facts import windows as count_windows
+from polygraft.poc.given import check_files
 from polygraft.poc.texts import HELD, PIECE, deal, opening, pieces, texts
 from polygraft.sources import resolve
 from polygraft.yamltext import parse_document
@@ -256,6 +257,19 @@ def test_too_little_text_is_refused_with_its_file(tmp_path):
     file = lines(tmp_path / "sw.jsonl", [{"text": "maji"}])
     with pytest.raises(InputError, match="too little text"):
         texts(Poc(base="b", lang="sw", eval="e", text=str(file)))
+
+
+@pytest.mark.parametrize("option, row, words", [
+    ("data", {"prompt": "Ngapi?", "response": "3"}, "not an example"),
+    ("data", {"prompt": "Ngapi?", "completion": ""}, "is empty"),
+    ("pairs", {"question": "Ngapi?", "anglais": "How many?"}, "no such column"),
+])
+def test_a_training_file_that_teaches_nothing_is_refused_before_anything_is_planned(tmp_path, option, row, words):
+    asked_ = lines(tmp_path / "e.jsonl", [{"question": f"Wapi {i}?", "choices": ["a", "b"], "answer": 0} for i in range(8)])
+    config = Poc(base="b", lang="sw", eval=str(asked_), **{option: str(lines(tmp_path / "t.jsonl", [row]))})
+    with pytest.raises(InputError, match=words) as raised:
+        check_files(config, target(asked_, "sw"))
+    assert "t.jsonl" in str(raised.value)
 
 
 # ------------------------------------------------------------------------------------------------------------------- recipe

@@ -16,9 +16,9 @@ VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", 
 
 
 def check_files(config: Poc, found: Target) -> None:
-    """Raise InputError for an evaluation that can show nothing, for files that are not there, and, with the line, for pairs that
-    teach nothing."""
-    from polygraft.tune import translation
+    """Raise InputError for an evaluation that can show nothing, for files that are not there, and, with the line, for pairs and
+    examples that teach nothing."""
+    from polygraft.tune import examples, translation
 
     if found.items < LEAST:
         raise InputError("too few items to show any difference, however large", where=config.eval, found=f"{found.items:,}",
@@ -29,6 +29,8 @@ def check_files(config: Poc, found: Target) -> None:
     if config.pairs is not None:
         path = Path(config.pairs).expanduser()
         translation.collect(config.lang, translation.table(path), None, False, path)
+    if config.data is not None:
+        examples.load(config.data, {}, lambda spec: Path(spec).expanduser())
 
 
 def check_models(config: Poc, sources: Mapping[str, Source]) -> None:
