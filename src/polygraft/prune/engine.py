@@ -186,7 +186,7 @@ def judged(key: str, before: torch.Tensor, pruned: Pruned, stats: Moments, sampl
         raise StepFailed("a pruned matrix is not finite", where=key, fix="a larger damping, or another method")
     lost = error(before, pruned, stats) if samples is None else sampled_error(before, pruned, samples)
     each = {g: error(before, pruned, own) for g, own in (stats.each or {}).items()}
-    return Module(key, pruned.keep.numel() - int(pruned.keep.sum()), pruned.keep.numel(), lost, pruned.note, each)
+    return Module(key, pruned.keep.numel() - int(pruned.keep.count_nonzero()), pruned.keep.numel(), lost, pruned.note, each)
 
 
 def losses(before: torch.Tensor, pruned: Pruned) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
