@@ -38,8 +38,8 @@ def test_a_model_taught_the_world_reads_both_languages_far_better_than_before(tm
     result = run(parse_recipe(text[: text.index("  - id: math")] + ASKED, TABLE, tmp_path), tmp_path / "runs").results[-1]
     read, order = (_rows(result, title) for title in ("bits per byte", "world-order: accuracy"))
     for language in LANGUAGES:  # measured in two worlds: 0.23 of what it was at first; 100 % in order, where chance is 50 %
-        assert read["base"][language].high < 0.4 * read["model"][language].low
-        assert order["base"][language].low > 90 > 75 > order["model"][language].high
+        assert read["base"][language].high < 0.4 * read["world"][language].low
+        assert order["base"][language].low > 90 > 75 > order["world"][language].high
 
 
 def _rows(result, title):
