@@ -29,7 +29,7 @@ def outliers(ws: Mapping[str, torch.Tensor], moments: Mapping[str, Moments], tim
     if not size:
         return 0.0
     mean = sum(float(s.double().sum()) for s in scores) / size
-    return 100 * sum(int((s > times * mean).sum()) for s in scores) / size
+    return 100 * sum(int((s > times * mean).count_nonzero()) for s in scores) / size
 
 
 def owl(ratios: np.ndarray, sizes: np.ndarray, sparsity: float, spread: float = SPREAD) -> np.ndarray:
