@@ -63,6 +63,13 @@ def test_a_winner_that_loses_english_is_not_adopted():
     assert "+0.40 bits/byte" in rows["slam"].reason.text and "Slam" in reason.text
 
 
+def test_a_method_that_shows_no_gain_but_a_loss_says_so():
+    rows, _, _, reason = decided(row("prune", effect("target", 1, 4, p=0.5), effect("english", 0.4, 0.1, "worse", unit=BITS, higher=False)),
+                                 row("slam", effect("target", 1, 4, p=0.5)))
+    assert (rows["prune"].status, rows["prune"].reason.code, rows["slam"].reason.code) == ("even", "even-loses", "even")
+    assert "+0.40 bits/byte" in rows["prune"].reason.text and "(en)" in rows["prune"].reason.text and reason.code == "keep-small"
+
+
 def test_a_shown_loss_within_the_tolerance_does_not_count():
     rows, verdict, *_ = decided(row("slam", effect("target", 9, 3, p=1e-5), effect("english", 0.01, 0.002, "worse", unit=BITS, higher=False)))
     assert (rows["slam"].status, verdict) == ("gains", "adopt")

@@ -50,6 +50,7 @@ REASONS = {
     "loses": "{measure} changed by {value}, but {lost} changed by {loss}.",
     "saves": "{measure} changed by {value}, which is no loss that shows, and serving takes {saving} less.",
     "even": "{measure} changed by {value}: not distinguishable from doing nothing with {n} items.",
+    "even-loses": "{measure} changed by {value}: not distinguishable from doing nothing with {n} items; {lost} changed by {loss}.",
     "worse": "{measure} changed by {value}: worse than doing nothing.",
     # the verdict
     "adopt": "Adopt {method}: {measure} changed by {value}, for {cost}.",

@@ -96,17 +96,18 @@ def judged(row: Outcome, today: Outcome, rules: Rules) -> Outcome:
     losses = sorted((e for e in rest if lost(e, rules)), key=gain)
     notes = tuple(Reason("note-unsure", {"measure": named(e), "value": told(e.difference)}) for e in rest if unsure(e, rules))
     row = replace(row, notes=(*row.notes, *notes))
+    more = {"lost": named(losses[0]), "loss": told(losses[0].difference)} if losses else {}
     if target.difference.verdict == WORSE:
         return replace(row, status="worse", reason=Reason("worse", values))
     if target.difference.verdict == BETTER:
         if not losses:
             return replace(row, status="gains", reason=Reason("gains", values))
-        more = {"lost": named(losses[0]), "loss": told(losses[0].difference)}
         return replace(row, status="loses", reason=Reason("loses", values | more))
     saving = cheaper(row, today)
     if saving >= CHEAPER and not losses and not any(unsure(e, rules) for e in row.effects if e.role in ("target", "english")):
         return replace(row, status="saves", reason=Reason("saves", values | {"saving": f"{saving:.0%}"}))
-    return replace(row, status="even", reason=Reason("even", values | {"n": f"{target.difference.n:,}"}))
+    code = "even-loses" if losses else "even"
+    return replace(row, status="even", reason=Reason(code, values | more | {"n": f"{target.difference.n:,}"}))
 
 
 def cheaper(row: Outcome, today: Outcome) -> float:

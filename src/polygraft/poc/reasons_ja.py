@@ -22,6 +22,7 @@ REASONS_JA = {
     "loses": "{measure}の変化は {value} ですが、{lost}が {loss} 変化しました。",
     "saves": "{measure}の変化は {value} で、損失は見られず、運用コストは {saving} 減ります。",
     "even": "{measure}の変化は {value} で、{n} 項目では何もしない場合との差があるとは言えません。",
+    "even-loses": "{measure}の変化は {value} で、{n} 項目では何もしない場合との差があるとは言えず、{lost}が {loss} 変化しました。",
     "worse": "{measure}の変化は {value} で、何もしない場合より悪化しました。",
     "adopt": "{method}の採用を推奨します。{measure}の変化は {value}、費用は {cost} です。",
     "adopt-saving": "{language}で改善した手法はありませんが、{method}は運用コストを {saving} 下げ、損失は見られません。",
