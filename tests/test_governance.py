@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from polygraft.errors import InputError, RecipeError
@@ -184,6 +184,7 @@ def test_terms(text, preferred, forbidden, inflected, right):
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=30), st.text(max_size=12))
+@example("0 :000: x", "0 :000: x")  # a word that begins and ends with no letter
 def test_a_term_is_found_in_any_text_or_not(text, term):
     found = scores.has(scores.folded(text), term)
     if found:

@@ -68,7 +68,7 @@ def _loose(word: str) -> str:
     kept = max(4, round(STEM * len(word)))
     if len(word) <= kept:
         return re.escape(word)
-    return rf"(?:{re.escape(word[:kept])}\w{{0,8}}|\w{{0,8}}{re.escape(word[-kept:])})"
+    return rf"(?:{re.escape(word)}|{re.escape(word[:kept])}\w{{0,8}}|\w{{0,8}}{re.escape(word[-kept:])})"
 
 
 def lean(sums: np.ndarray) -> np.ndarray:
