@@ -82,6 +82,13 @@ def test_no_number_is_shown_as_nan():
     assert "undefined" in text and not re.search(r"\bnan\b|\binf\b", text.lower())
 
 
+@pytest.mark.parametrize("interval, decimals", [
+    ((3.2, 1.0, 5.4), 1), ((0.069, 0.043, 0.091), 3), ((0.0, -4e-5, 3e-5), 4), ((69.123456, 69.123455, 69.123457), 4),
+    ((-1.6e-6, -2.1e-6, -1.3e-6), 6), ((1e-100, 1e-101, 2e-100), 8), ((0.25, 1e-6, 0.5), 2), ((3.0, None, None), 1)])
+def test_an_interval_beside_0_is_not_printed_as_0(interval, decimals):
+    assert numbers.spread(*interval) == decimals
+
+
 @pytest.mark.parametrize(("value", "text"), [(None, "–"), (0.0, "0"), (1234567, "1,234,567"), (0.5, "0.500"), (-12.345, "−12.3"),
                                              (123456.0, "123,456"), (0.00072, "7.20×10⁻⁴"), (1e9, "1.00×10⁹"), (math.nan, "undefined")])
 def test_numbers(value, text):

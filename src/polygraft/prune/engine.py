@@ -186,7 +186,8 @@ def judged(key: str, before: torch.Tensor, pruned: Pruned, stats: Moments, sampl
         raise StepFailed("a pruned matrix is not finite", where=key, fix="a larger damping, or another method")
     lost = error(before, pruned, stats) if samples is None else sampled_error(before, pruned, samples)
     each = {g: error(before, pruned, own) for g, own in (stats.each or {}).items()}
-    return Module(key, pruned.keep.numel() - int(pruned.keep.count_nonzero()), pruned.keep.numel(), lost, pruned.note, each)
+    stay = int(pruned.keep.count_nonzero())  # torch adds up booleans by way of a copy in int64: as much memory as two matrices
+    return Module(key, pruned.keep.numel() - stay, pruned.keep.numel(), lost, pruned.note, each)
 
 
 def losses(before: torch.Tensor, pruned: Pruned) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

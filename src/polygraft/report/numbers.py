@@ -32,13 +32,13 @@ def superscript(power: int) -> str:
 
 
 def spread(value: float, low: float | None, high: float | None) -> int:
-    """Decimals with which an interval is worth printing: two digits of its width, at most four or, where that would print an end
-    as 0 that is not, one digit of it; of no interval, as the value needs."""
+    """Decimals with which an interval is worth printing: two digits of its width, at most four or, where that would print an
+    interval beside 0 as 0, as many as show its nearer end, at most eight; of no interval, as the value needs."""
     width = abs(high - low) if low is not None and high is not None else abs(value)
     if not math.isfinite(width) or width == 0:
         return 0 if float(value).is_integer() else 2
     nearest = min(abs(low), abs(high)) if low is not None and high is not None and low * high > 0 else 1.0
-    return min(max(4, -math.floor(math.log10(nearest))), max(0, 1 - math.floor(math.log10(width))))
+    return min(min(8, max(4, -math.floor(math.log10(nearest)))), max(0, 1 - math.floor(math.log10(width))))
 
 
 def fixed(value: float | None, decimals: int, plus: bool = False, t: Strings = EN) -> str:
